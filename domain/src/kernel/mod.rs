@@ -1,0 +1,19 @@
+//! What every stream stands on: ids that route themselves, money, personal data, and the shape of a stream.
+
+mod id;
+mod money;
+mod personal;
+mod recorded;
+pub mod spec;
+mod stream;
+mod streams;
+mod wire;
+
+pub use id::{Id, SLOTS, Slot, derived_id, derived_in, id_from_key, slot_of};
+pub use money::{Currency, Money, MoneyError};
+pub use personal::Personal;
+pub use recorded::{Actor, Position, Recorded};
+pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef};
+pub use wire::{
+    CommandError, EventType, UnreadableEvent, command_from_json, command_to_json, decode_event, encode_event, variants,
+};

@@ -1,0 +1,117 @@
+//! What every read model stands on: tables declared once, rows that fold in batches, questions and answers.
+
+mod answer;
+mod restate;
+mod rows;
+mod select;
+mod table;
+mod value;
+
+use domain::{Fact, Recorded, StreamKind};
+use sha2::{Digest, Sha256};
+
+pub use answer::{Answer, BadQuestion, DEFAULT_LIMIT, LIMIT_MAX, List, Plan, Question, Where};
+pub use restate::{Change, restate, step_at};
+pub use rows::{Rows, TableChange};
+pub use select::{Expr, Filter, Op, Order, Select};
+pub use table::{Column, ColumnRole, Row, Table, TableKind};
+pub use value::{ColumnType, ColumnValue, IntoKey, Key, Value};
+
+/// An event as projections see it.
+pub type Event = Recorded<Fact>;
+
+/// Read models that are built together, by one pass over the log under one checkpoint, and rebuilt together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Customers, leads and the sales pipeline.
+    Sales,
+    /// Cases, equipment, inspections and jobs.
+    Service,
+    /// Purchases, loyalty, and what is computed from them.
+    Analytics,
+    /// The journal of every event; in a pass of its own, for it is the heaviest.
+    Journal,
+}
+
+impl Group {
+    pub const ALL: [Group; 4] = [Group::Sales, Group::Service, Group::Analytics, Group::Journal];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Sales => "sales",
+            Group::Service => "service",
+            Group::Analytics => "analytics",
+            Group::Journal => "journal",
+        }
+    }
+
+    /// `None` when there is no group of that name.
+    pub fn parse(name: &str) -> Option<Group> {
+        Group::ALL.into_iter().find(|group| group.name() == name)
+    }
+
+    pub fn models(self) -> impl Iterator<Item = &'static ReadModel> {
+        crate::READ_MODELS
+            .iter()
+            .copied()
+            .filter(move |model| model.group == self)
+    }
+
+    pub fn tables(self) -> impl Iterator<Item = &'static Table> {
+        self.models().flat_map(|model| model.tables.iter().copied())
+    }
+
+    /// Is any read model of this group interested in events of `kind`?
+    pub fn wants(self, kind: StreamKind) -> bool {
+        self.models()
+            .any(|model| model.streams.is_empty() || model.streams.contains(&kind))
+    }
+
+    /// Sixteen hex digits that change whenever a table or a `version` of the group changes: then the group is rebuilt.
+    pub fn definition(self) -> String {
+        let mut hasher = Sha256::new();
+        for model in self.models() {
+            hasher.update(format!("{} v{}\n", model.name, model.version));
+            for table in model.tables {
+                hasher.update(format!("{} {:?} {:?}\n", table.name, table.kind, table.columns));
+            }
+        }
+        hasher
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// A read model: what it is called, what it is made of, and how it is made and asked.
+pub struct ReadModel {
+    /// `GET /api/<name>`, `crm query <name>`.
+    pub name: &'static str,
+    /// What it tells, in a sentence for users.
+    pub about: &'static str,
+    pub group: Group,
+    /// To be raised when `project` changes its meaning: then the group is rebuilt.
+    pub version: u32,
+    /// The streams whose events it looks at; empty = all.
+    pub streams: &'static [StreamKind],
+    pub tables: &'static [&'static Table],
+    /// Folds one event into rows. Pure: the same events give the same rows.
+    pub project: fn(&Event, &mut Rows),
+    /// How a question is answered from the tables.
+    pub plan: fn(&Question) -> Result<Plan, BadQuestion>,
+}
+
+impl ReadModel {
+    /// `None` when there is no read model of that name.
+    pub fn find(name: &str) -> Option<&'static ReadModel> {
+        crate::READ_MODELS.iter().copied().find(|model| model.name == name)
+    }
+}
+
+impl std::fmt::Debug for ReadModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}

@@ -1,0 +1,325 @@
+//! The rows a batch of events reads and changes. A fold sees values only; the engine loads what is missing and runs the
+//! batch again from clean rows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use domain::{Position, slot_of};
+
+use super::{ColumnRole, IntoKey, Key, Row, Table, TableKind, Value};
+
+/// All rows of one batch, over all tables of a group.
+#[derive(Debug, Default)]
+pub struct Rows {
+    shards: u16,
+    position: Option<Position>,
+    tables: BTreeMap<&'static str, TableRows>,
+    violation: Option<String>,
+}
+
+#[derive(Debug)]
+struct TableRows {
+    table: &'static Table,
+    /// What is known of entity rows: `None` = known to be absent.
+    known: HashMap<Key, Option<Vec<Value>>>,
+    dirty: BTreeSet<Key>,
+    missing: BTreeSet<Key>,
+    deltas: BTreeMap<Key, Vec<Value>>,
+    appends: Vec<(u64, Vec<Value>)>,
+}
+
+/// What a batch did to one table; each part sorted by key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableChange {
+    pub table: &'static Table,
+    /// Entity rows as they are now, all columns.
+    pub upserts: Vec<Vec<Value>>,
+    pub removes: Vec<Key>,
+    /// Rollup rows to be merged into those of the shard, all columns.
+    pub deltas: Vec<Vec<Value>>,
+    /// Journal rows: offset, row number within the event, all columns.
+    pub appends: Vec<(u64, i64, Vec<Value>)>,
+}
+
+impl Rows {
+    /// No rows yet, for a log of so many shards.
+    pub fn new(shards: u16) -> Rows {
+        Rows {
+            shards,
+            ..Rows::default()
+        }
+    }
+
+    /// The event at `position` comes next.
+    pub fn at(&mut self, position: Position) {
+        self.position = Some(position);
+    }
+
+    /// The entity row of this key. `None` = there is none, or it is not loaded yet: then the batch will be run again.
+    pub fn get<R: Row>(&mut self, key: impl IntoKey) -> Option<R> {
+        let key = key.into_key();
+        if !self.is_own(R::TABLE, &key) {
+            return None;
+        }
+        let rows = self.table(R::TABLE);
+        match rows.known.get(&key) {
+            Some(known) => known.clone().map(R::from_values),
+            None => {
+                rows.missing.insert(key);
+                None
+            }
+        }
+    }
+
+    /// Inserts or replaces an entity row.
+    pub fn put<R: Row>(&mut self, row: R) {
+        let key = row.key();
+        if !self.is_own(R::TABLE, &key) {
+            return;
+        }
+        let rows = self.table(R::TABLE);
+        rows.dirty.insert(key.clone());
+        rows.known.insert(key, Some(row.into_values()));
+    }
+
+    /// Changes an entity row, if there is one.
+    pub fn update<R: Row>(&mut self, key: impl IntoKey, change: impl FnOnce(&mut R)) {
+        if let Some(mut row) = self.get::<R>(key) {
+            change(&mut row);
+            self.put(row);
+        }
+    }
+
+    /// Removes an entity row, if there is one.
+    pub fn remove<R: Row>(&mut self, key: impl IntoKey) {
+        let key = key.into_key();
+        if !self.is_own(R::TABLE, &key) {
+            return;
+        }
+        let rows = self.table(R::TABLE);
+        rows.dirty.insert(key.clone());
+        rows.known.insert(key, None);
+    }
+
+    /// Merges a delta into a rollup row: sums add, minima and maxima compare.
+    pub fn add<R: Row>(&mut self, delta: R) {
+        assert_eq!(R::TABLE.kind, TableKind::Rollup, "{} is no rollup", R::TABLE.name);
+        let key = delta.key();
+        let values = delta.into_values();
+        let rows = self.table(R::TABLE);
+        match rows.deltas.get_mut(&key) {
+            None => {
+                rows.deltas.insert(key, values);
+            }
+            Some(sum) => {
+                for ((column, old), new) in R::TABLE.columns.iter().zip(sum.iter_mut()).zip(values) {
+                    merge(column.role, old, new);
+                }
+            }
+        }
+    }
+
+    /// Appends a journal row for the event at hand.
+    pub fn append<R: Row>(&mut self, row: R) {
+        assert_eq!(R::TABLE.kind, TableKind::Journal, "{} is no journal", R::TABLE.name);
+        let offset = self.position.expect("an event is at hand").offset;
+        self.table(R::TABLE).appends.push((offset, row.into_values()));
+    }
+
+    /// The keys that folds asked for and that nobody loaded yet, per table.
+    pub fn missing(&self) -> Vec<(&'static Table, Vec<Key>)> {
+        let tables = self.tables.values().filter(|rows| !rows.missing.is_empty());
+        tables
+            .map(|rows| (rows.table, rows.missing.iter().cloned().collect()))
+            .collect()
+    }
+
+    /// Tells what the store holds under `key`; `None` = nothing.
+    pub fn know(&mut self, table: &'static Table, key: Key, values: Option<Vec<Value>>) {
+        self.table(table).known.insert(key, values);
+    }
+
+    /// Why this batch breaks a rule of the engine, if it does: an entity key outside the event's shard.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// What the batch came to, table by table in name order.
+    pub fn changes(&self) -> Vec<TableChange> {
+        self.tables
+            .values()
+            .map(TableRows::change)
+            .filter(|change| !change.is_empty())
+            .collect()
+    }
+
+    fn table(&mut self, table: &'static Table) -> &mut TableRows {
+        self.tables.entry(table.name).or_insert_with(|| TableRows {
+            table,
+            known: HashMap::new(),
+            dirty: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            deltas: BTreeMap::new(),
+            appends: Vec::new(),
+        })
+    }
+
+    /// An entity row belongs to the shard of its first key column; another shard's worker must not touch it.
+    fn is_own(&mut self, table: &'static Table, key: &Key) -> bool {
+        assert_eq!(table.kind, TableKind::Entity, "{} has no entity rows", table.name);
+        let position = self.position.expect("an event is at hand");
+        match key.first() {
+            Some(Value::Uuid(id)) if slot_of(*id).shard(self.shards) == position.shard => true,
+            _ => {
+                let rule = format!(
+                    "table {}: the event at {position} touches a row of another shard",
+                    table.name
+                );
+                self.violation.get_or_insert(rule);
+                false
+            }
+        }
+    }
+}
+
+impl TableRows {
+    fn change(&self) -> TableChange {
+        let mut change = TableChange {
+            table: self.table,
+            upserts: vec![],
+            removes: vec![],
+            deltas: vec![],
+            appends: vec![],
+        };
+        for key in &self.dirty {
+            match &self.known[key] {
+                Some(values) => change.upserts.push(values.clone()),
+                None => change.removes.push(key.clone()),
+            }
+        }
+        change.deltas = self.deltas.values().cloned().collect();
+        let mut last = (u64::MAX, 0);
+        for (offset, values) in &self.appends {
+            last = if last.0 == *offset {
+                (last.0, last.1 + 1)
+            } else {
+                (*offset, 0)
+            };
+            change.appends.push((*offset, last.1, values.clone()));
+        }
+        change
+    }
+}
+
+impl TableChange {
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removes.is_empty() && self.deltas.is_empty() && self.appends.is_empty()
+    }
+}
+
+fn merge(role: ColumnRole, old: &mut Value, new: Value) {
+    match role {
+        ColumnRole::Key => {}
+        ColumnRole::Sum => *old = Value::Int(old.as_int() + new.as_int()),
+        ColumnRole::Min if new != Value::Null && (*old == Value::Null || new < *old) => *old = new,
+        ColumnRole::Max if new != Value::Null && new > *old => *old = new,
+        ColumnRole::Min | ColumnRole::Max => {}
+        ColumnRole::Set | ColumnRole::Meta => *old = new,
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use uuid::Uuid;
+
+    use super::*;
+
+    crate::table! {
+        entity Card "card" { key id: Uuid, set stage: String }
+    }
+    crate::table! {
+        rollup Total "total" { key country: String, sum amount: i64, min first: Option<i64>, max last: i64 }
+    }
+    crate::table! {
+        journal Entry "entry" { set text: String }
+    }
+
+    fn id(shard: u16) -> Uuid {
+        domain::derived_in(domain::Slot::new(shard), &["card"])
+    }
+
+    fn rows() -> Rows {
+        let mut rows = Rows::new(8);
+        rows.at(Position { shard: 3, offset: 7 });
+        rows
+    }
+
+    #[test]
+    fn an_unknown_row_is_asked_for_and_a_known_one_is_changed() {
+        let mut first = rows();
+        first.update(id(3), |card: &mut Card| card.stage = "proposal".into());
+        assert_eq!(first.missing(), vec![(Card::TABLE, vec![id(3).into_key()])]);
+
+        let mut second = rows();
+        let stored = Card {
+            id: id(3),
+            stage: "prospecting".into(),
+        };
+        second.know(Card::TABLE, id(3).into_key(), Some(stored.into_values()));
+        second.update(id(3), |card: &mut Card| card.stage = "proposal".into());
+        let changed = Card {
+            id: id(3),
+            stage: "proposal".into(),
+        };
+        assert_eq!(second.changes()[0].upserts, vec![changed.into_values()]);
+    }
+
+    #[test]
+    fn a_row_of_another_shard_is_refused() {
+        let mut rows = rows();
+        rows.put(Card {
+            id: id(4),
+            stage: "proposal".into(),
+        });
+        assert!(rows.violation().unwrap().contains("another shard"));
+        assert_eq!(rows.changes(), vec![]);
+    }
+
+    #[test]
+    fn deltas_of_one_key_are_merged() {
+        let mut rows = rows();
+        rows.add(Total {
+            country: "TW".into(),
+            amount: 5,
+            first: None,
+            last: 2,
+        });
+        rows.add(Total {
+            country: "TW".into(),
+            amount: -2,
+            first: Some(9),
+            last: 1,
+        });
+        let merged = Total {
+            country: "TW".into(),
+            amount: 3,
+            first: Some(9),
+            last: 2,
+        };
+        assert_eq!(rows.changes()[0].deltas, vec![merged.into_values()]);
+    }
+
+    #[test]
+    fn the_journal_numbers_the_rows_of_an_event() {
+        let mut rows = rows();
+        rows.append(Entry { text: "a".into() });
+        rows.append(Entry { text: "b".into() });
+        rows.at(Position { shard: 3, offset: 9 });
+        rows.append(Entry { text: "c".into() });
+        let numbered: Vec<_> = rows.changes()[0]
+            .appends
+            .iter()
+            .map(|(offset, row, _)| (*offset, *row))
+            .collect();
+        assert_eq!(numbered, vec![(7, 0), (7, 1), (9, 0)]);
+    }
+}

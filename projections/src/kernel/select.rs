@@ -1,0 +1,101 @@
+//! A query that every store can run alike: columns, sums, filters, order.
+
+use super::{Table, Value};
+
+/// What a select asks of the (merged) table. When any expression aggregates, the plain columns are the group.
+#[derive(Debug, Clone)]
+pub struct Select {
+    pub table: &'static Table,
+    pub exprs: Vec<Expr>,
+    pub filters: Vec<Filter>,
+    /// Only journal rows at or before these positions: (shard, offset). Shards that are not named give nothing.
+    pub until: Option<Vec<(u16, u64)>>,
+    pub order: Vec<Order>,
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expr {
+    Column(&'static str),
+    Sum(&'static str),
+    Min(&'static str),
+    Max(&'static str),
+    Count,
+}
+
+#[derive(Debug, Clone)]
+pub struct Filter {
+    pub column: &'static str,
+    pub op: Op,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+impl Op {
+    pub fn sql(self) -> &'static str {
+        match self {
+            Op::Eq => "=",
+            Op::Ne => "<>",
+            Op::Lt => "<",
+            Op::Le => "<=",
+            Op::Gt => ">",
+            Op::Ge => ">=",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub column: &'static str,
+    pub descending: bool,
+}
+
+impl Select {
+    /// All columns of the table.
+    pub fn all(table: &'static Table) -> Select {
+        Select::of(table, table.columns.iter().map(|column| Expr::Column(column.name)))
+    }
+
+    pub fn of(table: &'static Table, exprs: impl IntoIterator<Item = Expr>) -> Select {
+        let exprs = exprs.into_iter().collect();
+        Select {
+            table,
+            exprs,
+            filters: vec![],
+            until: None,
+            order: vec![],
+            limit: None,
+        }
+    }
+
+    /// Only rows whose `column` compares so with `value`. A null value compares by `Eq` (is null) and `Ne` (is not null).
+    pub fn filter(mut self, column: &'static str, op: Op, value: Value) -> Select {
+        self.filters.push(Filter { column, op, value });
+        self
+    }
+
+    pub fn order_by(mut self, column: &'static str) -> Select {
+        self.order.push(Order {
+            column,
+            descending: false,
+        });
+        self
+    }
+
+    pub fn order_by_desc(mut self, column: &'static str) -> Select {
+        self.order.push(Order {
+            column,
+            descending: true,
+        });
+        self
+    }
+}

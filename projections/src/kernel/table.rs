@@ -1,0 +1,156 @@
+//! A table, declared once: a Rust struct, its key and its kind. Stores make schema, loads and upserts from it.
+
+use super::{ColumnType, Key, Value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// Keyed by the event's own stream, or below it: read, changed and written back by its one shard.
+    Entity,
+    /// Keyed by anything; commutative deltas, kept per shard and merged by the view.
+    Rollup,
+    /// Append only, keyed by shard and offset; never read by a fold.
+    Journal,
+}
+
+/// What a column is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnRole {
+    Key,
+    Set,
+    /// Like `Set`, but no business figure (a recorded time, a position): left out of checksums.
+    Meta,
+    Sum,
+    Min,
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    pub ty: ColumnType,
+    pub nullable: bool,
+    pub role: ColumnRole,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Table {
+    pub name: &'static str,
+    pub kind: TableKind,
+    /// In declaration order; the key columns come first.
+    pub columns: &'static [Column],
+}
+
+impl Table {
+    /// What a journal has besides its own columns: where the event stands, and which of its rows this is.
+    pub const JOURNAL_KEY: [Column; 3] = [
+        Column {
+            name: "shard",
+            ty: ColumnType::Int,
+            nullable: false,
+            role: ColumnRole::Meta,
+        },
+        Column {
+            name: "log_offset",
+            ty: ColumnType::Int,
+            nullable: false,
+            role: ColumnRole::Meta,
+        },
+        Column {
+            name: "row",
+            ty: ColumnType::Int,
+            nullable: false,
+            role: ColumnRole::Meta,
+        },
+    ];
+
+    pub fn key_len(&self) -> usize {
+        self.columns
+            .iter()
+            .filter(|column| column.role == ColumnRole::Key)
+            .count()
+    }
+
+    pub fn key_columns(&self) -> &'static [Column] {
+        &self.columns[..self.key_len()]
+    }
+
+    /// `None` when the table has no such column.
+    pub fn column(&self, name: &str) -> Option<&'static Column> {
+        let own = self.columns.iter().find(|column| column.name == name);
+        own.or_else(|| match self.kind {
+            TableKind::Journal => Table::JOURNAL_KEY.iter().find(|column| column.name == name),
+            TableKind::Entity | TableKind::Rollup => None,
+        })
+    }
+}
+
+/// A row of a table; made by [`table!`](crate::table).
+pub trait Row: Clone + 'static {
+    const TABLE: &'static Table;
+
+    /// In the order of the table's columns.
+    fn into_values(self) -> Vec<Value>;
+
+    fn from_values(values: Vec<Value>) -> Self;
+
+    fn key(&self) -> Key {
+        let mut values = self.clone().into_values();
+        values.truncate(Self::TABLE.key_len());
+        values
+    }
+}
+
+/// Declares a table and the struct of its rows. Each column says what it is for: `key` (first), `set`, `meta` (not a business
+/// figure), and in a rollup `sum`, `min`, `max`.
+///
+/// ```
+/// projections::table! {
+///     /// Sales of one month.
+///     rollup MonthlySales "monthly_sales" {
+///         key month: jiff::civil::Date,
+///         key country: String,
+///         sum amount_minor: i64,
+///     }
+/// }
+/// # use projections::Row;
+/// assert_eq!(MonthlySales::TABLE.key_len(), 2);
+/// ```
+#[macro_export]
+macro_rules! table {
+    ($(#[$doc:meta])* $kind:ident $name:ident $table:literal { $($(#[$field_doc:meta])* $role:ident $column:ident : $ty:ty),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name { $($(#[$field_doc])* pub $column: $ty),+ }
+
+        impl $crate::Row for $name {
+            const TABLE: &'static $crate::Table = &$crate::Table {
+                name: $table,
+                kind: $crate::table!(@kind $kind),
+                columns: &[$($crate::Column {
+                    name: stringify!($column),
+                    ty: <$ty as $crate::ColumnValue>::TYPE,
+                    nullable: <$ty as $crate::ColumnValue>::NULLABLE,
+                    role: $crate::table!(@role $role),
+                }),+],
+            };
+
+            fn into_values(self) -> Vec<$crate::Value> {
+                vec![$($crate::ColumnValue::into_value(self.$column)),+]
+            }
+
+            fn from_values(values: Vec<$crate::Value>) -> Self {
+                let mut values = values.into_iter();
+                $name { $($column: $crate::ColumnValue::from_value(values.next().expect("a value per column"))),+ }
+            }
+        }
+    };
+    (@kind entity) => { $crate::TableKind::Entity };
+    (@kind rollup) => { $crate::TableKind::Rollup };
+    (@kind journal) => { $crate::TableKind::Journal };
+    (@role key) => { $crate::ColumnRole::Key };
+    (@role set) => { $crate::ColumnRole::Set };
+    (@role meta) => { $crate::ColumnRole::Meta };
+    (@role sum) => { $crate::ColumnRole::Sum };
+    (@role min) => { $crate::ColumnRole::Min };
+    (@role max) => { $crate::ColumnRole::Max };
+}

@@ -1,1 +1,8 @@
+//! What runs the domain: ports, the log protocol, the shard that decides, the projector that shows, and the HTTP API.
+//!
+//! No driver is known here: the backends of the ports are in `infra`, a memory log and store for specs are beside the ports.
 
+pub mod clock;
+pub mod log;
+pub mod states;
+pub mod views;

@@ -1,0 +1,11 @@
+//! The log: the port that backends implement, the form of a record, and the protocol that says which records count.
+
+mod envelope;
+mod judge;
+mod memory;
+mod port;
+
+pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
+pub use judge::{Checkpoint, Commit, Judge, Judgement};
+pub use memory::{Fault, MemoryLog};
+pub use port::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};

@@ -1,0 +1,98 @@
+//! The port of the state store: a shard's cache of states and command ids, written behind the log and never a second truth.
+
+use async_trait::async_trait;
+use domain::{AnyState, StreamRef};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::log::Checkpoint;
+
+/// How far the stored states of a shard have come, and whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watermark {
+    pub shard: u16,
+    /// The epoch of the owner; a save of an older owner fails.
+    pub owner_epoch: u64,
+    pub checkpoint: Checkpoint,
+    /// The latest recorded time, below which the shard's clock never goes again.
+    pub last_time: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedState {
+    pub stream: StreamRef,
+    pub version: u64,
+    pub state: AnyState,
+}
+
+/// A command that wrote, and what was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedCommand {
+    pub id: Uuid,
+    /// Of the command's content.
+    pub hash: String,
+    pub stream: StreamRef,
+    /// The stream's version after it.
+    pub version: u64,
+    /// The offset of its last event.
+    pub offset: u64,
+    /// How many events it wrote.
+    pub events: u32,
+    pub at: Timestamp,
+}
+
+/// What `load` found; what is not in it does not exist.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub states: Vec<SavedState>,
+    pub commands: Vec<SavedCommand>,
+}
+
+/// Stores states and command ids per shard.
+#[async_trait]
+pub trait StateStore: Send + Sync {
+    /// Makes `epoch` the owner of the shard's stored states and answers how far they have come; `None` = nothing is stored.
+    /// After it, no save of an older owner succeeds.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`] when a later epoch has been here; [`StateError::OtherLog`].
+    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError>;
+
+    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError>;
+
+    /// Saves states, command ids and the watermark in one transaction.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`] when the watermark's owner is not `watermark.owner_epoch` any more: nothing was saved.
+    async fn save(
+        &self,
+        watermark: &Watermark,
+        states: &[SavedState],
+        commands: &[SavedCommand],
+    ) -> Result<(), StateError>;
+
+    /// Forgets client-made (version 7) command ids recorded before `before`.
+    async fn forget_commands(&self, before: Timestamp) -> Result<u64, StateError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("another owner has claimed the shard's states")]
+    Fenced,
+    #[error(
+        "the stored states belong to log {stored}, not to {wanted}; delete the views (they come back from the log)"
+    )]
+    OtherLog { stored: Uuid, wanted: Uuid },
+    #[error("the state store cannot be reached: {0}")]
+    Unavailable(String),
+}
+
+/// Sixteen hex digits that change whenever a state type changes: states of another shape are never read, but built anew beside.
+pub fn states_definition() -> String {
+    let schemas: Vec<String> = domain::StreamKind::ALL
+        .iter()
+        .map(|kind| serde_json::to_string(&kind.state_schema()).expect("a schema is plain data"))
+        .collect();
+    let parts: Vec<&str> = schemas.iter().map(String::as_str).collect();
+    domain::derived_id(&parts).simple().to_string()[..16].to_owned()
+}

@@ -1,0 +1,103 @@
+//! The port of a read store: generations of tables, batches committed with their checkpoint, selects in one snapshot.
+
+use async_trait::async_trait;
+use projections::{Group, Key, Select, Table, TableChange, Value};
+
+use crate::log::Checkpoint;
+
+/// One build of a group's tables. The public views (named like the tables) show the live one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    pub group: Group,
+    /// 1, 2, 3 … per group.
+    pub number: i64,
+    /// `Group::definition()` when it was made.
+    pub definition: String,
+    pub status: GenerationStatus,
+    pub shards: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationStatus {
+    /// Being folded beside the live one.
+    Building,
+    /// What the views show.
+    Live,
+    /// Was live before; goes on being folded, for rollback.
+    Previous,
+}
+
+/// What selects gave, and how far the tables were in the same snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Per shard that has been read at all.
+    pub checkpoints: Vec<(u16, Checkpoint)>,
+    /// One result per select: rows of values, in the order of the select's expressions.
+    pub results: Vec<Vec<Vec<Value>>>,
+}
+
+/// Stores the tables of read models.
+///
+/// Physical tables: entity = its columns, primary key (key columns); rollup = its columns + hidden `shard`, primary key
+/// (key columns, shard); journal = `shard`, `log_offset`, `row` + its columns, primary key (shard, log_offset, row).
+#[async_trait]
+pub trait ReadStore: Send + Sync {
+    /// Where it is, for people, without secrets.
+    fn address(&self) -> String;
+
+    /// The generations of a group, oldest first. Empty on a new store.
+    async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError>;
+
+    /// Makes empty tables for a new generation with the given definition. It is `Live` at once when the group has none,
+    /// `Building` otherwise. A `Building` one that was left over is dropped first. Two callers at once: one generation is made, both
+    /// get it.
+    async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError>;
+
+    /// Swaps the public views to `generation` in one short transaction: it becomes `Live`, the live one `Previous`, and
+    /// what was `Previous` is dropped. Promoting the `Previous` one is the rollback: the two change places.
+    async fn promote(&self, generation: &Generation) -> Result<(), ViewError>;
+
+    /// How far this shard of the generation has come; `None` = nothing was read yet.
+    async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError>;
+
+    /// The entity rows that exist under `keys`, all columns.
+    async fn load(
+        &self,
+        generation: &Generation,
+        table: &'static Table,
+        keys: &[Key],
+    ) -> Result<Vec<Vec<Value>>, ViewError>;
+
+    /// One transaction: the checkpoint first, by compare-and-set from `expected` to `next`; then each table's changes; and
+    /// clears a noted stop of this shard.
+    ///
+    /// # Errors
+    /// [`ViewError::Moved`] when the checkpoint is not `expected` any more: nothing was changed.
+    async fn commit(
+        &self,
+        generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
+        next: &Checkpoint,
+        changes: &[TableChange],
+    ) -> Result<(), ViewError>;
+
+    /// Notes that this shard of the generation stopped, and why, for `crm status` of any process.
+    async fn note_stop(&self, generation: &Generation, shard: u16, why: &str) -> Result<(), ViewError>;
+
+    /// The stops that are noted: (shard, why).
+    async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError>;
+
+    /// Runs selects on one generation (its merged tables) in one snapshot.
+    async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    #[error("another worker moved the checkpoint; this batch was rolled back")]
+    Moved,
+    #[error("the read store refused: {0}")]
+    Refused(String),
+    #[error("the read store cannot be reached: {0}")]
+    Unavailable(String),
+}

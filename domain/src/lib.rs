@@ -6,15 +6,31 @@
 
 mod kernel;
 
+pub mod case;
 pub mod customer;
+pub mod equipment;
+pub mod inspection;
+pub mod interaction;
+pub mod job;
+pub mod lead;
 pub mod link;
+pub mod loyalty;
 pub mod opportunity;
 pub mod pipeline;
+pub mod purchase;
 
 pub use kernel::*;
 
 streams! {
     Customer => customer,
+    Lead => lead,
     Opportunity => opportunity,
+    Interaction => interaction,
+    Case => case,
+    Equipment => equipment,
+    Inspection => inspection,
+    Job => job,
+    Purchase => purchase,
+    Loyalty => loyalty,
     Link => link,
 }

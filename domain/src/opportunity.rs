@@ -420,7 +420,7 @@ mod specs {
             name: "五軸加工機 2 台".into(),
             pipeline: None,
             stage: None,
-            amount: Some(Money::new(1_200_000_00, Currency::TWD)),
+            amount: Some(Money::new(120_000_000, Currency::TWD)),
             close_date: date(2026, 6, 30),
             owner: "mei".into(),
             source: Some("fair".into()),
@@ -435,7 +435,7 @@ mod specs {
             pipeline_version: 1,
             stage: "prospecting".into(),
             probability_bp: 1_000,
-            amount: Some(Money::new(1_200_000_00, Currency::TWD)),
+            amount: Some(Money::new(120_000_000, Currency::TWD)),
             close_date: date(2026, 6, 30),
             owner: "mei".into(),
             source: Some("fair".into()),
@@ -445,7 +445,7 @@ mod specs {
     fn won() -> Event {
         Event::Won {
             stage: "prospecting".into(),
-            amount: Money::new(1_200_000_00, Currency::TWD),
+            amount: Money::new(120_000_000, Currency::TWD),
             reason: None,
         }
     }

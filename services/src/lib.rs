@@ -3,6 +3,8 @@
 //! No driver is known here: the backends of the ports are in `infra`, a memory log and store for specs are beside the ports.
 
 pub mod clock;
+pub mod commands;
 pub mod log;
+pub mod shard;
 pub mod states;
 pub mod views;

@@ -1,5 +1,8 @@
 //! The port of the state store: a shard's cache of states and command ids, written behind the log and never a second truth.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+
 use async_trait::async_trait;
 use domain::{AnyState, StreamRef};
 use jiff::Timestamp;
@@ -31,9 +34,8 @@ pub struct SavedCommand {
     pub id: Uuid,
     /// Of the command's content.
     pub hash: String,
-    pub stream: StreamRef,
-    /// The stream's version after it.
-    pub version: u64,
+    /// The streams it wrote to, in order of their first event, with their versions after it.
+    pub streams: Vec<(StreamRef, u64)>,
     /// The offset of its last event.
     pub offset: u64,
     /// How many events it wrote.
@@ -51,6 +53,12 @@ pub struct Loaded {
 /// Stores states and command ids per shard.
 #[async_trait]
 pub trait StateStore: Send + Sync {
+    /// How far the stored states have come; `None` = nothing is stored.
+    ///
+    /// # Errors
+    /// [`StateError::OtherLog`].
+    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError>;
+
     /// Makes `epoch` the owner of the shard's stored states and answers how far they have come; `None` = nothing is stored.
     /// After it, no save of an older owner succeeds.
     ///
@@ -85,6 +93,96 @@ pub enum StateError {
     OtherLog { stored: Uuid, wanted: Uuid },
     #[error("the state store cannot be reached: {0}")]
     Unavailable(String),
+}
+
+/// A state store in memory, for specs and simulations.
+#[derive(Debug, Default)]
+pub struct MemoryStates {
+    shards: Mutex<HashMap<u16, MemoryShard>>,
+}
+
+#[derive(Debug, Default)]
+struct MemoryShard {
+    owner_epoch: u64,
+    watermark: Option<Watermark>,
+    states: HashMap<StreamRef, SavedState>,
+    commands: HashMap<Uuid, SavedCommand>,
+}
+
+impl MemoryStates {
+    fn with<T>(&self, shard: u16, work: impl FnOnce(&mut MemoryShard) -> T) -> T {
+        work(
+            self.shards
+                .lock()
+                .expect("no panic under the lock")
+                .entry(shard)
+                .or_default(),
+        )
+    }
+}
+
+#[async_trait]
+impl StateStore for MemoryStates {
+    async fn watermark(&self, shard: u16, _: Uuid) -> Result<Option<Watermark>, StateError> {
+        Ok(self.with(shard, |stored| stored.watermark.clone()))
+    }
+
+    async fn claim(&self, shard: u16, _: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+        self.with(shard, |stored| {
+            if stored.owner_epoch > epoch {
+                return Err(StateError::Fenced);
+            }
+            stored.owner_epoch = epoch;
+            Ok(stored.watermark.clone())
+        })
+    }
+
+    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
+        Ok(self.with(shard, |stored| Loaded {
+            states: streams
+                .iter()
+                .filter_map(|stream| stored.states.get(stream).cloned())
+                .collect(),
+            commands: commands
+                .iter()
+                .filter_map(|id| stored.commands.get(id).cloned())
+                .collect(),
+        }))
+    }
+
+    async fn save(
+        &self,
+        watermark: &Watermark,
+        states: &[SavedState],
+        commands: &[SavedCommand],
+    ) -> Result<(), StateError> {
+        self.with(watermark.shard, |stored| {
+            if stored.owner_epoch != watermark.owner_epoch {
+                return Err(StateError::Fenced);
+            }
+            stored.watermark = Some(watermark.clone());
+            stored
+                .states
+                .extend(states.iter().map(|state| (state.stream, state.clone())));
+            stored
+                .commands
+                .extend(commands.iter().map(|command| (command.id, command.clone())));
+            Ok(())
+        })
+    }
+
+    async fn forget_commands(&self, before: Timestamp) -> Result<u64, StateError> {
+        let mut shards = self.shards.lock().expect("no panic under the lock");
+        let mut forgotten = 0;
+        for stored in shards.values_mut() {
+            let known = stored.commands.len();
+            stored
+                .commands
+                .retain(|id, command| id.get_version_num() != 7 || command.at >= before);
+            forgotten += (known - stored.commands.len()) as u64;
+        }
+        Ok(forgotten)
+    }
 }
 
 /// Sixteen hex digits that change whenever a state type changes: states of another shape are never read, but built anew beside.

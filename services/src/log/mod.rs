@@ -1,10 +1,12 @@
 //! The log: the port that backends implement, the form of a record, and the protocol that says which records count.
 
+mod create;
 mod envelope;
 mod judge;
 mod memory;
 mod port;
 
+pub use create::{Opened, create, open};
 pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
 pub use judge::{Checkpoint, Commit, Judge, Judgement};
 pub use memory::{Fault, MemoryLog};

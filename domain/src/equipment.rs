@@ -1,0 +1,641 @@
+//! A machine that stands at a customer's site (設備; Asset, installed base).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::customer::{self, Customer};
+use crate::{Companion, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, id_from_key};
+
+/// More checklists than this on one machine are a loop in somebody's program.
+pub const PLANS_MAX: usize = 100;
+/// Ten years: what is inspected less often is not planned here.
+pub const EVERY_DAYS_MAX: u32 = 3_650;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    Installed {
+        customer: Id<Customer>,
+        maker: String,
+        serial: String,
+        model: String,
+        site: Personal<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warranty_until: Option<Date>,
+    },
+    Moved {
+        from: Personal<String>,
+        to: Personal<String>,
+    },
+    OwnerTransferred {
+        from: Id<Customer>,
+        to: Id<Customer>,
+        reason: String,
+    },
+    Down {
+        symptom: String,
+        /// When it went down in the world.
+        at: Timestamp,
+    },
+    Restored {
+        down_since: Timestamp,
+    },
+    Retired {
+        status_before: Status,
+    },
+    InspectionsPlanned {
+        checklist: String,
+        every_days: u32,
+        first_due: Date,
+        /// The plan that the checklist had until now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<Plan>,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Begin a machine. Maker and serial number are its identity, so it is installed once in its life.
+    Install {
+        customer: Id<Customer>,
+        maker: String,
+        serial: String,
+        model: String,
+        site: Personal<String>,
+        warranty_until: Option<Date>,
+    },
+    Move {
+        site: Personal<String>,
+    },
+    TransferOwner {
+        to: Id<Customer>,
+        reason: String,
+    },
+    ReportDown {
+        symptom: String,
+    },
+    Restore,
+    /// Out of use for good: nothing is accepted after it.
+    Retire,
+    /// Inspect by this checklist every so many days. Planned again, a checklist's plan is replaced.
+    PlanInspections {
+        checklist: String,
+        #[schemars(range(min = 1, max = 3_650))]
+        every_days: u32,
+        first_due: Date,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("this equipment is already installed with other data; use move to change its site")]
+    AlreadyInstalled,
+    #[error("this equipment is already installed at customer {0}; use transfer-owner to change that")]
+    BelongsTo(Id<Customer>),
+    #[error("the {0} is empty")]
+    Empty(&'static str),
+    #[error("a reason is needed")]
+    ReasonMissing,
+    #[error("this equipment is down since {0}, with another symptom; restore it first")]
+    AlreadyDown(Timestamp),
+    #[error("this equipment went down at {0}, it cannot be restored before")]
+    RestoredBeforeDown(Timestamp),
+    #[error("inspections are planned every 1 to {EVERY_DAYS_MAX} days, not every {0}")]
+    IntervalOutOfRange(u32),
+    #[error("one machine has at most {PLANS_MAX} inspection plans")]
+    TooManyPlans,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Customer(#[from] customer::Unavailable),
+}
+
+/// Why nothing can be done with a machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("there is no equipment {0}; install it first")]
+    NotInstalled(Id<Equipment>),
+    #[error("equipment {0} is retired")]
+    Retired(Id<Equipment>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    pub status: Status,
+    pub customer: Option<Id<Customer>>,
+    pub maker: String,
+    pub serial: String,
+    pub model: String,
+    pub site: Personal<String>,
+    pub warranty_until: Option<Date>,
+    /// Set while it is down.
+    pub breakdown: Option<Breakdown>,
+    /// By checklist.
+    pub plans: BTreeMap<String, Plan>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    #[default]
+    NotInstalled,
+    InService,
+    Down,
+    Retired,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Breakdown {
+    pub symptom: String,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    pub every_days: u32,
+    pub first_due: Date,
+}
+
+#[derive(Debug)]
+pub struct Equipment;
+
+/// The stream of a machine.
+pub fn equipment_id(maker: &str, serial: &str) -> Id<Equipment> {
+    Id::new(id_from_key(Equipment::NAME, maker, serial))
+}
+
+impl Stream for Equipment {
+    const NAME: &'static str = "equipment";
+    const KIND: StreamKind = StreamKind::Equipment;
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Rejection = Rejection;
+
+    fn home(command: &Command) -> Home {
+        match command {
+            Command::Install { maker, serial, .. } => Home::Exactly(equipment_id(maker, serial).uuid()),
+            Command::Move { .. }
+            | Command::TransferOwner { .. }
+            | Command::ReportDown { .. }
+            | Command::Restore
+            | Command::Retire
+            | Command::PlanInspections { .. } => Home::Anywhere,
+        }
+    }
+
+    fn companions(command: &Command) -> Vec<StreamRef> {
+        match command {
+            Command::Install { customer, .. } => customer::companion(*customer),
+            Command::TransferOwner { to, .. } => customer::companion(*to),
+            Command::Move { .. }
+            | Command::ReportDown { .. }
+            | Command::Restore
+            | Command::Retire
+            | Command::PlanInspections { .. } => vec![],
+        }
+    }
+
+    fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+        let id = Id::new(at.id);
+        match (state.status, &command) {
+            (Status::NotInstalled, Command::Install { .. }) | (Status::InService | Status::Down, _) => {}
+            (Status::NotInstalled, _) => return Err(Unavailable::NotInstalled(id).into()),
+            (Status::Retired, Command::Retire) => return Ok(vec![]),
+            (Status::Retired, _) => return Err(Unavailable::Retired(id).into()),
+        }
+        Ok(match command {
+            Command::Install { .. } => install(state, command, at)?,
+            Command::Move { site } if site.is_blank() => return Err(Rejection::Empty("site")),
+            Command::Move { site } if site == state.site => vec![],
+            Command::Move { site } => vec![Event::Moved {
+                from: state.site.clone(),
+                to: site,
+            }],
+            Command::TransferOwner { reason, .. } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
+            Command::TransferOwner { to, reason } => match state.customer {
+                Some(from) if from != to => {
+                    customer::must_be_open(to, at)?;
+                    vec![Event::OwnerTransferred { from, to, reason }]
+                }
+                _ => vec![],
+            },
+            Command::ReportDown { symptom } if symptom.trim().is_empty() => return Err(Rejection::Empty("symptom")),
+            Command::ReportDown { symptom } => match &state.breakdown {
+                None => vec![Event::Down {
+                    symptom,
+                    at: at.effective_at,
+                }],
+                Some(breakdown) if breakdown.symptom == symptom => vec![],
+                Some(breakdown) => return Err(Rejection::AlreadyDown(breakdown.since)),
+            },
+            Command::Restore => match &state.breakdown {
+                None => vec![],
+                Some(breakdown) if at.effective_at < breakdown.since => {
+                    return Err(Rejection::RestoredBeforeDown(breakdown.since));
+                }
+                Some(breakdown) => vec![Event::Restored {
+                    down_since: breakdown.since,
+                }],
+            },
+            Command::Retire => vec![Event::Retired {
+                status_before: state.status,
+            }],
+            Command::PlanInspections {
+                checklist,
+                every_days,
+                first_due,
+            } => {
+                let plan = Plan { every_days, first_due };
+                plan_inspections(state, checklist, plan)?
+            }
+        })
+    }
+
+    fn evolve(mut state: State, event: &Event) -> State {
+        match event {
+            Event::Installed {
+                customer,
+                maker,
+                serial,
+                model,
+                site,
+                warranty_until,
+            } => {
+                state.status = Status::InService;
+                state.customer = Some(*customer);
+                state.maker = maker.clone();
+                state.serial = serial.clone();
+                state.model = model.clone();
+                state.site = site.clone();
+                state.warranty_until = *warranty_until;
+            }
+            Event::Moved { to, .. } => state.site = to.clone(),
+            Event::OwnerTransferred { to, .. } => state.customer = Some(*to),
+            Event::Down { symptom, at } => {
+                state.status = Status::Down;
+                state.breakdown = Some(Breakdown {
+                    symptom: symptom.clone(),
+                    since: *at,
+                });
+            }
+            Event::Restored { .. } => {
+                state.status = Status::InService;
+                state.breakdown = None;
+            }
+            Event::Retired { .. } => {
+                state.status = Status::Retired;
+                state.breakdown = None;
+            }
+            Event::InspectionsPlanned {
+                checklist,
+                every_days,
+                first_due,
+                ..
+            } => {
+                let plan = Plan {
+                    every_days: *every_days,
+                    first_due: *first_due,
+                };
+                state.plans.insert(checklist.clone(), plan);
+            }
+        }
+        state
+    }
+
+    fn customer(state: &State) -> Option<Uuid> {
+        customer::routing(&state.customer)
+    }
+}
+
+fn install(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    let Command::Install {
+        customer,
+        maker,
+        serial,
+        model,
+        site,
+        warranty_until,
+    } = command
+    else {
+        unreachable!("only install installs");
+    };
+    for (name, text) in [("maker", &maker), ("serial", &serial), ("model", &model)] {
+        if text.trim().is_empty() {
+            return Err(Rejection::Empty(name));
+        }
+    }
+    if site.is_blank() {
+        return Err(Rejection::Empty("site"));
+    }
+    if let Some(owner) = state.customer {
+        let same = state.maker == maker
+            && state.serial == serial
+            && state.model == model
+            && state.site == site
+            && state.warranty_until == warranty_until;
+        return match (owner == customer, same) {
+            (false, _) => Err(Rejection::BelongsTo(owner)),
+            (true, false) => Err(Rejection::AlreadyInstalled),
+            (true, true) => Ok(vec![]),
+        };
+    }
+    customer::must_be_open(customer, at)?;
+    Ok(vec![Event::Installed {
+        customer,
+        maker,
+        serial,
+        model,
+        site,
+        warranty_until,
+    }])
+}
+
+fn plan_inspections(state: &State, checklist: String, plan: Plan) -> Result<Vec<Event>, Rejection> {
+    if checklist.trim().is_empty() {
+        return Err(Rejection::Empty("checklist"));
+    }
+    if !(1..=EVERY_DAYS_MAX).contains(&plan.every_days) {
+        return Err(Rejection::IntervalOutOfRange(plan.every_days));
+    }
+    let replaces = state.plans.get(&checklist).copied();
+    if replaces == Some(plan) {
+        return Ok(vec![]);
+    }
+    if replaces.is_none() && state.plans.len() >= PLANS_MAX {
+        return Err(Rejection::TooManyPlans);
+    }
+    Ok(vec![Event::InspectionsPlanned {
+        checklist,
+        every_days: plan.every_days,
+        first_due: plan.first_due,
+        replaces,
+    }])
+}
+
+/// For streams about a machine: refuses one that is not installed or is retired; one that is down may be worked on.
+/// Gives its owner, if the machine can be looked at: one of another slot passes as a reference without an owner.
+///
+/// # Errors
+/// [`Unavailable`] says which.
+pub fn must_be_in_service(equipment: Id<Equipment>, at: &Moment<'_>) -> Result<Option<Id<Customer>>, Unavailable> {
+    match at.state_of(equipment) {
+        Companion::Elsewhere => Ok(None),
+        Companion::Known(state) => match state.status {
+            Status::NotInstalled => Err(Unavailable::NotInstalled(equipment)),
+            Status::Retired => Err(Unavailable::Retired(equipment)),
+            Status::InService | Status::Down => Ok(state.customer),
+        },
+    }
+}
+
+/// The companion that `must_be_in_service` looks at.
+pub fn companion(equipment: Id<Equipment>) -> Vec<StreamRef> {
+    vec![StreamRef::of(equipment)]
+}
+
+#[cfg(test)]
+mod specs {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::spec::{given, moment, neighbour, stranger};
+
+    fn install_for(customer: Id<Customer>) -> Command {
+        Command::Install {
+            customer,
+            maker: "永進機械".into(),
+            serial: "MV-2024-0017".into(),
+            model: "MV154A".into(),
+            site: "台中市西屯區工業區一路 8 號".into(),
+            warranty_until: Some(date(2027, 12, 31)),
+        }
+    }
+
+    fn installed_for(customer: Id<Customer>) -> Event {
+        Event::Installed {
+            customer,
+            maker: "永進機械".into(),
+            serial: "MV-2024-0017".into(),
+            model: "MV154A".into(),
+            site: "台中市西屯區工業區一路 8 號".into(),
+            warranty_until: Some(date(2027, 12, 31)),
+        }
+    }
+
+    fn installed() -> Event {
+        installed_for(stranger("a"))
+    }
+
+    fn report(symptom: &str) -> Command {
+        Command::ReportDown {
+            symptom: symptom.into(),
+        }
+    }
+
+    fn down() -> Event {
+        Event::Down {
+            symptom: "主軸異音".into(),
+            at: moment("2026-03-01T22:15:00+08:00"),
+        }
+    }
+
+    fn retired() -> Event {
+        Event::Retired {
+            status_before: Status::InService,
+        }
+    }
+
+    fn plan(every_days: u32) -> Command {
+        Command::PlanInspections {
+            checklist: "quarterly".into(),
+            every_days,
+            first_due: date(2026, 4, 1),
+        }
+    }
+
+    fn planned(every_days: u32, replaces: Option<Plan>) -> Event {
+        Event::InspectionsPlanned {
+            checklist: "quarterly".into(),
+            every_days,
+            first_due: date(2026, 4, 1),
+            replaces,
+        }
+    }
+
+    fn id() -> Id<Equipment> {
+        Id::new(crate::derived_id(&["spec"]))
+    }
+
+    #[test]
+    fn a_machine_is_installed_once_and_known_by_maker_and_serial() {
+        let id = equipment_id("永進機械", "MV-2024-0017");
+        assert_eq!(Equipment::home(&install_for(stranger("a"))), Home::Exactly(id.uuid()));
+        given::<Equipment>([])
+            .when(install_for(stranger("a")))
+            .then([installed()]);
+        given::<Equipment>([installed()])
+            .when(install_for(stranger("a")))
+            .then_nothing();
+    }
+
+    #[test]
+    fn an_installed_machine_gets_another_owner_only_by_a_transfer() {
+        let (a, b) = (stranger("a"), stranger("b"));
+        given::<Equipment>([installed_for(a)])
+            .when(install_for(b))
+            .then_rejected(Rejection::BelongsTo(a));
+        given::<Equipment>([installed_for(a)])
+            .when(Command::TransferOwner {
+                to: b,
+                reason: "二手轉售".into(),
+            })
+            .then([Event::OwnerTransferred {
+                from: a,
+                to: b,
+                reason: "二手轉售".into(),
+            }]);
+    }
+
+    #[test]
+    fn installing_it_again_with_other_data_is_refused() {
+        let moved = Event::Moved {
+            from: "台中市西屯區工業區一路 8 號".into(),
+            to: "彰化".into(),
+        };
+        given::<Equipment>([installed(), moved])
+            .when(install_for(stranger("a")))
+            .then_rejected(Rejection::AlreadyInstalled);
+    }
+
+    #[test]
+    fn an_owner_of_the_same_slot_must_exist_and_be_open() {
+        let customer = neighbour("a");
+        let missing = || Rejection::from(customer::Unavailable::NotRegistered(customer));
+        given::<Equipment>([])
+            .when(install_for(customer))
+            .then_rejected(missing());
+        given::<Equipment>([installed()])
+            .when(Command::TransferOwner {
+                to: customer,
+                reason: "sold".into(),
+            })
+            .then_rejected(missing());
+    }
+
+    #[test]
+    fn a_breakdown_remembers_when_it_began_in_the_world() {
+        given::<Equipment>([installed()])
+            .effective("2026-03-01T22:15:00+08:00")
+            .when(report("主軸異音"))
+            .then([down()]);
+        given::<Equipment>([installed(), down()])
+            .when(Command::Restore)
+            .then([Event::Restored {
+                down_since: moment("2026-03-01T22:15:00+08:00"),
+            }]);
+    }
+
+    #[test]
+    fn a_machine_breaks_down_once_before_it_is_restored() {
+        let since = moment("2026-03-01T22:15:00+08:00");
+        given::<Equipment>([installed(), down()])
+            .when(report("主軸異音"))
+            .then_nothing();
+        given::<Equipment>([installed(), down()])
+            .when(report("冷卻液外漏"))
+            .then_rejected(Rejection::AlreadyDown(since));
+        given::<Equipment>([installed(), down()])
+            .effective("2026-03-01T22:14:59+08:00")
+            .when(Command::Restore)
+            .then_rejected(Rejection::RestoredBeforeDown(since));
+        given::<Equipment>([installed()]).when(Command::Restore).then_nothing();
+    }
+
+    #[test]
+    fn a_retired_machine_accepts_nothing_else() {
+        let gone = || given::<Equipment>([installed(), retired()]);
+        for command in [install_for(stranger("a")), report("x"), Command::Restore, plan(90)] {
+            gone().when(command).then_rejected(Unavailable::Retired(id()).into());
+        }
+        gone().when(Command::Retire).then_nothing();
+        given::<Equipment>([installed(), down()])
+            .when(Command::Retire)
+            .then([Event::Retired {
+                status_before: Status::Down,
+            }]);
+    }
+
+    #[test]
+    fn nothing_happens_to_a_machine_that_nobody_installed() {
+        given::<Equipment>([])
+            .when(Command::Retire)
+            .then_rejected(Unavailable::NotInstalled(id()).into());
+    }
+
+    #[test]
+    fn a_new_plan_of_a_checklist_replaces_the_last_one() {
+        let last = Plan {
+            every_days: 90,
+            first_due: date(2026, 4, 1),
+        };
+        given::<Equipment>([installed()])
+            .when(plan(90))
+            .then([planned(90, None)]);
+        given::<Equipment>([installed(), planned(90, None)])
+            .when(plan(30))
+            .then([planned(30, Some(last))]);
+    }
+
+    #[test]
+    fn inspections_are_planned_every_one_to_3650_days() {
+        for every_days in [0, 3_651] {
+            given::<Equipment>([installed()])
+                .when(plan(every_days))
+                .then_rejected(Rejection::IntervalOutOfRange(every_days));
+        }
+        given::<Equipment>([installed()])
+            .when(plan(3_650))
+            .then([planned(3_650, None)]);
+    }
+
+    #[test]
+    fn one_machine_has_no_more_than_a_hundred_plans() {
+        let many = (0..PLANS_MAX).map(|n| Event::InspectionsPlanned {
+            checklist: format!("checklist {n}"),
+            every_days: 30,
+            first_due: date(2026, 4, 1),
+            replaces: None,
+        });
+        given::<Equipment>([installed()].into_iter().chain(many))
+            .when(plan(90))
+            .then_rejected(Rejection::TooManyPlans);
+    }
+
+    #[test]
+    fn the_same_intent_twice_gives_nothing_the_second_time() {
+        given::<Equipment>([]).same_intent_twice(install_for(stranger("a")));
+        let intents = [
+            Command::Move {
+                site: "彰化市".into()
+            },
+            Command::TransferOwner {
+                to: stranger("b"),
+                reason: "sold".into(),
+            },
+            report("主軸異音"),
+            Command::Retire,
+            plan(90),
+        ];
+        for intent in intents {
+            given::<Equipment>([installed()]).same_intent_twice(intent);
+        }
+        given::<Equipment>([installed(), down()]).same_intent_twice(Command::Restore);
+    }
+}

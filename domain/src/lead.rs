@@ -1,0 +1,564 @@
+//! A lead: somebody who might become a customer (線索; Lead).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::customer::{self, ContactKind, Customer};
+use crate::interaction::Channel;
+use crate::opportunity::Opportunity;
+use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    Captured {
+        source: String,
+        name: Personal<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        company: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        contact_points: Vec<ContactPoint>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        campaign: Option<String>,
+    },
+    Assigned {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_owner: Option<String>,
+        owner: String,
+        from: Status,
+    },
+    AttemptLogged {
+        channel: Channel,
+        outcome: String,
+        from: Status,
+    },
+    Qualified {
+        from: Status,
+    },
+    Converted {
+        customer: Id<Customer>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opportunity: Option<Id<Opportunity>>,
+        /// Where the lead came from, for the customer's own story begins here.
+        source: String,
+        from: Status,
+    },
+    Disqualified {
+        reason: String,
+        from: Status,
+    },
+    Recycled {
+        /// Who had it until now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_owner: Option<String>,
+        from: Status,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Begin a lead. Its contact points are kept as they came: a mistyped address is no reason to lose a lead.
+    Capture {
+        /// Where it came from: `fair`, `web`, `referral`.
+        source: String,
+        name: Personal<String>,
+        company: Option<String>,
+        #[serde(default)]
+        contact_points: Vec<ContactPoint>,
+        campaign: Option<String>,
+    },
+    Assign {
+        owner: String,
+    },
+    /// We tried to reach them. Each attempt counts, also the same one again.
+    LogAttempt {
+        channel: Channel,
+        outcome: String,
+    },
+    Qualify,
+    /// They became this customer, perhaps with a deal. From any state but `disqualified`, and once.
+    Convert {
+        customer: Id<Customer>,
+        opportunity: Option<Id<Opportunity>>,
+    },
+    Disqualify {
+        reason: String,
+    },
+    /// Not now: back among the leads that nobody has, to be assigned again one day.
+    Recycle,
+}
+
+/// A way to reach the lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContactPoint {
+    pub kind: ContactKind,
+    pub value: Personal<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("there is no such lead; capture it first")]
+    NotCaptured,
+    #[error("this lead is already captured with other data")]
+    AlreadyCaptured,
+    #[error("a lead needs a source")]
+    SourceMissing,
+    #[error("a lead needs a name")]
+    NameMissing,
+    #[error("a contact point is empty")]
+    ContactPointEmpty,
+    #[error("the owner is empty")]
+    OwnerMissing,
+    #[error("an attempt needs an outcome")]
+    OutcomeMissing,
+    #[error("a reason is needed")]
+    ReasonMissing,
+    #[error("lead is already converted")]
+    AlreadyConverted,
+    #[error("this lead is disqualified; recycle it first")]
+    Disqualified,
+    #[error(transparent)]
+    Customer(#[from] customer::Unavailable),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    pub status: Status,
+    pub source: String,
+    pub name: Personal<String>,
+    pub owner: Option<String>,
+    /// What it was converted to.
+    pub customer: Option<Id<Customer>>,
+    pub opportunity: Option<Id<Opportunity>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    #[default]
+    NotCaptured,
+    New,
+    Assigned,
+    Working,
+    Qualified,
+    Converted,
+    Recycled,
+    Disqualified,
+}
+
+impl Event {
+    /// From which status to which, for the events that change it.
+    pub fn transition(&self) -> Option<(Status, Status)> {
+        let (from, to) = match self {
+            Event::Captured { .. } => (Status::NotCaptured, Status::New),
+            Event::Assigned { from, .. } => match from {
+                Status::New | Status::Recycled => (*from, Status::Assigned),
+                // A lead that is handed over stands where it stood.
+                Status::Assigned | Status::Working | Status::Qualified => return None,
+                Status::NotCaptured | Status::Converted | Status::Disqualified => return None,
+            },
+            Event::AttemptLogged { from, .. } => match from {
+                Status::New | Status::Assigned | Status::Recycled => (*from, Status::Working),
+                Status::Working | Status::Qualified => return None,
+                Status::NotCaptured | Status::Converted | Status::Disqualified => return None,
+            },
+            Event::Qualified { from } => (*from, Status::Qualified),
+            Event::Converted { from, .. } => (*from, Status::Converted),
+            Event::Disqualified { from, .. } => (*from, Status::Disqualified),
+            Event::Recycled { from, .. } => (*from, Status::Recycled),
+        };
+        Some((from, to))
+    }
+}
+
+#[derive(Debug)]
+pub struct Lead;
+
+impl Stream for Lead {
+    const NAME: &'static str = "lead";
+    const KIND: StreamKind = StreamKind::Lead;
+    type State = State;
+    type Command = Command;
+    type Event = Event;
+    type Rejection = Rejection;
+
+    /// A lead is nobody's yet, so it has a slot of its own.
+    fn home(_: &Command) -> Home {
+        Home::Anywhere
+    }
+
+    fn companions(command: &Command) -> Vec<StreamRef> {
+        match command {
+            Command::Convert { customer, .. } => customer::companion(*customer),
+            _ => vec![],
+        }
+    }
+
+    fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+        match (state.status, &command) {
+            (Status::NotCaptured, Command::Capture { .. }) => {}
+            (Status::NotCaptured, _) => return Err(Rejection::NotCaptured),
+            (_, Command::Capture { .. }) => {}
+            (Status::Converted, Command::Convert { .. }) => {}
+            (Status::Converted, _) => return Err(Rejection::AlreadyConverted),
+            (Status::Disqualified, Command::Disqualify { .. } | Command::Recycle) => {}
+            (Status::Disqualified, _) => return Err(Rejection::Disqualified),
+            (Status::New | Status::Assigned | Status::Working | Status::Qualified | Status::Recycled, _) => {}
+        }
+        let from = state.status;
+        Ok(match command {
+            Command::Capture { .. } => capture(state, command)?,
+            Command::Assign { owner } if owner.trim().is_empty() => return Err(Rejection::OwnerMissing),
+            Command::Assign { owner } if state.owner.as_ref() == Some(&owner) => vec![],
+            Command::Assign { owner } => vec![Event::Assigned {
+                from_owner: state.owner.clone(),
+                owner,
+                from,
+            }],
+            Command::LogAttempt { outcome, .. } if outcome.trim().is_empty() => return Err(Rejection::OutcomeMissing),
+            Command::LogAttempt { channel, outcome } => vec![Event::AttemptLogged { channel, outcome, from }],
+            Command::Qualify if state.status == Status::Qualified => vec![],
+            Command::Qualify => vec![Event::Qualified { from }],
+            Command::Convert { customer, opportunity } if state.status == Status::Converted => {
+                let same = state.customer == Some(customer) && state.opportunity == opportunity;
+                if same {
+                    vec![]
+                } else {
+                    return Err(Rejection::AlreadyConverted);
+                }
+            }
+            Command::Convert { customer, opportunity } => {
+                customer::must_be_open(customer, at)?;
+                vec![Event::Converted {
+                    customer,
+                    opportunity,
+                    source: state.source.clone(),
+                    from,
+                }]
+            }
+            Command::Disqualify { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
+            Command::Disqualify { .. } if state.status == Status::Disqualified => vec![],
+            Command::Disqualify { reason } => vec![Event::Disqualified { reason, from }],
+            Command::Recycle if state.status == Status::Recycled => vec![],
+            Command::Recycle => vec![Event::Recycled {
+                from_owner: state.owner.clone(),
+                from,
+            }],
+        })
+    }
+
+    fn evolve(mut state: State, event: &Event) -> State {
+        if let Some((_, to)) = event.transition() {
+            state.status = to;
+        }
+        match event {
+            Event::Captured { source, name, .. } => {
+                state.source = source.clone();
+                state.name = name.clone();
+            }
+            Event::Assigned { owner, .. } => state.owner = Some(owner.clone()),
+            Event::Converted {
+                customer, opportunity, ..
+            } => {
+                state.customer = Some(*customer);
+                state.opportunity = *opportunity;
+            }
+            Event::Recycled { .. } => state.owner = None,
+            Event::AttemptLogged { .. } | Event::Qualified { .. } | Event::Disqualified { .. } => {}
+        }
+        state
+    }
+
+    fn customer(state: &State) -> Option<Uuid> {
+        customer::routing(&state.customer)
+    }
+}
+
+fn capture(state: &State, command: Command) -> Result<Vec<Event>, Rejection> {
+    let Command::Capture {
+        source,
+        name,
+        company,
+        contact_points,
+        campaign,
+    } = command
+    else {
+        unreachable!("only capture captures");
+    };
+    if state.status != Status::NotCaptured {
+        let same = state.source == source && state.name == name;
+        return if same {
+            Ok(vec![])
+        } else {
+            Err(Rejection::AlreadyCaptured)
+        };
+    }
+    if source.trim().is_empty() {
+        return Err(Rejection::SourceMissing);
+    }
+    if name.is_blank() {
+        return Err(Rejection::NameMissing);
+    }
+    if contact_points.iter().any(|point| point.value.is_blank()) {
+        return Err(Rejection::ContactPointEmpty);
+    }
+    Ok(vec![Event::Captured {
+        source,
+        name,
+        company,
+        contact_points,
+        campaign,
+    }])
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+    use crate::spec::{given, neighbour, stranger};
+
+    fn capture() -> Command {
+        Command::Capture {
+            source: "fair".into(),
+            name: "王小明".into(),
+            company: Some("大同精密".into()),
+            contact_points: vec![ContactPoint {
+                kind: ContactKind::Phone,
+                value: "02-2345-6789".into(),
+            }],
+            campaign: Some("timtos-2026".into()),
+        }
+    }
+
+    fn captured() -> Event {
+        Event::Captured {
+            source: "fair".into(),
+            name: "王小明".into(),
+            company: Some("大同精密".into()),
+            contact_points: vec![ContactPoint {
+                kind: ContactKind::Phone,
+                value: "02-2345-6789".into(),
+            }],
+            campaign: Some("timtos-2026".into()),
+        }
+    }
+
+    fn assigned() -> Event {
+        Event::Assigned {
+            from_owner: None,
+            owner: "mei".into(),
+            from: Status::New,
+        }
+    }
+
+    fn attempt() -> Command {
+        Command::LogAttempt {
+            channel: Channel::Phone,
+            outcome: "no answer".into(),
+        }
+    }
+
+    fn attempted(from: Status) -> Event {
+        Event::AttemptLogged {
+            channel: Channel::Phone,
+            outcome: "no answer".into(),
+            from,
+        }
+    }
+
+    fn convert() -> Command {
+        Command::Convert {
+            customer: neighbour("a"),
+            opportunity: Some(neighbour("deal")),
+        }
+    }
+
+    fn converted(from: Status) -> Event {
+        Event::Converted {
+            customer: neighbour("a"),
+            opportunity: Some(neighbour("deal")),
+            source: "fair".into(),
+            from,
+        }
+    }
+
+    fn disqualified(from: Status) -> Event {
+        Event::Disqualified {
+            reason: "no budget".into(),
+            from,
+        }
+    }
+
+    fn active() -> customer::State {
+        customer::State {
+            status: customer::Status::Active,
+            ..Default::default()
+        }
+    }
+
+    fn status_after(events: &[Event]) -> Status {
+        events.iter().fold(State::default(), Lead::evolve).status
+    }
+
+    #[test]
+    fn a_lead_is_captured_once() {
+        given::<Lead>([]).when(capture()).then([captured()]);
+        given::<Lead>([captured()])
+            .when(Command::Capture {
+                source: "web".into(),
+                name: "林小姐".into(),
+                company: None,
+                contact_points: vec![],
+                campaign: None,
+            })
+            .then_rejected(Rejection::AlreadyCaptured);
+    }
+
+    #[test]
+    fn a_lead_needs_a_source_and_a_name_and_contact_points_that_say_something() {
+        let capture = |source: &str, name: &str, phone: &str| Command::Capture {
+            source: source.into(),
+            name: name.into(),
+            company: None,
+            contact_points: vec![ContactPoint {
+                kind: ContactKind::Phone,
+                value: phone.into(),
+            }],
+            campaign: None,
+        };
+        let refused = |command, rejection| given::<Lead>([]).when(command).then_rejected(rejection);
+        refused(capture(" ", "王小明", "02"), Rejection::SourceMissing);
+        refused(capture("fair", " ", "02"), Rejection::NameMissing);
+        refused(capture("fair", "王小明", " "), Rejection::ContactPointEmpty);
+    }
+
+    #[test]
+    fn nothing_happens_to_a_lead_that_nobody_captured() {
+        given::<Lead>([])
+            .when(Command::Qualify)
+            .then_rejected(Rejection::NotCaptured);
+    }
+
+    #[test]
+    fn every_attempt_counts_and_the_first_makes_a_lead_worked() {
+        given::<Lead>([captured()])
+            .when(attempt())
+            .then([attempted(Status::New)]);
+        given::<Lead>([captured(), attempted(Status::New)])
+            .when(attempt())
+            .then([attempted(Status::Working)]);
+        assert_eq!(status_after(&[captured(), attempted(Status::New)]), Status::Working);
+    }
+
+    #[test]
+    fn a_worked_lead_that_is_handed_over_is_still_worked() {
+        let handed_over = Event::Assigned {
+            from_owner: Some("mei".into()),
+            owner: "jun".into(),
+            from: Status::Working,
+        };
+        let before = [captured(), assigned(), attempted(Status::Assigned)];
+        given::<Lead>(before.clone())
+            .when(Command::Assign { owner: "jun".into() })
+            .then([handed_over.clone()]);
+        let after = [captured(), assigned(), attempted(Status::Assigned), handed_over];
+        assert_eq!(status_after(&after), Status::Working);
+    }
+
+    #[test]
+    fn a_lead_is_converted_to_a_customer_that_is_open() {
+        let customer = neighbour("a");
+        given::<Lead>([captured()])
+            .with(customer, active())
+            .when(convert())
+            .then([converted(Status::New)]);
+        given::<Lead>([captured()])
+            .when(convert())
+            .then_rejected(customer::Unavailable::NotRegistered(customer).into());
+    }
+
+    #[test]
+    fn a_customer_of_another_slot_is_a_reference_that_cannot_be_checked() {
+        given::<Lead>([captured()])
+            .when(Command::Convert {
+                customer: stranger("b"),
+                opportunity: None,
+            })
+            .then([Event::Converted {
+                customer: stranger("b"),
+                opportunity: None,
+                source: "fair".into(),
+                from: Status::New,
+            }]);
+    }
+
+    #[test]
+    fn a_lead_is_converted_once() {
+        let after = || given::<Lead>([captured(), converted(Status::New)]);
+        after().when(convert()).then_nothing();
+        after()
+            .when(Command::Convert {
+                customer: neighbour("a"),
+                opportunity: None,
+            })
+            .then_rejected(Rejection::AlreadyConverted);
+        after()
+            .when(Command::Recycle)
+            .then_rejected(Rejection::AlreadyConverted);
+    }
+
+    #[test]
+    fn a_converted_lead_belongs_to_its_customer() {
+        let state = [captured(), converted(Status::New)]
+            .iter()
+            .fold(State::default(), Lead::evolve);
+        assert_eq!(Lead::customer(&state), Some(neighbour::<Customer>("a").uuid()));
+    }
+
+    #[test]
+    fn a_disqualified_lead_is_recycled_before_anything_else() {
+        let after = || given::<Lead>([captured(), assigned(), disqualified(Status::Assigned)]);
+        after().when(convert()).then_rejected(Rejection::Disqualified);
+        after().when(attempt()).then_rejected(Rejection::Disqualified);
+        after().when(Command::Recycle).then([Event::Recycled {
+            from_owner: Some("mei".into()),
+            from: Status::Disqualified,
+        }]);
+    }
+
+    #[test]
+    fn a_recycled_lead_is_nobodys_until_it_is_assigned_again() {
+        let recycled = Event::Recycled {
+            from_owner: Some("mei".into()),
+            from: Status::Disqualified,
+        };
+        given::<Lead>([captured(), assigned(), disqualified(Status::Assigned), recycled])
+            .when(Command::Assign { owner: "mei".into() })
+            .then([Event::Assigned {
+                from_owner: None,
+                owner: "mei".into(),
+                from: Status::Recycled,
+            }]);
+    }
+
+    #[test]
+    fn the_same_intent_twice_gives_nothing_the_second_time() {
+        given::<Lead>([]).same_intent_twice(capture());
+        let intents = [
+            Command::Assign { owner: "mei".into() },
+            Command::Qualify,
+            convert(),
+            Command::Disqualify {
+                reason: "no budget".into(),
+            },
+            Command::Recycle,
+        ];
+        for intent in intents {
+            given::<Lead>([captured()])
+                .with(neighbour::<Customer>("a"), active())
+                .same_intent_twice(intent);
+        }
+    }
+}

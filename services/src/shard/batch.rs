@@ -1,0 +1,301 @@
+//! Deciding: one request against the states in memory, and the batch that its events join.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::{AnyState, Companions, Fact, Moment, Position, StreamRef};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::cache::{Cached, CommandIds, States};
+use super::request::{Ack, Action, Failure, Open, Request};
+use crate::log::StoredEvent;
+use crate::states::SavedCommand;
+
+/// Events of one command at most; a commit is never split.
+pub const COMMIT_EVENTS_MAX: usize = 10_000;
+/// Bytes of one command's events at most.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one event's body at most: Kafka's default for a message, less room for headers.
+pub const EVENT_BYTES_MAX: usize = 900 * 1024;
+
+/// What is appended in one go, and who waits for it.
+#[derive(Default)]
+pub struct Batch {
+    pub events: Vec<StoredEvent>,
+    pub bytes: usize,
+    /// Is a barrier needed, because somebody was told "already so" from the cache?
+    pub barrier: bool,
+    /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
+    pub answers: Vec<(Open, Prepared)>,
+    pub peeks: Vec<(
+        oneshot::Sender<Result<(Arc<AnyState>, u64), Failure>>,
+        (Arc<AnyState>, u64),
+    )>,
+    /// The states after this batch, and its commands with the index of their last event: for the write-behind.
+    pub states: HashMap<StreamRef, Cached>,
+    pub commands: Vec<(SavedCommand, usize)>,
+}
+
+/// An answer that waits for its batch.
+#[derive(Debug, Clone)]
+pub enum Prepared {
+    /// Its last event is the one of this index in the batch.
+    Wrote {
+        streams: Vec<(String, u64)>,
+        last: usize,
+        events: u32,
+    },
+    /// Nothing was written.
+    Already {
+        streams: Vec<(String, u64)>,
+    },
+    /// The same command wrote before, durably.
+    Known(Ack),
+    Failed(Failure),
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && !self.barrier && self.answers.is_empty() && self.peeks.is_empty()
+    }
+
+    pub fn records(&self) -> usize {
+        self.events.len() + usize::from(self.barrier)
+    }
+}
+
+/// What a request came to.
+pub struct Decision {
+    pub prepared: Prepared,
+    pub events: Vec<StoredEvent>,
+    /// The states after it; only those that changed.
+    pub states: Vec<(StreamRef, Cached)>,
+}
+
+impl Decision {
+    fn without_events(prepared: Prepared) -> Decision {
+        Decision {
+            prepared,
+            events: vec![],
+            states: vec![],
+        }
+    }
+}
+
+/// The companions of one step: states in memory, the request's own earlier steps included.
+struct Neighbours<'a> {
+    own: StreamRef,
+    declared: &'a HashMap<StreamRef, Arc<AnyState>>,
+}
+
+impl Companions for Neighbours<'_> {
+    fn find(&self, stream: StreamRef) -> Option<&dyn Any> {
+        if stream.slot() != self.own.slot() {
+            return None;
+        }
+        let state = self.declared.get(&stream);
+        Some(state.expect("a companion is declared before it is asked for").as_any())
+    }
+}
+
+/// Decides `request`. All states it needs are in memory.
+pub fn decide(
+    request: &Request,
+    states: &mut States,
+    ids: &CommandIds,
+    batch: &Batch,
+    now: Timestamp,
+    shard: u16,
+) -> Decision {
+    if let Some(known) = known(request, ids, batch, shard) {
+        return Decision::without_events(known);
+    }
+    let mut after: Vec<(StreamRef, Cached)> = Vec::new();
+    let mut events: Vec<StoredEvent> = Vec::new();
+    for step in &request.steps {
+        let current = look_up(step.stream, &after, states);
+        if let Some(expected) = step.expected_version.filter(|expected| *expected != current.version) {
+            let conflict = Failure::Conflict {
+                stream: step.stream.to_string(),
+                expected,
+                current: current.version,
+            };
+            return Decision::without_events(Prepared::Failed(conflict));
+        }
+        let facts = match &step.action {
+            Action::Record(facts) => facts.clone(),
+            Action::Decide(command) => {
+                let companions = command
+                    .companions()
+                    .into_iter()
+                    .filter(|other| other.slot() == step.stream.slot());
+                let declared = companions
+                    .map(|other| (other, look_up(other, &after, states).state))
+                    .collect();
+                let neighbours = Neighbours {
+                    own: step.stream,
+                    declared: &declared,
+                };
+                let at = Moment::new(step.stream.id, now, request.effective_at.unwrap_or(now), &neighbours);
+                match current.state.decide(command.clone(), &at) {
+                    Ok(facts) => facts,
+                    Err(rejection) => {
+                        return Decision::without_events(Prepared::Failed(Failure::Rejected(rejection.to_string())));
+                    }
+                }
+            }
+        };
+        let changed = facts.iter().fold(current, |current, fact| {
+            let next = evolve(current, fact);
+            events.push(stored(request, step.stream, fact, &next, now, shard));
+            next
+        });
+        match after.iter_mut().find(|(stream, _)| *stream == step.stream) {
+            Some((_, cached)) => *cached = changed,
+            None => after.push((step.stream, changed)),
+        }
+    }
+    if let Err(failure) = check_size(&events) {
+        return Decision::without_events(Prepared::Failed(failure));
+    }
+    let commit_size = events.len() as u32;
+    for (index, event) in events.iter_mut().enumerate() {
+        event.index = index as u32;
+        event.commit_size = commit_size;
+    }
+    let streams = after
+        .iter()
+        .map(|(stream, cached)| (stream.to_string(), cached.version))
+        .collect();
+    if events.is_empty() {
+        return Decision::without_events(Prepared::Already { streams });
+    }
+    let last = batch.events.len() + events.len() - 1;
+    let prepared = Prepared::Wrote {
+        streams,
+        last,
+        events: commit_size,
+    };
+    after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
+    Decision {
+        prepared,
+        events,
+        states: after,
+    }
+}
+
+/// The command's id has been seen: its answer, or the refusal of another content.
+fn known(request: &Request, ids: &CommandIds, batch: &Batch, shard: u16) -> Option<Prepared> {
+    let reused = || Prepared::Failed(Failure::IdReused(request.command_id));
+    if let Some((command, last)) = batch
+        .commands
+        .iter()
+        .find(|(command, _)| command.id == request.command_id)
+    {
+        let streams = texts(&command.streams);
+        let same = command.hash == request.hash;
+        return Some(if same {
+            Prepared::Wrote {
+                streams,
+                last: *last,
+                events: command.events,
+            }
+        } else {
+            reused()
+        });
+    }
+    let command = ids.get(request.command_id)?;
+    if command.hash != request.hash {
+        return Some(reused());
+    }
+    let position = Position {
+        shard,
+        offset: command.offset,
+    };
+    Some(Prepared::Known(Ack {
+        streams: texts(&command.streams),
+        position,
+        events: command.events,
+    }))
+}
+
+pub fn texts(streams: &[(StreamRef, u64)]) -> Vec<(String, u64)> {
+    streams
+        .iter()
+        .map(|(stream, version)| (stream.to_string(), *version))
+        .collect()
+}
+
+fn look_up(stream: StreamRef, after: &[(StreamRef, Cached)], states: &mut States) -> Cached {
+    let own = after
+        .iter()
+        .find(|(known, _)| *known == stream)
+        .map(|(_, cached)| cached.clone());
+    own.or_else(|| states.get(stream))
+        .expect("the states of a request are loaded before it is decided")
+}
+
+/// The state after `fact`.
+pub fn evolve(current: Cached, fact: &Fact) -> Cached {
+    let state = Arc::try_unwrap(current.state).unwrap_or_else(|shared| AnyState::clone(&shared));
+    Cached {
+        version: current.version + 1,
+        state: Arc::new(state.evolve(fact)),
+    }
+}
+
+fn stored(
+    request: &Request,
+    stream: StreamRef,
+    fact: &Fact,
+    after: &Cached,
+    now: Timestamp,
+    shard: u16,
+) -> StoredEvent {
+    let (event_type, body) = fact.encode();
+    let customer = match stream.kind {
+        domain::StreamKind::Customer => Some(stream.id),
+        _ => after.state.customer(),
+    };
+    StoredEvent {
+        command_id: request.command_id,
+        index: 0,
+        commit_size: 0,
+        event_type,
+        stream,
+        sequence: after.version,
+        time: now,
+        effective_at: request.effective_at,
+        actor: request.who.actor.clone(),
+        on_behalf_of: request.who.on_behalf_of.clone(),
+        causation: request.who.causation.clone(),
+        correlation: request.who.correlation.clone(),
+        traceparent: request.who.traceparent.clone(),
+        customer,
+        command_hash: request.hash.clone(),
+        body,
+        position: Position { shard, offset: 0 },
+    }
+}
+
+fn check_size(events: &[StoredEvent]) -> Result<(), Failure> {
+    if events.len() > COMMIT_EVENTS_MAX {
+        return Err(Failure::TooLarge(format!(
+            "{} events, {COMMIT_EVENTS_MAX} at most",
+            events.len()
+        )));
+    }
+    if let Some(event) = events.iter().find(|event| event.body.len() > EVENT_BYTES_MAX) {
+        return Err(Failure::TooLarge(format!(
+            "an event of {} bytes, {EVENT_BYTES_MAX} at most",
+            event.body.len()
+        )));
+    }
+    let bytes: usize = events.iter().map(|event| event.body.len()).sum();
+    match bytes > COMMIT_BYTES_MAX {
+        true => Err(Failure::TooLarge(format!("{bytes} bytes, {COMMIT_BYTES_MAX} at most"))),
+        false => Ok(()),
+    }
+}

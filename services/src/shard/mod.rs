@@ -1,0 +1,15 @@
+//! The shard: one task that owns one partition of the log, decides commands in order, and acks what is durable.
+//!
+//! A command goes: queue → known id? → states (cache, else one look-up per batch) → `decide` → the batch that is appended
+//! next → offsets contiguous? → ack. While one batch is on its way the next one is being decided.
+
+mod batch;
+mod cache;
+mod request;
+mod run;
+mod takeover;
+
+pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
+pub use request::{Ack, Action, Failure, Message, Request, Step, Who};
+pub use run::{Lane, ShardConfig, ShardHandle, ShardParts, ShardStatus, spawn};
+pub use takeover::{TakeOverError, judge_or_step_over, read_creation, resume};

@@ -1,0 +1,144 @@
+//! What is asked of a shard, and what it answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use domain::{Actor, AnyCommand, AnyState, Fact, Position, StreamRef};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// A command, or several that are decided in order, all or nothing.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub command_id: Uuid,
+    /// Of the content, see [`hash_of`](super::hash_of).
+    pub hash: String,
+    pub steps: Vec<Step>,
+    pub effective_at: Option<Timestamp>,
+    pub who: Who,
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub stream: StreamRef,
+    pub action: Action,
+    pub expected_version: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Decide(AnyCommand),
+    /// Events that somebody else decided against `expected_version`: the cqrs-es adapter.
+    Record(Vec<Fact>),
+}
+
+/// Who sends it, and what it belongs to.
+#[derive(Debug, Clone)]
+pub struct Who {
+    pub actor: Actor,
+    pub on_behalf_of: Option<Actor>,
+    pub causation: Option<String>,
+    pub correlation: Option<String>,
+    pub traceparent: Option<String>,
+}
+
+impl Who {
+    pub fn new(actor: Actor) -> Who {
+        Who {
+            actor,
+            on_behalf_of: None,
+            causation: None,
+            correlation: None,
+            traceparent: None,
+        }
+    }
+}
+
+/// It is done, durable, and applied once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The streams it wrote to (or would have), with their versions after it.
+    pub streams: Vec<(StreamRefText, u64)>,
+    /// The last record that this answer rests on: ask a query for at least this.
+    pub position: Position,
+    /// How many events it wrote; 0 = it was so already.
+    pub events: u32,
+}
+
+/// A stream reference as text: `opportunity/0192…`.
+pub type StreamRefText = String;
+
+/// Why a command was not acked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The stream's own no: a sentence that a sales person understands.
+    #[error("{0}")]
+    Rejected(String),
+    #[error("{stream} is at version {current}, not {expected}; read it again and decide anew")]
+    Conflict {
+        stream: String,
+        expected: u64,
+        current: u64,
+    },
+    #[error("command id {0} was used before with another content")]
+    IdReused(Uuid),
+    #[error("the command is too large: {0}")]
+    TooLarge(String),
+    /// Surely nothing was applied.
+    #[error("not accepted: {0}; try again")]
+    NotAccepted(String),
+    #[error("the outcome is unknown: {0}; try again with the same command id")]
+    OutcomeUnknown(String),
+    /// Nothing was applied: the log has no room.
+    #[error("nothing was stored: {0}")]
+    NoRoom(String),
+}
+
+/// A message to a shard's task.
+#[derive(Debug)]
+pub enum Message {
+    Execute(Open),
+    /// The state of a stream and its version.
+    Peek {
+        stream: StreamRef,
+        reply: oneshot::Sender<Result<(Arc<AnyState>, u64), Failure>>,
+    },
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub struct Open {
+    pub request: Request,
+    pub reply: oneshot::Sender<Result<Ack, Failure>>,
+    pub ticket: Arc<Ticket>,
+}
+
+/// Whether work on a request has begun: decides which 503 its sender gets when time is up.
+#[derive(Debug, Default)]
+pub struct Ticket(AtomicU8);
+
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+const CANCELLED: u8 = 2;
+
+impl Ticket {
+    /// The shard begins; `false` when the sender has given up.
+    pub fn start(&self) -> bool {
+        match self
+            .0
+            .compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => true,
+            Err(now) => now == STARTED,
+        }
+    }
+
+    /// The sender gives up; `true` when surely nothing was or will be applied.
+    pub fn cancel(&self) -> bool {
+        self.0
+            .compare_exchange(WAITING, CANCELLED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}

@@ -1,0 +1,915 @@
+//! The task that owns a shard: takes it over, serves it until it is lost, and again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use domain::{AnyState, Position, StreamRef};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::batch::{Batch, Prepared, decide};
+use super::cache::{Cached, CommandIds, States, saved};
+use super::request::{Ack, Failure, Message, Open, Request, Ticket};
+use super::takeover::{Claimant, Owned, TakeOverError, fill};
+use crate::clock::Clock;
+use crate::log::{AppendError, Checkpoint, Envelope, EventLog, LogWriter, Record};
+use crate::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+
+/// The limits of a shard; each with its reason.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Commands that wait, in each of the two lanes; more are answered 503 at once.
+    pub queue_max: usize,
+    /// Records of one append: what fits in a few milliseconds.
+    pub batch_records_max: usize,
+    /// Bytes of one append.
+    pub batch_bytes_max: usize,
+    /// States in memory that could be loaded again. Changed ones come on top, up to `unsaved_max`.
+    pub cached_streams_max: usize,
+    /// Command ids in memory.
+    pub cached_commands_max: usize,
+    /// Changed states and command ids that wait for the state store; beyond it commands are answered 503.
+    pub unsaved_max: usize,
+    /// How many of them make a save due before its time.
+    pub save_at: usize,
+    /// How often states are saved when little happens.
+    pub save_every: Duration,
+    /// How long a command may take, queue included.
+    pub command_timeout: Duration,
+    /// Pause between two attempts to take over.
+    pub retry_pause: Duration,
+}
+
+impl Default for ShardConfig {
+    fn default() -> ShardConfig {
+        ShardConfig {
+            queue_max: 1_024,
+            batch_records_max: 2_000,
+            batch_bytes_max: 4 * 1024 * 1024,
+            cached_streams_max: 100_000,
+            cached_commands_max: 100_000,
+            unsaved_max: 100_000,
+            save_at: 5_000,
+            save_every: Duration::from_secs(1),
+            command_timeout: Duration::from_secs(30),
+            retry_pause: Duration::from_millis(200),
+        }
+    }
+}
+
+/// How a shard is doing, for `crm status` and `/health/ready`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ShardStatus {
+    pub shard: u16,
+    /// Do we own it now?
+    pub owned: bool,
+    pub epoch: u64,
+    /// The offset that our next record will have.
+    pub next: u64,
+    pub cached_streams: usize,
+    pub unsaved: usize,
+    /// Why it is not served, if so.
+    pub trouble: Option<String>,
+}
+
+/// Where commands for a shard go in.
+#[derive(Clone)]
+pub struct ShardHandle {
+    people: mpsc::Sender<Message>,
+    imports: mpsc::Sender<Message>,
+    status: Arc<RwLock<ShardStatus>>,
+    command_timeout: Duration,
+}
+
+/// Which queue a command waits in: imports stand behind people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    People,
+    Imports,
+}
+
+impl ShardHandle {
+    /// Sends a request and waits for its answer, for the shard's command time-out at most.
+    ///
+    /// # Errors
+    /// [`Failure`]: rejected, in conflict, or not known to be applied.
+    pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let message = Message::Execute(Open {
+            request,
+            reply,
+            ticket: Arc::clone(&ticket),
+        });
+        let sent = match lane {
+            Lane::People => self.people.try_send(message).is_ok(),
+            Lane::Imports => self.imports.send(message).await.is_ok(),
+        };
+        if !sent {
+            return Err(Failure::NotAccepted("too many commands are waiting".into()));
+        }
+        match tokio::time::timeout(self.command_timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) if ticket.cancel() => Err(Failure::NotAccepted("the server is stopping".into())),
+            Ok(Err(_)) => Err(Failure::OutcomeUnknown("the server is stopping".into())),
+            Err(_) if ticket.cancel() => Err(Failure::NotAccepted(self.trouble("the log did not take it in time"))),
+            Err(_) => Err(Failure::OutcomeUnknown(
+                self.trouble("the log did not confirm it in time"),
+            )),
+        }
+    }
+
+    /// The present state of a stream and its version, as the shard's owner has it.
+    ///
+    /// # Errors
+    /// [`Failure::NotAccepted`] when the shard cannot answer.
+    pub async fn peek(&self, stream: StreamRef) -> Result<(Arc<AnyState>, u64), Failure> {
+        let (reply, answer) = oneshot::channel();
+        if self.people.try_send(Message::Peek { stream, reply }).is_err() {
+            return Err(Failure::NotAccepted("too many commands are waiting".into()));
+        }
+        match tokio::time::timeout(self.command_timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(Failure::NotAccepted(self.trouble("the shard did not answer in time"))),
+        }
+    }
+
+    pub fn status(&self) -> ShardStatus {
+        self.status.read().expect("no panic under the lock").clone()
+    }
+
+    fn trouble(&self, otherwise: &str) -> String {
+        self.status().trouble.unwrap_or_else(|| otherwise.to_owned())
+    }
+}
+
+/// What a shard's task works with.
+#[derive(Clone)]
+pub struct ShardParts {
+    pub log: Arc<dyn EventLog>,
+    pub states: Arc<dyn StateStore>,
+    pub clock: Arc<dyn Clock>,
+    /// Names this process; a claim by another one makes this one yield.
+    pub node: String,
+    /// Where this process answers commands.
+    pub address: String,
+    /// `/crm/<instance>`, the CloudEvents source.
+    pub source: String,
+    pub config: ShardConfig,
+}
+
+/// Starts the task of a shard. It ends after `stop` turns true, when what it had accepted is answered and saved.
+pub fn spawn(shard: u16, parts: ShardParts, stop: watch::Receiver<bool>) -> (ShardHandle, JoinHandle<()>) {
+    let (people, people_queue) = mpsc::channel(parts.config.queue_max);
+    let (imports, imports_queue) = mpsc::channel(parts.config.queue_max);
+    let status = Arc::new(RwLock::new(ShardStatus {
+        shard,
+        ..ShardStatus::default()
+    }));
+    let command_timeout = parts.config.command_timeout;
+    let handle = ShardHandle {
+        people,
+        imports,
+        status: Arc::clone(&status),
+        command_timeout,
+    };
+    let task = Task {
+        shard,
+        parts,
+        people: people_queue,
+        imports: imports_queue,
+        reopened: VecDeque::new(),
+        status,
+        stop,
+        owned_epoch: None,
+    };
+    (handle, tokio::spawn(task.run()))
+}
+
+struct Task {
+    shard: u16,
+    parts: ShardParts,
+    people: mpsc::Receiver<Message>,
+    imports: mpsc::Receiver<Message>,
+    /// Requests of a failed append, to be decided anew before any others.
+    reopened: VecDeque<Message>,
+    status: Arc<RwLock<ShardStatus>>,
+    stop: watch::Receiver<bool>,
+    /// The last epoch in which this process owned the shard.
+    owned_epoch: Option<u64>,
+}
+
+/// Why a shard is no longer served.
+enum End {
+    Stopped,
+    /// An append failed or somebody else owns the states: the log decides what became of the open commands.
+    Unsettled(String),
+}
+
+impl Task {
+    async fn run(mut self) {
+        while !*self.stop.borrow() {
+            match self.take_over().await {
+                Ok(owned) => {
+                    let epoch = owned.epoch;
+                    self.owned_epoch = Some(epoch);
+                    tracing::info!(shard = self.shard, epoch, "took over the shard");
+                    metrics::counter!("crm_takeovers_total").increment(1);
+                    match self.serve(owned).await {
+                        End::Stopped => break,
+                        End::Unsettled(why) => {
+                            tracing::warn!(shard = self.shard, epoch, "takes over anew: {why}");
+                            self.set_trouble(why);
+                        }
+                    }
+                }
+                Err(error @ TakeOverError::Yielded { .. }) => {
+                    tracing::warn!(shard = self.shard, "yields: {error}");
+                    self.set_trouble(error.to_string());
+                    self.stand_by(&error.to_string()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(shard = self.shard, "cannot take over: {error}");
+                    self.set_trouble(error.to_string());
+                    self.pause().await;
+                }
+            }
+        }
+        self.update_status(|status| status.owned = false);
+    }
+
+    async fn take_over(&self) -> Result<Owned, TakeOverError> {
+        let parts = &self.parts;
+        let claimant = Claimant {
+            shard: self.shard,
+            log: parts.log.as_ref(),
+            states: parts.states.as_ref(),
+            clock: parts.clock.as_ref(),
+            node: &parts.node,
+            address: &parts.address,
+            source: &parts.source,
+            config: &parts.config,
+            owned_epoch: self.owned_epoch,
+        };
+        claimant.take_over().await
+    }
+
+    /// Waits before the next attempt, with jitter so that two claimants do not stay in step.
+    async fn pause(&mut self) {
+        let jitter = u32::from(self.shard % 7) + self.parts.node.bytes().map(u32::from).sum::<u32>() % 13;
+        let pause = self.parts.config.retry_pause + Duration::from_millis(u64::from(jitter) * 10);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = self.stop.changed() => {}
+        }
+    }
+
+    /// Another process owns the shard: refuse what comes, until this one is stopped. Claiming it back would only start a
+    /// fight; who serves which shard is the operator's to say.
+    async fn stand_by(&mut self, why: &str) {
+        let mut stop = self.stop.clone();
+        while !*stop.borrow() {
+            tokio::select! {
+                message = self.next() => match message {
+                    Some(Message::Execute(open)) => refuse(open, Failure::NotAccepted(why.to_owned())),
+                    Some(Message::Peek { reply, .. }) => {
+                        reply.send(Err(Failure::NotAccepted(why.to_owned()))).unwrap_or_default();
+                    }
+                    None => return,
+                },
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    async fn serve(&mut self, owned: Owned) -> End {
+        self.update_status(|status| {
+            status.owned = true;
+            status.epoch = owned.epoch;
+            status.next = owned.next;
+            status.trouble = None;
+        });
+        let mut serving = Serving::new(self.shard, self.parts.clone(), owned);
+        let end = serving.run(self).await;
+        // Whatever was not settled is decided anew, oldest first.
+        for open in serving.open_requests() {
+            self.reopened.push_back(open);
+        }
+        self.update_status(|status| status.owned = false);
+        end
+    }
+
+    fn set_trouble(&self, why: String) {
+        self.update_status(|status| status.trouble = Some(why));
+    }
+
+    fn update_status(&self, change: impl FnOnce(&mut ShardStatus)) {
+        change(&mut self.status.write().expect("no panic under the lock"));
+    }
+
+    /// The next message: reopened ones first, then people, then imports. `None` when all senders are gone.
+    async fn next(&mut self) -> Option<Message> {
+        if let Some(message) = self.try_next() {
+            return Some(message);
+        }
+        tokio::select! {
+            biased;
+            message = self.people.recv() => message,
+            Some(message) = self.imports.recv() => Some(message),
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Message> {
+        let waiting = self.reopened.pop_front();
+        waiting
+            .or_else(|| self.people.try_recv().ok())
+            .or_else(|| self.imports.try_recv().ok())
+    }
+}
+
+type Append = JoinHandle<(Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)>;
+type Save = JoinHandle<Result<(), StateError>>;
+type Load = JoinHandle<Result<Loaded, StateError>>;
+
+/// A batch on its way to the log.
+struct InFlight {
+    append: Append,
+    batch: Batch,
+    /// Of its last record.
+    fingerprint: u64,
+    records: usize,
+}
+
+/// A look-up on its way to the state store, and the messages that wait for it.
+struct Loading {
+    load: Load,
+    messages: Vec<Message>,
+    streams: Vec<StreamRef>,
+}
+
+/// Work on a shard that we own.
+struct Serving {
+    shard: u16,
+    parts: ShardParts,
+    epoch: u64,
+    /// Where the next record will stand, and its number in the epoch.
+    next: u64,
+    n: u64,
+    writer: Option<Box<dyn LogWriter>>,
+    states: States,
+    ids: CommandIds,
+    /// Up to the last confirmed batch.
+    watermark: Watermark,
+    pending: Batch,
+    in_flight: Option<InFlight>,
+    loading: Option<Loading>,
+    /// Confirmed and not yet handed to the store.
+    unsaved_states: HashMap<StreamRef, Cached>,
+    unsaved_commands: Vec<SavedCommand>,
+    saving: Option<(Save, Vec<SavedState>, Vec<SavedCommand>)>,
+    save_at: Instant,
+    /// After a failed save not before this time, however much there is.
+    save_not_before: Instant,
+    last_time: jiff::Timestamp,
+}
+
+impl Serving {
+    fn new(shard: u16, parts: ShardParts, owned: Owned) -> Serving {
+        Serving {
+            shard,
+            epoch: owned.epoch,
+            next: owned.next,
+            n: 0,
+            writer: Some(owned.writer),
+            states: owned.states,
+            ids: owned.ids,
+            last_time: owned.watermark.last_time,
+            watermark: owned.watermark,
+            pending: Batch::default(),
+            in_flight: None,
+            loading: None,
+            unsaved_states: HashMap::new(),
+            unsaved_commands: Vec::new(),
+            saving: None,
+            save_at: Instant::now() + parts.config.save_every,
+            save_not_before: Instant::now(),
+            parts,
+        }
+    }
+
+    async fn run(&mut self, task: &mut Task) -> End {
+        let mut stop = task.stop.clone();
+        let mut stopping = *stop.borrow();
+        loop {
+            if let Err(why) = self.start_append() {
+                return End::Unsettled(why);
+            }
+            self.start_save();
+            self.report(task);
+            if stopping && self.is_idle() {
+                return End::Stopped;
+            }
+            let has_room = self.pending.records() < self.parts.config.batch_records_max
+                && self.pending.bytes < self.parts.config.batch_bytes_max;
+            tokio::select! {
+                biased;
+                appended = wait(self.in_flight.as_mut().map(|in_flight| &mut in_flight.append)) => {
+                    if let Err(why) = self.settle(appended) {
+                        return End::Unsettled(why);
+                    }
+                }
+                saved = wait(self.saving.as_mut().map(|(save, _, _)| save)) => {
+                    if let Err(why) = self.saved(saved) {
+                        return End::Unsettled(why);
+                    }
+                }
+                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => self.loaded(loaded),
+                message = task.next(), if has_room && self.loading.is_none() && !stopping => match message {
+                    Some(message) => self.take(message, task),
+                    None => stopping = true,
+                },
+                _ = stop.changed(), if !stopping => stopping = true,
+                () = tokio::time::sleep_until(self.save_at) => self.save_due(),
+            }
+        }
+    }
+
+    /// Takes a message, and whatever else is waiting, and decides them; or first looks up what is not in memory.
+    fn take(&mut self, first: Message, task: &mut Task) {
+        let mut messages = vec![first];
+        while messages.len() < self.parts.config.batch_records_max {
+            match task.try_next() {
+                Some(message) => messages.push(message),
+                None => break,
+            }
+        }
+        let (streams, commands) = self.missing(&messages);
+        if streams.is_empty() && commands.is_empty() {
+            messages.into_iter().for_each(|message| self.answer(message));
+            return;
+        }
+        let (store, shard, asked) = (Arc::clone(&self.parts.states), self.shard, streams.clone());
+        let load = tokio::spawn(async move { store.load(shard, &asked, &commands).await });
+        self.loading = Some(Loading {
+            load,
+            messages,
+            streams,
+        });
+    }
+
+    /// The streams and command ids that these messages need and that are not in memory.
+    fn missing(&self, messages: &[Message]) -> (Vec<StreamRef>, Vec<Uuid>) {
+        let mut streams = Vec::new();
+        let mut commands = Vec::new();
+        for message in messages {
+            match message {
+                Message::Peek { stream, .. } => streams.push(*stream),
+                Message::Execute(open) => {
+                    if self.ids.needs_look_up(open.request.command_id) {
+                        commands.push(open.request.command_id);
+                    }
+                    streams.extend(needed(&open.request));
+                }
+            }
+        }
+        streams.retain(|stream| !self.states.contains(*stream));
+        streams.sort_unstable();
+        streams.dedup();
+        (streams, commands)
+    }
+
+    fn loaded(&mut self, result: Result<Loaded, StateError>) {
+        let loading = self.loading.take().expect("something was being loaded");
+        match result {
+            Ok(loaded) => {
+                fill(&loading.streams, loaded.states, &mut self.states);
+                loaded
+                    .commands
+                    .into_iter()
+                    .for_each(|command| self.ids.remember(command));
+                loading.messages.into_iter().for_each(|message| self.answer(message));
+            }
+            Err(error) => {
+                // Absence is never assumed: only what is wholly in memory goes on.
+                for message in loading.messages {
+                    let (streams, commands) = self.missing(std::slice::from_ref(&message));
+                    match (streams.is_empty() && commands.is_empty(), message) {
+                        (true, message) => self.answer(message),
+                        (false, Message::Execute(open)) => refuse(open, Failure::NotAccepted(error.to_string())),
+                        (false, Message::Peek { reply, .. }) => {
+                            reply
+                                .send(Err(Failure::NotAccepted(error.to_string())))
+                                .unwrap_or_default();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Decides one request; its answer leaves when the batch it rests on is durable.
+    fn answer(&mut self, message: Message) {
+        let open = match message {
+            Message::Execute(open) => open,
+            Message::Peek { stream, reply } => {
+                // It may have been evicted by others of the same batch; then the asker asks again.
+                match self.states.get(stream) {
+                    Some(cached) => self.rest_on_batch().peeks.push((reply, (cached.state, cached.version))),
+                    None => reply
+                        .send(Err(Failure::NotAccepted("it was just evicted".into())))
+                        .unwrap_or_default(),
+                }
+                return;
+            }
+        };
+        if open.reply.is_closed() || !open.ticket.start() {
+            return;
+        }
+        if needed(&open.request)
+            .into_iter()
+            .any(|stream| !self.states.contains(stream))
+        {
+            return refuse(open, Failure::NotAccepted("its streams were just evicted".into()));
+        }
+        if self.unsaved() > self.parts.config.unsaved_max {
+            return refuse(open, Failure::NotAccepted("the state store is behind".into()));
+        }
+        if let Some(prepared) = self.known_in_flight(&open.request) {
+            let in_flight = self.in_flight.as_mut().expect("it was just found there");
+            in_flight.batch.answers.push((open, prepared));
+            return;
+        }
+        let now = self.parts.clock.now().max(self.last_time);
+        let decision = decide(
+            &open.request,
+            &mut self.states,
+            &self.ids,
+            &self.pending,
+            now,
+            self.shard,
+        );
+        match &decision.prepared {
+            Prepared::Wrote {
+                streams: _,
+                last,
+                events,
+            } if !decision.events.is_empty() => {
+                self.last_time = now;
+                let command = SavedCommand {
+                    id: open.request.command_id,
+                    hash: open.request.hash.clone(),
+                    streams: written(&decision.events),
+                    offset: 0,
+                    events: *events,
+                    at: now,
+                };
+                self.pending.commands.push((command, *last));
+                self.pending.bytes += decision
+                    .events
+                    .iter()
+                    .map(|event| event.body.len() + 600)
+                    .sum::<usize>();
+                self.pending.events.extend(decision.events);
+                for (stream, cached) in decision.states {
+                    self.states.changed(stream, cached.clone());
+                    self.pending.states.insert(stream, cached);
+                }
+                self.pending.answers.push((open, decision.prepared));
+            }
+            Prepared::Already { .. } => {
+                if self.in_flight.is_none() && self.pending.events.is_empty() {
+                    self.pending.barrier = true;
+                }
+                self.rest_on_batch().answers.push((open, decision.prepared));
+            }
+            Prepared::Wrote { .. } => self.pending.answers.push((open, decision.prepared)),
+            Prepared::Known(_) => {
+                // What it answers is durable already.
+                let Prepared::Known(ack) = decision.prepared else {
+                    unreachable!("it was just matched")
+                };
+                reply(open, Ok(ack));
+            }
+            Prepared::Failed(_) if self.in_flight.is_none() && self.pending.events.is_empty() => {
+                let Prepared::Failed(failure) = decision.prepared else {
+                    unreachable!("it was just matched")
+                };
+                reply(open, Err(failure));
+            }
+            Prepared::Failed(_) => self.rest_on_batch().answers.push((open, decision.prepared)),
+        }
+    }
+
+    /// The batch that an answer from the present states rests on: the pending one if it has events, else the one in flight.
+    fn rest_on_batch(&mut self) -> &mut Batch {
+        match &mut self.in_flight {
+            Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
+            _ => &mut self.pending,
+        }
+    }
+
+    /// The same command is on its way already: it gets the same answer.
+    fn known_in_flight(&self, request: &Request) -> Option<Prepared> {
+        let batch = &self.in_flight.as_ref()?.batch;
+        let (command, last) = batch
+            .commands
+            .iter()
+            .find(|(command, _)| command.id == request.command_id)?;
+        Some(if command.hash == request.hash {
+            let streams = super::batch::texts(&command.streams);
+            Prepared::Wrote {
+                streams,
+                last: *last,
+                events: command.events,
+            }
+        } else {
+            Prepared::Failed(Failure::IdReused(request.command_id))
+        })
+    }
+
+    /// Sends the pending batch on its way, if nothing else is.
+    fn start_append(&mut self) -> Result<(), String> {
+        if self.in_flight.is_some() || self.pending.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.pending);
+        let mut records: Vec<Record> = Vec::with_capacity(batch.records());
+        for event in &batch.events {
+            self.n += 1;
+            records.push(event.to_record(&self.parts.source, self.epoch, self.n));
+        }
+        if batch.barrier && batch.events.is_empty() {
+            self.n += 1;
+            let id = domain::derived_id(&[
+                "barrier",
+                &self.parts.node,
+                &self.epoch.to_string(),
+                &self.n.to_string(),
+            ]);
+            let now = self.parts.clock.now().max(self.last_time);
+            records.push(Envelope::barrier_record(
+                id,
+                &self.parts.source,
+                now,
+                self.epoch,
+                self.n,
+            ));
+        }
+        let Some(last) = records.last() else {
+            // Answers that rest on nothing new.
+            self.release(batch, self.next);
+            return Ok(());
+        };
+        let (fingerprint, count) = (last.fingerprint(), records.len());
+        let mut writer = self.writer.take().ok_or("the writer was lost")?;
+        let append = tokio::spawn(async move {
+            let result = writer.append(records).await;
+            (writer, result)
+        });
+        self.in_flight = Some(InFlight {
+            append,
+            batch,
+            fingerprint,
+            records: count,
+        });
+        Ok(())
+    }
+
+    /// The log has answered: contiguous offsets release the answers, anything else is for the log to decide.
+    fn settle(&mut self, appended: (Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)) -> Result<(), String> {
+        let in_flight = self.in_flight.as_ref().expect("something was in flight");
+        let (writer, result) = appended;
+        let offsets = match result {
+            Ok(offsets) => offsets,
+            Err(AppendError::Refused(why)) => {
+                // Nothing was written: the senders may know, but states and numbers are wrong now.
+                let in_flight = self.in_flight.take().expect("it was just there");
+                for (open, _) in in_flight.batch.answers {
+                    refuse(open, Failure::NoRoom(why.clone()));
+                }
+                return Err(format!("the log refused: {why}"));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let first = self.next;
+        let contiguous = offsets.len() == in_flight.records
+            && offsets
+                .iter()
+                .enumerate()
+                .all(|(i, offset)| *offset == first + i as u64);
+        if !contiguous {
+            return Err("the offsets are not contiguous: somebody else wrote to the shard".into());
+        }
+        let in_flight = self.in_flight.take().expect("it was just there");
+        self.writer = Some(writer);
+        self.next = first + in_flight.records as u64;
+        let n = self.watermark.checkpoint.n + in_flight.records as u64;
+        let log_id = self.watermark.checkpoint.log_id;
+        let fingerprint = in_flight.fingerprint;
+        self.watermark.checkpoint = Checkpoint {
+            log_id,
+            next: self.next,
+            epoch: self.epoch,
+            n,
+            fingerprint,
+        };
+        metrics::counter!("crm_events_appended_total").increment(in_flight.batch.events.len() as u64);
+        self.release(in_flight.batch, first);
+        Ok(())
+    }
+
+    /// The batch is durable from `first` on: remember, then answer.
+    fn release(&mut self, batch: Batch, first: u64) {
+        if let Some(event) = batch.events.last() {
+            self.watermark.last_time = self.watermark.last_time.max(event.time);
+        }
+        for (mut command, last) in batch.commands {
+            command.offset = first + last as u64;
+            self.ids.remember(command.clone());
+            self.unsaved_commands.push(command);
+        }
+        self.unsaved_states.extend(batch.states);
+        let position = |offset| Position {
+            shard: self.shard,
+            offset,
+        };
+        let confirmed = position(self.next.saturating_sub(1));
+        metrics::counter!("crm_commands_answered_total").increment(batch.answers.len() as u64);
+        for (open, prepared) in batch.answers {
+            let result = match prepared {
+                Prepared::Wrote { streams, last, events } => Ok(Ack {
+                    streams,
+                    position: position(first + last as u64),
+                    events,
+                }),
+                Prepared::Already { streams } => Ok(Ack {
+                    streams,
+                    position: confirmed,
+                    events: 0,
+                }),
+                Prepared::Known(ack) => Ok(ack),
+                Prepared::Failed(failure) => Err(failure),
+            };
+            reply(open, result);
+        }
+        for (asker, peeked) in batch.peeks {
+            // The asker may have given up; nothing depends on it.
+            asker.send(Ok(peeked)).unwrap_or_default();
+        }
+    }
+
+    fn unsaved(&self) -> usize {
+        let saving = self
+            .saving
+            .as_ref()
+            .map_or(0, |(_, states, commands)| states.len() + commands.len());
+        self.unsaved_states.len() + self.unsaved_commands.len() + saving
+    }
+
+    fn save_due(&mut self) {
+        self.save_at = Instant::now() + self.parts.config.save_every;
+        self.begin_save();
+    }
+
+    /// Saves before its time when much has gathered.
+    fn start_save(&mut self) {
+        let is_much = self.unsaved_states.len() + self.unsaved_commands.len() >= self.parts.config.save_at;
+        if is_much && Instant::now() >= self.save_not_before {
+            self.begin_save();
+        }
+    }
+
+    fn begin_save(&mut self) {
+        if self.saving.is_some() || (self.unsaved_states.is_empty() && self.unsaved_commands.is_empty()) {
+            return;
+        }
+        let states: Vec<_> = self
+            .unsaved_states
+            .drain()
+            .map(|(stream, cached)| saved(stream, &cached))
+            .collect();
+        let commands = std::mem::take(&mut self.unsaved_commands);
+        let (store, watermark) = (Arc::clone(&self.parts.states), self.watermark.clone());
+        let (rows, ids) = (states.clone(), commands.clone());
+        let save = tokio::spawn(async move { store.save(&watermark, &rows, &ids).await });
+        self.saving = Some((save, states, commands));
+    }
+
+    fn saved(&mut self, result: Result<(), StateError>) -> Result<(), String> {
+        let (_, states, mut commands) = self.saving.take().expect("something was being saved");
+        match result {
+            Ok(()) => {
+                states
+                    .iter()
+                    .for_each(|row| self.states.stored(row.stream, row.version));
+                Ok(())
+            }
+            Err(StateError::Unavailable(why)) => {
+                tracing::warn!(
+                    shard = self.shard,
+                    "states could not be saved, will be tried again: {why}"
+                );
+                for row in states {
+                    let cached = Cached {
+                        version: row.version,
+                        state: Arc::new(row.state),
+                    };
+                    self.unsaved_states.entry(row.stream).or_insert(cached);
+                }
+                commands.append(&mut self.unsaved_commands);
+                self.unsaved_commands = commands;
+                self.save_not_before = Instant::now() + self.parts.config.save_every;
+                Ok(())
+            }
+            Err(error @ (StateError::Fenced | StateError::OtherLog { .. })) => Err(error.to_string()),
+        }
+    }
+
+    fn is_idle(&mut self) -> bool {
+        if self.in_flight.is_some() || self.loading.is_some() || !self.pending.is_empty() {
+            return false;
+        }
+        self.begin_save();
+        self.saving.is_none()
+    }
+
+    fn report(&self, task: &Task) {
+        task.update_status(|status| {
+            status.next = self.next;
+            status.cached_streams = self.states.len();
+            status.unsaved = self.unsaved();
+        });
+    }
+
+    /// The requests that are not answered yet, oldest first.
+    fn open_requests(&mut self) -> Vec<Message> {
+        let mut open = Vec::new();
+        if let Some(in_flight) = self.in_flight.take() {
+            // The writer must not send on while the log is asked what became of it.
+            in_flight.append.abort();
+            open.extend(reopen(in_flight.batch));
+        }
+        open.extend(reopen(std::mem::take(&mut self.pending)));
+        if let Some(loading) = self.loading.take() {
+            open.extend(loading.messages);
+        }
+        open
+    }
+}
+
+fn reopen(batch: Batch) -> impl Iterator<Item = Message> {
+    batch.answers.into_iter().map(|(open, _)| Message::Execute(open))
+}
+
+/// The streams whose states a request needs: its own, and the companions in the same slot.
+fn needed(request: &Request) -> Vec<StreamRef> {
+    let mut streams = Vec::new();
+    for step in &request.steps {
+        streams.push(step.stream);
+        if let super::request::Action::Decide(command) = &step.action {
+            streams.extend(
+                command
+                    .companions()
+                    .into_iter()
+                    .filter(|other| other.slot() == step.stream.slot()),
+            );
+        }
+    }
+    streams
+}
+
+/// The streams that events were written to, with their last versions.
+fn written(events: &[crate::log::StoredEvent]) -> Vec<(StreamRef, u64)> {
+    let mut streams: Vec<(StreamRef, u64)> = Vec::new();
+    for event in events {
+        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
+            Some((_, version)) => *version = event.sequence,
+            None => streams.push((event.stream, event.sequence)),
+        }
+    }
+    streams
+}
+
+fn refuse(open: Open, failure: Failure) {
+    reply(open, Err(failure));
+}
+
+/// Answers. The sender may be gone; it retries with the same id and gets the same answer.
+fn reply(open: Open, result: Result<Ack, Failure>) {
+    open.reply.send(result).unwrap_or_default();
+}
+
+/// The result of a task, or never when there is none. A panic in it is passed on.
+async fn wait<T>(handle: Option<&mut JoinHandle<T>>) -> T {
+    match handle {
+        Some(handle) => match handle.await {
+            Ok(value) => value,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        None => std::future::pending().await,
+    }
+}

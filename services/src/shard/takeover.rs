@@ -1,0 +1,457 @@
+//! Taking over a shard: read to the end, claim it, read up to the own claim, then bring the stored states up to there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{AnyState, Fact, StreamRef, UnreadableEvent};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::batch::evolve;
+use super::cache::{Cached, CommandIds, States, saved};
+use super::run::ShardConfig;
+use crate::clock::Clock;
+use crate::log::{
+    AppendError, Checkpoint, Claim, Commit, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader,
+    LogWriter, Meaning, Record,
+};
+use crate::states::{SavedCommand, StateError, StateStore, Watermark};
+
+/// Records per read while taking over.
+const READ_RECORDS_MAX: usize = 5_000;
+/// How long one read waits before the log counts as unreachable.
+const READ_WAIT: Duration = Duration::from_secs(10);
+/// States and ids saved in one go while replaying.
+const SAVE_MAX: usize = 20_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{0}; an operator can step over it with `crm log quarantine`")]
+    Foreign(#[from] Foreign),
+    #[error(transparent)]
+    States(#[from] StateError),
+    #[error("another node claimed the shard first")]
+    Lost,
+    #[error("another node took the shard over in epoch {epoch}")]
+    Yielded { epoch: u64 },
+    #[error("the claim could not be appended: {0}")]
+    Claim(#[from] AppendError),
+    #[error("shard {shard}, offset {offset}: {why}; a newer version of the program wrote it")]
+    Unreadable {
+        shard: u16,
+        offset: u64,
+        why: UnreadableEvent,
+    },
+    #[error(
+        "shard {shard}: the log lost its tail or is another one: the record before offset {next} is not the one that was read"
+    )]
+    LostTail { shard: u16, next: u64 },
+    #[error("shard {shard}, offset {offset}: {stream} has version {found} where {expected} was due: the log has a gap")]
+    Gap {
+        shard: u16,
+        offset: u64,
+        stream: StreamRef,
+        expected: u64,
+        found: u64,
+    },
+}
+
+/// A shard that is ours.
+pub struct Owned {
+    pub writer: Box<dyn LogWriter>,
+    pub epoch: u64,
+    /// Where the next record will stand.
+    pub next: u64,
+    pub states: States,
+    pub ids: CommandIds,
+    pub watermark: Watermark,
+}
+
+/// Who takes over what, from where.
+pub struct Claimant<'a> {
+    pub shard: u16,
+    pub log: &'a dyn EventLog,
+    pub states: &'a dyn StateStore,
+    pub clock: &'a dyn Clock,
+    pub node: &'a str,
+    pub address: &'a str,
+    pub source: &'a str,
+    pub config: &'a ShardConfig,
+    /// The last epoch in which this node owned the shard: a later one of another node is not contested.
+    pub owned_epoch: Option<u64>,
+}
+
+/// The record with which the shard begins.
+///
+/// # Errors
+/// [`LogError::NotCreated`] when the shard is empty.
+pub async fn read_creation(log: &dyn EventLog, shard: u16) -> Result<LogCreated, TakeOverError> {
+    if log.end(shard).await? == 0 {
+        return Err(LogError::NotCreated(log.address()).into());
+    }
+    let mut reader = log.reader(shard, 0).await?;
+    let batch = reader.next(1, READ_WAIT).await?;
+    let (offset, record) = batch.first().ok_or_else(|| unreachable_log(log))?;
+    let envelope = crate::log::Envelope::parse(record, domain::Position { shard, offset: *offset })?;
+    match envelope.meaning {
+        Meaning::Created(created) => Ok(created),
+        _ => Err(LogError::WrongSettings(format!("{} does not begin with a creation record", log.address())).into()),
+    }
+}
+
+fn unreachable_log(log: &dyn EventLog) -> LogError {
+    LogError::Unavailable(format!("{} gave no records in {READ_WAIT:?}", log.address()))
+}
+
+impl Claimant<'_> {
+    /// Claims the shard. With it comes every state that was ever acked: in the store, or in memory.
+    ///
+    /// # Errors
+    /// [`TakeOverError`]; nothing was claimed, or somebody else was faster.
+    pub async fn take_over(&self) -> Result<Owned, TakeOverError> {
+        // The writer is made before the read: a producer whose older sends could still arrive is never reused.
+        let mut writer = self.log.writer(self.shard).await?;
+        let created = read_creation(self.log, self.shard).await?;
+        let stored = self.states.watermark(self.shard, created.log_id).await?;
+        let mut judge = self
+            .read_to_end(stored.as_ref().map(|watermark| &watermark.checkpoint))
+            .await?;
+
+        #[allow(clippy::disallowed_methods, reason = "a nonce is luck, and must never repeat")]
+        let nonce = Uuid::now_v7();
+        let epoch = judge.epoch() + 1;
+        let claim = Claim {
+            epoch,
+            nonce,
+            node: self.node.to_owned(),
+            address: self.address.to_owned(),
+        };
+        let record = claim.to_record(self.source, self.clock.now());
+        let offsets = writer.append(vec![record]).await?;
+        self.read_up_to_claim(&mut judge, nonce, offsets[0]).await?;
+
+        let stored = self.states.claim(self.shard, created.log_id, epoch).await?;
+        let (states, ids, watermark) = self.replay(stored, epoch, offsets[0] + 1).await?;
+        Ok(Owned {
+            writer,
+            epoch,
+            next: offsets[0] + 1,
+            states,
+            ids,
+            watermark,
+        })
+    }
+
+    /// Judges up to the present end, to know the epoch in force.
+    async fn read_to_end(&self, from: Option<&Checkpoint>) -> Result<Judge, TakeOverError> {
+        let end = self.log.end(self.shard).await?;
+        let (mut judge, mut reader) = self.resume(from).await?;
+        let mut claimed_by_us = false;
+        while judge.next() < end {
+            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
+            if batch.is_empty() {
+                return Err(unreachable_log(self.log).into());
+            }
+            for (offset, record) in &batch {
+                let judgement = judge_or_step_over(self.log, &mut judge, self.shard, *offset, record).await?;
+                if let Some(Judgement::Claimed(claim)) = judgement {
+                    claimed_by_us = claim.node == self.node;
+                }
+            }
+        }
+        match self.owned_epoch {
+            Some(owned) if judge.epoch() > owned && !claimed_by_us => {
+                Err(TakeOverError::Yielded { epoch: judge.epoch() })
+            }
+            _ => Ok(judge),
+        }
+    }
+
+    /// Reads on to the own claim and finds whether it is valid.
+    async fn read_up_to_claim(&self, judge: &mut Judge, nonce: Uuid, offset: u64) -> Result<(), TakeOverError> {
+        if judge.next() > offset {
+            return Err(TakeOverError::Lost);
+        }
+        let mut reader = self.log.reader(self.shard, judge.next()).await?;
+        loop {
+            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
+            if batch.is_empty() {
+                return Err(unreachable_log(self.log).into());
+            }
+            for (at, record) in &batch {
+                let judgement = judge_or_step_over(self.log, judge, self.shard, *at, record).await?;
+                match judgement {
+                    Some(Judgement::Claimed(claim)) if claim.nonce == nonce => return Ok(()),
+                    _ if *at >= offset => return Err(TakeOverError::Lost),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Brings the stored states up to `end` (just after the own claim): whatever is newer than the watermark is evolved,
+    /// and saved where it is too much for memory.
+    async fn replay(
+        &self,
+        stored: Option<Watermark>,
+        epoch: u64,
+        end: u64,
+    ) -> Result<(States, CommandIds, Watermark), TakeOverError> {
+        let from = stored.as_ref().map(|watermark| &watermark.checkpoint);
+        let mut last_time = stored.as_ref().map_or(Timestamp::MIN, |watermark| watermark.last_time);
+        let mut states = States::new(self.config.cached_streams_max);
+        let mut ids = CommandIds::new(self.config.cached_commands_max, last_time);
+        let (mut judge, mut reader) = self.resume(from).await?;
+        let mut changed: HashMap<StreamRef, Cached> = HashMap::new();
+        let mut commands: Vec<SavedCommand> = Vec::new();
+        while judge.next() < end {
+            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
+            if batch.is_empty() {
+                return Err(unreachable_log(self.log).into());
+            }
+            let mut commits = Vec::new();
+            for (offset, record) in batch.iter().take_while(|(offset, _)| *offset < end) {
+                if let Some(Judgement::Commit(commit)) =
+                    judge_or_step_over(self.log, &mut judge, self.shard, *offset, record).await?
+                {
+                    commits.push(commit);
+                }
+            }
+            self.load(&commits, &mut states).await?;
+            for commit in &commits {
+                last_time = last_time.max(commit.events[0].time);
+                self.apply(commit, &mut states, &mut changed)?;
+                let command = saved_command(commit);
+                ids.remember(command.clone());
+                commands.push(command);
+            }
+            let is_last = judge.next() >= end;
+            if (is_last && !commands.is_empty()) || commands.len() + changed.len() > SAVE_MAX {
+                let watermark = self.watermark(&judge, epoch, last_time);
+                self.save(&watermark, &mut changed, &mut commands, &mut states).await?;
+            }
+        }
+        let watermark = self.watermark(&judge, epoch, last_time);
+        Ok((states, ids, watermark))
+    }
+
+    fn watermark(&self, judge: &Judge, owner_epoch: u64, last_time: Timestamp) -> Watermark {
+        let checkpoint = judge.checkpoint().expect("at least one record was read").clone();
+        Watermark {
+            shard: self.shard,
+            owner_epoch,
+            checkpoint,
+            last_time,
+        }
+    }
+
+    async fn save(
+        &self,
+        watermark: &Watermark,
+        changed: &mut HashMap<StreamRef, Cached>,
+        commands: &mut Vec<SavedCommand>,
+        states: &mut States,
+    ) -> Result<(), TakeOverError> {
+        let rows: Vec<_> = changed.iter().map(|(stream, cached)| saved(*stream, cached)).collect();
+        self.states.save(watermark, &rows, commands).await?;
+        for row in &rows {
+            states.stored(row.stream, row.version);
+        }
+        changed.clear();
+        commands.clear();
+        Ok(())
+    }
+
+    async fn load(&self, commits: &[Commit], states: &mut States) -> Result<(), TakeOverError> {
+        let mut missing: Vec<StreamRef> = commits
+            .iter()
+            .flat_map(|commit| commit.events.iter().map(|event| event.stream))
+            .filter(|stream| !states.contains(*stream))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        load_states(self.states, self.shard, &missing, states).await?;
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        commit: &Commit,
+        states: &mut States,
+        changed: &mut HashMap<StreamRef, Cached>,
+    ) -> Result<(), TakeOverError> {
+        for event in &commit.events {
+            let (shard, offset, stream) = (self.shard, event.position.offset, event.stream);
+            let current = match states.get(stream) {
+                Some(current) => current,
+                None => changed
+                    .get(&stream)
+                    .cloned()
+                    .expect("a commit's states are loaded before it is applied"),
+            };
+            if event.sequence <= current.version {
+                continue;
+            }
+            if event.sequence != current.version + 1 {
+                let (expected, found) = (current.version + 1, event.sequence);
+                return Err(TakeOverError::Gap {
+                    shard,
+                    offset,
+                    stream,
+                    expected,
+                    found,
+                });
+            }
+            let fact = Fact::decode(&event.event_type, &event.body).map_err(|why| TakeOverError::Unreadable {
+                shard,
+                offset,
+                why,
+            })?;
+            let next = evolve(current, &fact);
+            states.changed(stream, next.clone());
+            changed.insert(stream, next);
+        }
+        Ok(())
+    }
+
+    /// A judge and a reader that stand where `from` says, after checking that the record before is still the same.
+    async fn resume(&self, from: Option<&Checkpoint>) -> Result<(Judge, Box<dyn LogReader>), TakeOverError> {
+        resume(self.log, self.shard, from).await
+    }
+}
+
+/// A judge and a reader at a checkpoint, or at the shard's start.
+///
+/// # Errors
+/// [`TakeOverError::LostTail`] when the record before the checkpoint is not the one that was read then.
+pub async fn resume(
+    log: &dyn EventLog,
+    shard: u16,
+    from: Option<&Checkpoint>,
+) -> Result<(Judge, Box<dyn LogReader>), TakeOverError> {
+    let Some(at) = from else {
+        return Ok((Judge::from_start(shard), log.reader(shard, 0).await?));
+    };
+    let lost = || TakeOverError::LostTail { shard, next: at.next };
+    if log.end(shard).await? < at.next {
+        return Err(lost());
+    }
+    let mut reader = log.reader(shard, at.next - 1).await?;
+    let batch = reader.next(1, READ_WAIT).await?;
+    let (offset, record) = batch.first().ok_or_else(|| unreachable_log(log))?;
+    if *offset != at.next - 1 || record.fingerprint() != at.fingerprint {
+        return Err(lost());
+    }
+    Ok((Judge::resume(shard, at), reader))
+}
+
+/// Judges a record; one that is not ours is stepped over (`None`) when an operator has quarantined exactly it.
+///
+/// # Errors
+/// [`TakeOverError::Foreign`] when nobody has.
+pub async fn judge_or_step_over(
+    log: &dyn EventLog,
+    judge: &mut Judge,
+    shard: u16,
+    offset: u64,
+    record: &Record,
+) -> Result<Option<Judgement>, TakeOverError> {
+    match judge.judge(offset, record) {
+        Ok(judgement) => Ok(Some(judgement)),
+        Err(foreign) if is_quarantined(log, shard, &foreign).await? => {
+            tracing::warn!(shard, offset, "stepped over a quarantined record: {}", foreign.why);
+            judge.step_over(record);
+            Ok(None)
+        }
+        Err(foreign) => Err(foreign.into()),
+    }
+}
+
+/// Has an operator said, further on in the shard, to step over this record?
+async fn is_quarantined(log: &dyn EventLog, shard: u16, foreign: &Foreign) -> Result<bool, TakeOverError> {
+    let end = log.end(shard).await?;
+    let mut next = foreign.offset + 1;
+    if next >= end {
+        return Ok(false);
+    }
+    let mut reader = log.reader(shard, next).await?;
+    while next < end {
+        let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
+        if batch.is_empty() {
+            return Err(unreachable_log(log).into());
+        }
+        for (offset, record) in &batch {
+            next = offset + 1;
+            let Ok(envelope) = crate::log::Envelope::parse(record, domain::Position { shard, offset: *offset }) else {
+                continue;
+            };
+            if let Meaning::Quarantine(word) = envelope.meaning
+                && word.offset == foreign.offset
+                && word.fingerprint == foreign.fingerprint
+            {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Loads states into the cache; streams that the store does not know begin with their initial state.
+pub async fn load_states(
+    store: &dyn StateStore,
+    shard: u16,
+    missing: &[StreamRef],
+    states: &mut States,
+) -> Result<(), StateError> {
+    let loaded = store.load(shard, missing, &[]).await?;
+    fill(missing, loaded.states, states);
+    Ok(())
+}
+
+/// Puts what was loaded into the cache, and the initial state for what was not found.
+pub fn fill(asked: &[StreamRef], found: Vec<crate::states::SavedState>, states: &mut States) {
+    for stream in asked {
+        states.loaded(
+            *stream,
+            Cached {
+                version: 0,
+                state: Arc::new(AnyState::initial(stream.kind)),
+            },
+        );
+    }
+    for row in found {
+        states.loaded(
+            row.stream,
+            Cached {
+                version: row.version,
+                state: Arc::new(row.state),
+            },
+        );
+    }
+}
+
+/// What a commit says of its command.
+pub fn saved_command(commit: &Commit) -> SavedCommand {
+    let last = commit.events.last().expect("a commit has events");
+    let mut streams: Vec<(StreamRef, u64)> = Vec::new();
+    for event in &commit.events {
+        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
+            Some((_, version)) => *version = event.sequence,
+            None => streams.push((event.stream, event.sequence)),
+        }
+    }
+    SavedCommand {
+        id: last.command_id,
+        hash: last.command_hash.clone(),
+        streams,
+        offset: last.position.offset,
+        events: last.commit_size,
+        at: last.time,
+    }
+}

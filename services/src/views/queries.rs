@@ -1,0 +1,228 @@
+//! Questions answered: wait for a position, find what was known at a time, run the plan in one snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Position;
+use jiff::Timestamp;
+use projections::{
+    Answer, BadQuestion, ColumnRole, Expr, Group, Op, Question, ReadModel, Select, Table, TableKind, Value,
+};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{Generation, GenerationStatus, ReadStore, ViewError};
+use crate::clock::Clock;
+use crate::log::Checkpoint;
+
+/// How long a query waits for the position that it must have seen.
+pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What a question may ask for besides [`Question`].
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    pub question: Question,
+    /// Only what was recorded by this time. The answer says which positions that came to.
+    pub known_at: Option<Timestamp>,
+    /// The read model must have passed these positions.
+    pub at_least: Vec<Position>,
+}
+
+/// An answer, and what it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    pub answer: Answer,
+    /// The read model's definition: the same question with the same positions and definition has the same answer.
+    pub definition: String,
+    /// For a dated question: the last position per shard that counted. Ask again with it.
+    pub known_until: Option<Vec<(u16, u64)>>,
+    /// How far the read model was: next offset per shard.
+    pub read_until: Vec<(u16, u64)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(transparent)]
+    Bad(#[from] BadQuestion),
+    #[error("the read model has not come to {position} yet, it stands at {stands}; try again")]
+    Behind { position: Position, stands: u64 },
+    #[error("the read models of the group {0} are being built; try again")]
+    Building(&'static str),
+    #[error(transparent)]
+    Store(#[from] ViewError),
+}
+
+/// Asks read models; cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    store: Arc<dyn ReadStore>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Queries {
+    pub fn new(store: Arc<dyn ReadStore>, clock: Arc<dyn Clock>) -> Queries {
+        Queries { store, clock }
+    }
+
+    /// # Errors
+    /// [`AskError`]: the asker's mistake, not there yet, or the store cannot be reached.
+    pub async fn ask(&self, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
+        let generation = self.live(model.group).await?;
+        self.wait_for(&generation, &ask.at_least).await?;
+        ask.question.now.get_or_insert_with(|| self.clock.now());
+        if let Some(known_at) = ask.known_at {
+            let plan = (model.plan)(&Question {
+                known_until: Some(vec![]),
+                ..ask.question.clone()
+            })?;
+            ask.question.known_until = Some(self.known_by(&generation, &plan.selects, known_at).await?);
+        }
+        let plan = (model.plan)(&ask.question)?;
+        let snapshot = self.store.query(&generation, &plan.selects).await?;
+        Ok(Answered {
+            answer: (plan.finish)(snapshot.results),
+            definition: generation.definition,
+            known_until: ask.question.known_until,
+            read_until: ends(&snapshot.checkpoints),
+        })
+    }
+
+    /// The last positions that were recorded by `known_at`, per shard, over the journals that the plan reads.
+    async fn known_by(
+        &self,
+        generation: &Generation,
+        selects: &[Select],
+        known_at: Timestamp,
+    ) -> Result<Vec<(u16, u64)>, AskError> {
+        let mut journals: Vec<&'static Table> = selects.iter().map(|select| select.table).collect();
+        journals.retain(|table| table.kind == TableKind::Journal && table.column("recorded_at").is_some());
+        journals.dedup_by_key(|table| table.name);
+        let looks: Vec<Select> = journals
+            .iter()
+            .map(|table| {
+                Select::of(table, [Expr::Column("shard"), Expr::Max("log_offset")]).filter(
+                    "recorded_at",
+                    Op::Le,
+                    Value::Time(known_at),
+                )
+            })
+            .collect();
+        let snapshot = self.store.query(generation, &looks).await?;
+        let mut last: std::collections::BTreeMap<u16, u64> = std::collections::BTreeMap::new();
+        for row in snapshot.results.into_iter().flatten() {
+            let (shard, offset) = (row[0].as_int() as u16, row[1].as_int() as u64);
+            last.entry(shard)
+                .and_modify(|known| *known = (*known).max(offset))
+                .or_insert(offset);
+        }
+        Ok(last.into_iter().collect())
+    }
+
+    async fn wait_for(&self, generation: &Generation, at_least: &[Position]) -> Result<(), AskError> {
+        let deadline = Instant::now() + AT_LEAST_WAIT_MAX;
+        for position in at_least {
+            if position.shard >= generation.shards {
+                continue;
+            }
+            loop {
+                let stored = self.store.checkpoint(generation, position.shard).await?;
+                let stands = stored.map_or(0, |checkpoint| checkpoint.next);
+                if stands > position.offset {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(AskError::Behind {
+                        position: *position,
+                        stands,
+                    });
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The generation that this version of the program can ask.
+    ///
+    /// # Errors
+    /// [`AskError::Building`] when there is none yet.
+    pub async fn live(&self, group: Group) -> Result<Generation, AskError> {
+        let definition = group.definition();
+        let known = self.store.generations(group).await?;
+        known
+            .into_iter()
+            .find(|generation| generation.status == GenerationStatus::Live && generation.definition == definition)
+            .ok_or(AskError::Building(group.name()))
+    }
+
+    /// Sixteen hex digits over all business columns of a read model's rows, whatever their order: equal rows on two stores, or
+    /// after a rebuild, have equal checksums. With it comes the number of rows.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn checksum(&self, model: &ReadModel) -> Result<(String, usize), AskError> {
+        let generation = self.live(model.group).await?;
+        let mut total = Total::default();
+        if model.tables.is_empty() {
+            // It has no rows of its own: its answer is what counts.
+            let question = Question {
+                limit: Some(projections::LIMIT_MAX),
+                ..Question::default()
+            };
+            let plan = (model.plan)(&Question {
+                now: Some(Timestamp::UNIX_EPOCH),
+                ..question
+            })?;
+            let snapshot = self.store.query(&generation, &plan.selects).await?;
+            total.add("answer", (plan.finish)(snapshot.results).rows);
+            return Ok(total.finish());
+        }
+        for table in model.tables {
+            let business = table.columns.iter().filter(|column| column.role != ColumnRole::Meta);
+            let select = Select::of(table, business.map(|column| Expr::Column(column.name)));
+            let mut snapshot = self.store.query(&generation, &[select]).await?;
+            total.add(table.name, snapshot.results.remove(0));
+        }
+        Ok(total.finish())
+    }
+}
+
+/// A sum of row hashes: the order of rows does not matter, their number does.
+#[derive(Default)]
+struct Total {
+    sum: u128,
+    rows: usize,
+}
+
+impl Total {
+    fn add(&mut self, table: &str, rows: Vec<Vec<Value>>) {
+        for row in rows {
+            let mut hasher = Sha256::new();
+            hasher.update(table);
+            for value in row {
+                // Null is not the empty text.
+                hasher.update([0x1f, u8::from(value == Value::Null)]);
+                hasher.update(value.to_text());
+            }
+            let hash: [u8; 32] = hasher.finalize().into();
+            let (head, _) = hash.split_at(16);
+            self.sum = self
+                .sum
+                .wrapping_add(u128::from_be_bytes(head.try_into().expect("sixteen bytes")));
+            self.rows += 1;
+        }
+    }
+
+    fn finish(self) -> (String, usize) {
+        (format!("{:016x}", (self.sum >> 64) as u64 ^ self.sum as u64), self.rows)
+    }
+}
+
+fn ends(checkpoints: &[(u16, Checkpoint)]) -> Vec<(u16, u64)> {
+    checkpoints
+        .iter()
+        .map(|(shard, checkpoint)| (*shard, checkpoint.next))
+        .collect()
+}

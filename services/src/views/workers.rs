@@ -1,0 +1,185 @@
+//! The projection workers of a process: one per group, generation and shard, started and ended as generations come and go.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use projections::Group;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Generation, GenerationStatus, Progress, Projector, ReadStore, ViewError, generation_for};
+use crate::log::EventLog;
+
+/// How often the generations are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The workers of this process.
+#[derive(Clone)]
+pub struct Workers {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ReadStore>,
+    shards: u16,
+    groups: Vec<Group>,
+    progress: Arc<RwLock<BTreeMap<(Group, i64, u16), Arc<RwLock<Progress>>>>>,
+}
+
+struct Running {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ReadStore>, shards: u16, groups: Vec<Group>) -> Workers {
+        Workers {
+            log,
+            store,
+            shards,
+            groups,
+            progress: Arc::default(),
+        }
+    }
+
+    /// How far each worker is.
+    pub fn progress(&self) -> Vec<Progress> {
+        let known = self.progress.read().expect("no panic under the lock");
+        known
+            .values()
+            .map(|progress| progress.read().expect("no panic under the lock").clone())
+            .collect()
+    }
+
+    /// Keeps workers for the live generation of each group, the previous one, and one that a changed definition asks for, until
+    /// `stop` turns true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut running: BTreeMap<(Group, i64), Running> = BTreeMap::new();
+        while !*stop.borrow() {
+            for group in &self.groups {
+                if let Err(error) = self.look_at(*group, &mut running).await {
+                    tracing::warn!(group = group.name(), "read models wait for the store: {error}");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        for worker in running.into_values() {
+            end(worker).await;
+        }
+    }
+
+    async fn look_at(&self, group: Group, running: &mut BTreeMap<(Group, i64), Running>) -> Result<(), ViewError> {
+        let ours = generation_for(self.store.as_ref(), group, self.shards).await?;
+        let definition = group.definition();
+        let mut wanted: Vec<Generation> = self.store.generations(group).await?;
+        wanted.retain(|generation| {
+            let kept = matches!(generation.status, GenerationStatus::Live | GenerationStatus::Previous);
+            generation.definition == definition && (kept || generation.number == ours.number)
+        });
+        let gone: Vec<_> = running
+            .keys()
+            .filter(|(known, number)| *known == group && !wanted.iter().any(|generation| generation.number == *number))
+            .copied()
+            .collect();
+        for key in gone {
+            if let Some(worker) = running.remove(&key) {
+                end(worker).await;
+            }
+            self.progress
+                .write()
+                .expect("no panic under the lock")
+                .retain(|(known, number, _), _| (*known, *number) != key);
+        }
+        for generation in wanted {
+            let key = (group, generation.number);
+            if !running.contains_key(&key) {
+                running.insert(key, self.start(&generation));
+            }
+        }
+        self.promote_when_caught_up(&ours).await
+    }
+
+    fn start(&self, generation: &Generation) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let tasks = (0..self.shards)
+            .map(|shard| {
+                let projector = Projector::new(
+                    Arc::clone(&self.log),
+                    Arc::clone(&self.store),
+                    generation.clone(),
+                    shard,
+                );
+                let key = (generation.group, generation.number, shard);
+                let progress = Arc::clone(&projector.progress);
+                self.progress
+                    .write()
+                    .expect("no panic under the lock")
+                    .insert(key, progress);
+                tokio::spawn(projector.run(stopped.clone()))
+            })
+            .collect();
+        Running { stop, tasks }
+    }
+
+    /// A generation that a changed definition asked for becomes live once it has read everything there is.
+    async fn promote_when_caught_up(&self, ours: &Generation) -> Result<(), ViewError> {
+        if ours.status != GenerationStatus::Building {
+            return Ok(());
+        }
+        for shard in 0..self.shards {
+            let end = self
+                .log
+                .end(shard)
+                .await
+                .map_err(|error| ViewError::Unavailable(error.to_string()))?;
+            let next = self
+                .store
+                .checkpoint(ours, shard)
+                .await?
+                .map_or(0, |checkpoint| checkpoint.next);
+            if next < end {
+                return Ok(());
+            }
+        }
+        tracing::info!(
+            group = ours.group.name(),
+            generation = ours.number,
+            "the rebuilt read models go live"
+        );
+        self.store.promote(ours).await
+    }
+}
+
+async fn end(worker: Running) {
+    worker.stop.send_replace(true);
+    for task in worker.tasks {
+        if let Err(error) = task.await {
+            tracing::error!("a projection worker ended badly: {error}");
+        }
+    }
+}
+
+/// Builds a new generation of a group beside the live one, and swaps it in. `report` hears (shard, read, end).
+///
+/// # Errors
+/// What stopped it; the live generation is as it was.
+pub async fn rebuild(
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ReadStore>,
+    group: Group,
+    shards: u16,
+    report: impl Fn(u16, u64, u64) + Send + Sync,
+) -> Result<Generation, String> {
+    let generation = store.create(group, shards).await.map_err(|error| error.to_string())?;
+    let folds = (0..shards).map(|shard| {
+        let projector = Projector::new(Arc::clone(&log), Arc::clone(&store), generation.clone(), shard);
+        let report = &report;
+        async move { projector.catch_up(|read, end| report(shard, read, end)).await }
+    });
+    for folded in futures::future::join_all(folds).await {
+        folded?;
+    }
+    store.promote(&generation).await.map_err(|error| error.to_string())?;
+    Ok(generation)
+}

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Op, Order, Row, Select, Table, TableKind, Value};
+use super::{ColumnType, Filter, Op, Order, Row, Select, Table, TableKind, Value};
 
 /// Rows of an answer when the question does not say.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -61,6 +61,17 @@ impl Where {
         }
         Err(BadQuestion::Filter(text.to_owned()))
     }
+
+    /// What is compared with; `null` is nothing.
+    fn read(&self, ty: ColumnType) -> Result<Value, BadQuestion> {
+        if self.value == "null" {
+            return Ok(Value::Null);
+        }
+        Value::parse(ty, &self.value).ok_or_else(|| BadQuestion::Value {
+            column: self.column.clone(),
+            value: self.value.clone(),
+        })
+    }
 }
 
 impl Question {
@@ -71,6 +82,14 @@ impl Question {
 
     pub fn limit(&self) -> usize {
         self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LIMIT_MAX)
+    }
+
+    /// How many rows the pages before this one had.
+    fn offset(&self) -> Result<usize, BadQuestion> {
+        match &self.cursor {
+            None => Ok(0),
+            Some(cursor) => cursor.parse().map_err(|_| BadQuestion::Cursor),
+        }
     }
 
     /// Narrows `select` by the question's filters, as far as they name columns of its table.
@@ -89,15 +108,7 @@ impl Question {
                     .collect::<Vec<_>>()
                     .join(", "),
             })?;
-            let value = if filter.value == "null" {
-                Value::Null
-            } else {
-                Value::parse(column.ty, &filter.value).ok_or_else(|| BadQuestion::Value {
-                    column: filter.column.clone(),
-                    value: filter.value.clone(),
-                })?
-            };
-            select = select.filter(column.name, filter.op, value);
+            select = select.filter(column.name, filter.op, filter.read(column.ty)?);
         }
         Ok(select)
     }
@@ -159,6 +170,76 @@ impl Plan {
             finish: Box::new(finish),
         }
     }
+
+    /// With more made of the answer: a figure of the day in every row.
+    pub fn then(self, more: impl FnOnce(Answer) -> Answer + Send + 'static) -> Plan {
+        let finish = self.finish;
+        Plan::new(self.selects, move |results| more(finish(results)))
+    }
+}
+
+/// An answer that is computed, not read row by row: its columns, and the question's filters and page, which are applied to the
+/// computed rows.
+#[derive(Debug)]
+pub struct Page {
+    columns: &'static [(&'static str, ColumnType)],
+    filters: Vec<Filter>,
+    offset: usize,
+    limit: usize,
+}
+
+impl Page {
+    /// # Errors
+    /// Filters that do not fit the columns, a foreign cursor.
+    pub fn of(question: &Question, columns: &'static [(&'static str, ColumnType)]) -> Result<Page, BadQuestion> {
+        let mut filters = Vec::new();
+        for asked in &question.filters {
+            let known = columns.iter().find(|(name, _)| *name == asked.column);
+            let (name, ty) = known.ok_or_else(|| BadQuestion::Column {
+                column: asked.column.clone(),
+                known: columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+            })?;
+            filters.push(Filter {
+                column: name,
+                op: asked.op,
+                value: asked.read(*ty)?,
+            });
+        }
+        Ok(Page {
+            columns,
+            filters,
+            offset: question.offset()?,
+            limit: question.limit(),
+        })
+    }
+
+    /// Spares the store's rows that no row of the answer is made of: the filters on `columns`, which the answer has from
+    /// the table as they are.
+    pub fn narrow(&self, mut select: Select, columns: &[&str]) -> Select {
+        for filter in self.filters.iter().filter(|filter| columns.contains(&filter.column)) {
+            select.filters.push(filter.clone());
+        }
+        select
+    }
+
+    /// The page of these rows, which are all there are, in order.
+    pub fn answer(&self, mut rows: Vec<Vec<Value>>) -> Answer {
+        rows.retain(|row| {
+            let cells = self.columns.iter().map(|(name, _)| *name).zip(row);
+            let cell = |column| cells.clone().find(|(name, _)| *name == column).map(|(_, cell)| cell);
+            let mut filters = self.filters.iter();
+            filters.all(|filter| cell(filter.column).is_some_and(|cell| filter.op.holds(cell, &filter.value)))
+        });
+        let end = self.offset.saturating_add(self.limit);
+        let more = rows.len() > end;
+        rows.truncate(end);
+        rows.drain(..self.offset.min(rows.len()));
+        Answer {
+            columns: self.columns.iter().map(|(name, _)| *name).collect(),
+            rows,
+            cursor: more.then(|| end.to_string()),
+        }
+    }
 }
 
 /// The plan of a read model that is one table, row by row: filtered, ordered, paged.
@@ -204,10 +285,7 @@ impl List {
             column,
             descending: self.newest_first.is_some(),
         }));
-        let offset = match &question.cursor {
-            None => 0,
-            Some(cursor) => cursor.parse::<usize>().map_err(|_| BadQuestion::Cursor)?,
-        };
+        let offset = question.offset()?;
         let limit = question.limit();
         let mut select = question.narrow(Select::all(table))?;
         select.until = question.known_until.clone();
@@ -252,5 +330,29 @@ mod specs {
             }
         );
         assert_eq!(Where::parse("stage"), Err(BadQuestion::Filter("stage".into())));
+    }
+
+    #[test]
+    fn a_computed_answer_is_filtered_and_paged_like_a_table() {
+        const COLUMNS: &[(&str, ColumnType)] = &[("name", ColumnType::Text), ("count", ColumnType::Int)];
+        let row = |name: &str, count: i64| vec![Value::Text(name.into()), Value::Int(count)];
+        let all = || vec![row("a", 1), row("b", 2), row("c", 3), row("d", 4)];
+        let mut question = Question {
+            filters: vec![Where::parse("count>1").unwrap()],
+            limit: Some(2),
+            ..Question::default()
+        };
+        let first = Page::of(&question, COLUMNS).unwrap().answer(all());
+        assert_eq!(first.rows, vec![row("b", 2), row("c", 3)]);
+        question.cursor = first.cursor;
+        let second = Page::of(&question, COLUMNS).unwrap().answer(all());
+        assert_eq!((second.rows, second.cursor), (vec![row("d", 4)], None));
+
+        question.filters = vec![Where::parse("stage=won").unwrap()];
+        let refused = Page::of(&question, COLUMNS).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "there is no column \"stage\"; there are: name, count"
+        );
     }
 }

@@ -1,21 +1,24 @@
 //! What every read model stands on: tables declared once, rows that fold in batches, questions and answers.
 
 mod answer;
+mod calendar;
 mod restate;
 mod rows;
 mod select;
+pub mod spec;
 mod table;
 mod value;
 
 use domain::{Fact, Recorded, StreamKind};
 use sha2::{Digest, Sha256};
 
-pub use answer::{Answer, BadQuestion, DEFAULT_LIMIT, LIMIT_MAX, List, Plan, Question, Where};
-pub use restate::{Change, restate, step_at};
+pub use answer::{Answer, BadQuestion, DEFAULT_LIMIT, LIMIT_MAX, List, Page, Plan, Question, Where};
+pub use calendar::{business_date, day_start, days_between, month_of};
+pub use restate::{Change, enter, restate, step_at};
 pub use rows::{Rows, TableChange};
 pub use select::{Expr, Filter, Op, Order, Select};
 pub use table::{Column, ColumnRole, Row, Table, TableKind};
-pub use value::{ColumnType, ColumnValue, IntoKey, Key, Value};
+pub use value::{ColumnType, ColumnValue, IntoKey, Key, Value, word};
 
 /// An event as projections see it.
 pub type Event = Recorded<Fact>;

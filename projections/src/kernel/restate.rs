@@ -22,6 +22,12 @@ pub fn step_at<V>(steps: &[(Timestamp, V)], t: Timestamp) -> Option<&V> {
     steps[..after].last().map(|(_, value)| value)
 }
 
+/// Enters a step where it belongs in time. Of several at one time the last entered stands last, and so counts.
+pub fn enter<V>(steps: &mut Vec<(Timestamp, V)>, at: Timestamp, value: V) {
+    let after = steps.partition_point(|(known, _)| *known <= at);
+    steps.insert(after, (at, value));
+}
+
 /// The deltas that turn the step function `old` into `new`. `V` is what is counted, or `None` where nothing is.
 pub fn restate<V: Clone + Eq>(old: &[(Timestamp, Option<V>)], new: &[(Timestamp, Option<V>)]) -> Vec<Change<V>> {
     let mut times: Vec<Timestamp> = old.iter().chain(new).map(|(at, _)| *at).collect();

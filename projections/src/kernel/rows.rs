@@ -216,7 +216,7 @@ impl TableChange {
     }
 }
 
-fn merge(role: ColumnRole, old: &mut Value, new: Value) {
+pub(super) fn merge(role: ColumnRole, old: &mut Value, new: Value) {
     match role {
         ColumnRole::Key => {}
         ColumnRole::Sum => *old = Value::Int(old.as_int() + new.as_int()),

@@ -51,6 +51,26 @@ impl Op {
             Op::Ge => ">=",
         }
     }
+
+    /// Does `cell` compare so with `value`, as in a store? Nothing but `Eq` and `Ne` compares with null.
+    pub fn holds(self, cell: &Value, value: &Value) -> bool {
+        match (cell, value) {
+            (cell, Value::Null) => match self {
+                Op::Eq => *cell == Value::Null,
+                Op::Ne => *cell != Value::Null,
+                Op::Lt | Op::Le | Op::Gt | Op::Ge => false,
+            },
+            (Value::Null, _) => false,
+            (cell, value) => match self {
+                Op::Eq => cell == value,
+                Op::Ne => cell != value,
+                Op::Lt => cell < value,
+                Op::Le => cell <= value,
+                Op::Gt => cell > value,
+                Op::Ge => cell >= value,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -107,6 +107,17 @@ impl Value {
     }
 }
 
+/// The word that a variant without fields has in JSON: `pending-customer`.
+///
+/// # Panics
+/// When it is no such variant.
+pub fn word(variant: impl Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => panic!("not a word: {other:?}"),
+    }
+}
+
 /// A Rust type that fits a column.
 pub trait ColumnValue: Sized {
     const TYPE: ColumnType;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::cache::{Cached, CommandIds, States};
-use super::request::{Ack, Action, Failure, Open, Request};
+use super::request::{Ack, Action, Failure, Open, Peeked, Request};
 use crate::log::StoredEvent;
 use crate::states::SavedCommand;
 
@@ -29,10 +29,7 @@ pub struct Batch {
     pub barrier: bool,
     /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
     pub answers: Vec<(Open, Prepared)>,
-    pub peeks: Vec<(
-        oneshot::Sender<Result<(Arc<AnyState>, u64), Failure>>,
-        (Arc<AnyState>, u64),
-    )>,
+    pub peeks: Vec<(oneshot::Sender<Result<Peeked, Failure>>, Peeked)>,
     /// The states after this batch, and its commands with the index of their last event: for the write-behind.
     pub states: HashMap<StreamRef, Cached>,
     pub commands: Vec<(SavedCommand, usize)>,

@@ -96,6 +96,9 @@ pub enum Failure {
     NoRoom(String),
 }
 
+/// A stream's state and its version.
+pub type Peeked = (Arc<AnyState>, u64);
+
 /// A message to a shard's task.
 #[derive(Debug)]
 pub enum Message {
@@ -103,7 +106,7 @@ pub enum Message {
     /// The state of a stream and its version.
     Peek {
         stream: StreamRef,
-        reply: oneshot::Sender<Result<(Arc<AnyState>, u64), Failure>>,
+        reply: oneshot::Sender<Result<Peeked, Failure>>,
     },
 }
 

@@ -340,10 +340,11 @@ impl Projector {
                 false => tracing::error!(group, shard = self.shard, "projection stopped: {why}"),
             }
         }
-        if is_news && !passes {
-            if let Err(error) = self.store.note_stop(&self.generation, self.shard, &why).await {
-                tracing::warn!(shard = self.shard, "the stop could not be noted: {error}");
-            }
+        if is_news
+            && !passes
+            && let Err(error) = self.store.note_stop(&self.generation, self.shard, &why).await
+        {
+            tracing::warn!(shard = self.shard, "the stop could not be noted: {error}");
         }
     }
 }

@@ -21,8 +21,11 @@ pub struct Workers {
     store: Arc<dyn ReadStore>,
     shards: u16,
     groups: Vec<Group>,
-    progress: Arc<RwLock<BTreeMap<(Group, i64, u16), Arc<RwLock<Progress>>>>>,
+    progress: Arc<RwLock<BTreeMap<WorkerKey, Arc<RwLock<Progress>>>>>,
 }
+
+/// Group, generation, shard.
+type WorkerKey = (Group, i64, u16);
 
 struct Running {
     stop: watch::Sender<bool>,
@@ -93,9 +96,7 @@ impl Workers {
         }
         for generation in wanted {
             let key = (group, generation.number);
-            if !running.contains_key(&key) {
-                running.insert(key, self.start(&generation));
-            }
+            running.entry(key).or_insert_with(|| self.start(&generation));
         }
         self.promote_when_caught_up(&ours).await
     }

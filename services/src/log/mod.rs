@@ -1,11 +1,13 @@
 //! The log: the port that backends implement, the form of a record, and the protocol that says which records count.
 
+mod audit;
 mod create;
 mod envelope;
 mod judge;
 mod memory;
 mod port;
 
+pub use audit::{Audit, audit};
 pub use create::{Opened, create, open};
 pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
 pub use judge::{Checkpoint, Commit, Judge, Judgement};

@@ -7,6 +7,8 @@ mod batch;
 mod cache;
 mod request;
 mod run;
+#[cfg(test)]
+mod specs;
 mod takeover;
 
 pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};

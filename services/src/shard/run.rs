@@ -260,8 +260,8 @@ impl Task {
 
     /// Waits before the next attempt, with jitter so that two claimants do not stay in step.
     async fn pause(&mut self) {
-        let jitter = u32::from(self.shard % 7) + self.parts.node.bytes().map(u32::from).sum::<u32>() % 13;
-        let pause = self.parts.config.retry_pause + Duration::from_millis(u64::from(jitter) * 10);
+        let eighths = (u32::from(self.shard) + self.parts.node.bytes().map(u32::from).sum::<u32>()) % 8;
+        let pause = self.parts.config.retry_pause * (8 + eighths) / 8;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = self.stop.changed() => {}

@@ -1,1 +1,12 @@
+//! The storage backends, configuration, telemetry, and the program `crm`.
 
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod import;
+pub mod log;
+pub mod runtime;
+pub mod sources;
+pub mod states;
+pub mod telemetry;
+pub mod views;

@@ -6,9 +6,42 @@
 
 mod kernel;
 
+pub mod backlog;
+pub mod case_intervals;
+pub mod cases;
 pub mod customers;
+pub mod deals;
+pub mod equipment;
+pub mod equipment_history;
+pub mod forecast;
+pub mod inspections;
+pub mod jobs;
+pub mod leads;
+pub mod pipeline;
+pub mod pipeline_daily;
+pub mod pipeline_flow;
+pub mod stage_visits;
+pub mod win_loss;
+pub mod win_rate;
 
 pub use kernel::*;
 
 /// Every read model there is.
-pub static READ_MODELS: &[&ReadModel] = &[&customers::MODEL];
+pub static READ_MODELS: &[&ReadModel] = &[
+    &customers::MODEL,
+    &leads::MODEL,
+    &pipeline::MODEL,
+    &pipeline_daily::MODEL,
+    &pipeline_flow::MODEL,
+    &stage_visits::MODEL,
+    &forecast::MODEL,
+    &win_loss::MODEL,
+    &win_rate::MODEL,
+    &cases::MODEL,
+    &case_intervals::MODEL,
+    &backlog::MODEL,
+    &equipment::MODEL,
+    &equipment_history::MODEL,
+    &inspections::MODEL,
+    &jobs::MODEL,
+];

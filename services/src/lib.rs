@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod commands;
+pub mod cqrs;
 pub mod log;
 pub mod shard;
 pub mod states;

@@ -45,14 +45,18 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
                     found.events += commit.events.len() as u64;
                     let command = commit.events[0].command_id;
                     if !commands.insert(command) {
-                        found.faults.push(format!("{shard}:{offset}: command {command} was applied before"));
+                        found
+                            .faults
+                            .push(format!("{shard}:{offset}: command {command} was applied before"));
                     }
                     for event in &commit.events {
                         let version = versions.entry(event.stream).or_insert(0);
                         if event.sequence != *version + 1 {
                             let (due, found_at) = (*version + 1, event.sequence);
                             let stream = event.stream;
-                            found.faults.push(format!("{shard}:{offset}: {stream} has {found_at} where {due} was due"));
+                            found
+                                .faults
+                                .push(format!("{shard}:{offset}: {stream} has {found_at} where {due} was due"));
                         }
                         *version = event.sequence;
                     }

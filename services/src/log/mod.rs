@@ -5,6 +5,7 @@ mod create;
 mod envelope;
 mod judge;
 mod memory;
+mod owner;
 mod port;
 
 pub use audit::{Audit, audit};
@@ -12,4 +13,5 @@ pub use create::{Opened, create, open};
 pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
 pub use judge::{Checkpoint, Commit, Judge, Judgement};
 pub use memory::{Fault, MemoryLog};
+pub use owner::last_claim;
 pub use port::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};

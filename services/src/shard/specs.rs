@@ -29,11 +29,18 @@ impl World {
     async fn new() -> World {
         let log = MemoryLog::new();
         create(&log, 1, &SystemClock).await.unwrap();
-        World { log, states: Arc::new(MemoryStates::default()), node: 0 }
+        World {
+            log,
+            states: Arc::new(MemoryStates::default()),
+            node: 0,
+        }
     }
 
     fn start(&mut self) -> Running {
-        self.start_with(ShardConfig { command_timeout: Duration::from_secs(10), ..ShardConfig::default() })
+        self.start_with(ShardConfig {
+            command_timeout: Duration::from_secs(10),
+            ..ShardConfig::default()
+        })
     }
 
     fn start_with(&mut self, config: ShardConfig) -> Running {
@@ -77,17 +84,30 @@ impl Running {
 }
 
 fn stream(name: &str) -> StreamRef {
-    StreamRef { kind: StreamKind::Customer, id: derived_id(&["customer", name]) }
+    StreamRef {
+        kind: StreamKind::Customer,
+        id: derived_id(&["customer", name]),
+    }
 }
 
 fn request(id: Uuid, name: &str, command: customer::Command) -> Request {
-    let step = Step { stream: stream(name), action: Action::Decide(command.into()), expected_version: None };
+    let step = Step {
+        stream: stream(name),
+        action: Action::Decide(command.into()),
+        expected_version: None,
+    };
     bundle(id, vec![step])
 }
 
 fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
     let who = Who::new(Actor::parse("user:mei").unwrap());
-    let mut request = Request { command_id: id, hash: String::new(), steps, effective_at: None, who };
+    let mut request = Request {
+        command_id: id,
+        hash: String::new(),
+        steps,
+        effective_at: None,
+        who,
+    };
     request.hash = hash_of(&request);
     request
 }
@@ -141,7 +161,11 @@ async fn a_version_that_moved_on_is_a_conflict() {
     shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
     let mut late = request(id(2), "a", owner("mei"));
     late.steps[0].expected_version = Some(0);
-    let conflict = Failure::Conflict { stream: stream("a").to_string(), expected: 0, current: 1 };
+    let conflict = Failure::Conflict {
+        stream: stream("a").to_string(),
+        expected: 0,
+        current: 1,
+    };
     assert_eq!(shard.insist(&late).await, Err(conflict));
     late.steps[0].expected_version = Some(1);
     assert_eq!(shard.insist(&late).await.unwrap().streams[0].1, 2);
@@ -188,10 +212,16 @@ async fn a_paused_owner_yields_and_acks_nothing_more() {
     let second = world.start();
     second.insist(&request(id(2), "a", owner("mei"))).await.unwrap();
     // The first one knows nothing of it, writes, and finds its record void.
-    let outcome = first.handle.execute(request(id(3), "a", owner("wei")), Lane::People).await;
+    let outcome = first
+        .handle
+        .execute(request(id(3), "a", owner("wei")), Lane::People)
+        .await;
     assert!(matches!(outcome, Err(Failure::NotAccepted(_))), "{outcome:?}");
     // Nor does it say "already so" from what it remembers.
-    let outcome = first.handle.execute(request(id(4), "a", register("a")), Lane::People).await;
+    let outcome = first
+        .handle
+        .execute(request(id(4), "a", register("a")), Lane::People)
+        .await;
     assert!(matches!(outcome, Err(Failure::NotAccepted(_))), "{outcome:?}");
     second.insist(&request(id(5), "a", owner("lin"))).await.unwrap();
     let found = world.audit().await;
@@ -218,7 +248,14 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
             command_timeout: Duration::from_secs(10),
             ..ShardConfig::default()
         }));
-        let faults = [Fault::LoseAck, Fault::Drop(0), Fault::LoseAppend, Fault::Tear(1), Fault::Drop(2), Fault::Refuse];
+        let faults = [
+            Fault::LoseAck,
+            Fault::Drop(0),
+            Fault::LoseAppend,
+            Fault::Tear(1),
+            Fault::Drop(2),
+            Fault::Refuse,
+        ];
         let chaos = {
             let log = world.log.clone();
             tokio::spawn(async move {
@@ -236,7 +273,11 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
                     for n in 0..COMMANDS {
                         let number = (round * CLIENTS + client) * COMMANDS + n;
                         let name = format!("c{}", (client * 7 + n) % 40);
-                        let command = if n == 0 { register(&name) } else { owner(&format!("o{number}")) };
+                        let command = if n == 0 {
+                            register(&name)
+                        } else {
+                            owner(&format!("o{number}"))
+                        };
                         let request = request(id(number), &name, command);
                         match shard.insist(&request).await {
                             Ok(ack) => acks.push((request.command_id, ack)),
@@ -277,7 +318,11 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
     }
     assert_eq!(wrote, applied.len(), "every applied command was acked in the end");
     assert!(wrote > 1_000, "{wrote} commands wrote");
-    assert!(found.claims > 30, "the faults took the shard away {} times", found.claims);
+    assert!(
+        found.claims > 30,
+        "the faults took the shard away {} times",
+        found.claims
+    );
     assert!(found.void > 0);
 }
 
@@ -286,7 +331,11 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
     let log = MemoryLog::new();
     create(&log, 1, &SystemClock).await.unwrap();
     let states = Arc::new(Moody::default());
-    let mut world = World { log, states: Arc::clone(&states) as Arc<dyn StateStore>, node: 0 };
+    let mut world = World {
+        log,
+        states: Arc::clone(&states) as Arc<dyn StateStore>,
+        node: 0,
+    };
     let shard = world.start();
     let fresh = || {
         #[allow(clippy::disallowed_methods)]
@@ -294,8 +343,15 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
     };
     shard.insist(&request(fresh(), "a", register("a"))).await.unwrap();
     states.down.store(true, std::sync::atomic::Ordering::SeqCst);
-    shard.handle.execute(request(fresh(), "a", owner("mei")), Lane::People).await.unwrap();
-    let unknown = shard.handle.execute(request(fresh(), "b", register("b")), Lane::People).await;
+    shard
+        .handle
+        .execute(request(fresh(), "a", owner("mei")), Lane::People)
+        .await
+        .unwrap();
+    let unknown = shard
+        .handle
+        .execute(request(fresh(), "b", register("b")), Lane::People)
+        .await;
     assert!(matches!(unknown, Err(Failure::NotAccepted(_))), "{unknown:?}");
     states.down.store(false, std::sync::atomic::Ordering::SeqCst);
     shard.insist(&request(fresh(), "b", register("b"))).await.unwrap();
@@ -371,13 +427,25 @@ async fn a_log_that_lost_its_tail_is_not_served() {
     let mut world = World::new().await;
     let shard = world.start();
     for n in 0..5 {
-        shard.insist(&request(id(n), &format!("c{n}"), register("a"))).await.unwrap();
+        shard
+            .insist(&request(id(n), &format!("c{n}"), register("a")))
+            .await
+            .unwrap();
     }
     shard.end().await;
     world.log.truncate(0, 4);
-    let shard = world.start_with(ShardConfig { command_timeout: Duration::from_millis(300), ..ShardConfig::default() });
-    let outcome = shard.handle.execute(request(id(9), "z", register("z")), Lane::People).await;
-    assert!(matches!(&outcome, Err(Failure::NotAccepted(why)) if why.contains("lost its tail")), "{outcome:?}");
+    let shard = world.start_with(ShardConfig {
+        command_timeout: Duration::from_millis(300),
+        ..ShardConfig::default()
+    });
+    let outcome = shard
+        .handle
+        .execute(request(id(9), "z", register("z")), Lane::People)
+        .await;
+    assert!(
+        matches!(&outcome, Err(Failure::NotAccepted(why)) if why.contains("lost its tail")),
+        "{outcome:?}"
+    );
     shard.end().await;
 }
 

@@ -1,0 +1,104 @@
+//! `crm demo`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use projections::{Group, Question, ReadModel};
+use services::shard::ShardConfig;
+use services::views::Ask;
+
+use super::import::{send_shown, wait_until_read};
+use super::serve::Serve;
+use super::table::{Format, render};
+use crate::config::{Places, Settings, Use};
+use crate::demo::{Scale, lines};
+use crate::import::Sender;
+use crate::runtime::Parts;
+
+/// Where the demo lives when nothing else is said, apart from real data.
+const DEMO_DATA: &str = "sqlite:data/demo";
+
+/// Makes a believable Taiwanese equipment and retail company: leads, deals, cases, equipment, inspections, jobs, till
+/// sales and points of two years. Every command goes through the same door as anyone's. Run again, it finds all done.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Print the summaries and end, instead of serving
+    #[arg(long)]
+    once: bool,
+    /// A small company of a few thousand events
+    #[arg(long)]
+    small: bool,
+    /// Address for HTTP
+    #[arg(long, env = "CRM_LISTEN")]
+    listen: Option<String>,
+}
+
+/// What is shown: title, read model, rows.
+const SUMMARIES: [(&str, &str, usize); 6] = [
+    ("Sales pipeline, latest days 業務管線", "pipeline_daily", 8),
+    ("Forecast 銷售預測", "forecast", 12),
+    ("Open cases 未結案件", "backlog", 15),
+    ("Jobs 工單", "jobs", 8),
+    ("Sales by month 每月銷售", "sales_by_month", 12),
+    ("Points owed 點數負債", "loyalty_liability", 8),
+];
+
+impl Demo {
+    pub async fn run(self, places: &Places, mut settings: Settings) -> anyhow::Result<ExitCode> {
+        if places.log.is_none() && places.config.is_none() {
+            settings.log = DEMO_DATA.to_owned();
+        }
+        if places.views.is_none() && places.config.is_none() {
+            settings.views = DEMO_DATA.to_owned();
+        }
+        let log = settings.open_log(Use::Write)?;
+        let parts = Parts::open(&settings, log).await?;
+        let scale = if self.small { Scale::Small } else { Scale::Full };
+        self.fill(&settings, &parts, scale).await?;
+        self.show(&parts).await?;
+        if self.once {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let listen = self.listen.unwrap_or_else(|| settings.listen.clone());
+        println!("\nserving on http://{listen}/ — Ctrl-C ends it");
+        Serve { listen: Some(listen), no_projections: false, command_timeout: 30 }.serve(&settings, parts.reopened()).await
+    }
+
+    async fn fill(&self, settings: &Settings, parts: &Parts, scale: Scale) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let writer = parts.start_writer(settings, "", ShardConfig::default());
+        let (_, projecting) = parts.start_workers(Group::ALL.to_vec());
+        println!("making two years of a company in {} …", parts.log.address());
+        let commands = Box::new(lines(scale).map(Ok));
+        let report = send_shown(commands, Sender::Local(writer.commands.clone()), 0, || 0).await?;
+        let made = started.elapsed().as_secs_f64();
+        wait_until_read(parts, &Group::ALL).await?;
+        let read = started.elapsed().as_secs_f64();
+        parts.stop();
+        writer.ended().await;
+        projecting.await?;
+        println!(
+            "{} events by {} commands in {made:.1} s, read models after {read:.1} s; {} commands were done before, {} rejected",
+            report.events, report.applied, report.unchanged, report.rejected
+        );
+        for finding in report.findings.iter().take(5) {
+            eprintln!("{}, {}: {}", finding.file, finding.line, finding.reason);
+        }
+        Ok(())
+    }
+
+    async fn show(&self, parts: &Parts) -> anyhow::Result<()> {
+        let queries = Arc::new(parts.queries());
+        let today = crate::demo::last_day();
+        for (title, name, limit) in SUMMARIES {
+            let model = ReadModel::find(name).ok_or_else(|| anyhow::anyhow!("there is no read model {name}"))?;
+            let question = Question { limit: Some(limit), now: Some(today), ..Question::default() };
+            let mut answered = queries.ask(model, Ask { question, ..Ask::default() }).await?;
+            answered.answer.rows.truncate(limit);
+            println!("\n{title}\n{}", render(&answered.answer, Format::Table)?);
+        }
+        Ok(())
+    }
+}

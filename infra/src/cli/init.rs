@@ -1,0 +1,30 @@
+//! `crm init`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use services::clock::SystemClock;
+
+use crate::config::{SHARDS_DEFAULT, Settings, Use};
+
+/// Creates the log. A log that exists with as many shards is left as it is.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Shards (= Kafka partitions); fixed for the life of the log
+    #[arg(long, default_value_t = SHARDS_DEFAULT)]
+    shards: u16,
+    /// Brokers that hold each record; 3 in production
+    #[arg(long)]
+    replication: Option<i32>,
+}
+
+impl Init {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let mut settings = settings.clone();
+        settings.replication = self.replication.unwrap_or(settings.replication);
+        let log = settings.open_log(Use::Write)?;
+        let opened = services::log::create(log.as_ref(), self.shards, &SystemClock).await?;
+        println!("log {} with {} shards is ready at {}", opened.log_id, opened.shards, log.address());
+        Ok(ExitCode::SUCCESS)
+    }
+}

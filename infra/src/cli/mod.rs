@@ -1,0 +1,107 @@
+//! The command line: one file per command.
+
+mod demo;
+mod import;
+mod init;
+mod log;
+mod project;
+mod query;
+mod rebuild;
+mod serve;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Places;
+use crate::telemetry::{LogFormat, start_logging};
+
+/// An event-sourced CRM core: commands become events in a log (SQLite or Kafka), events become read models (SQLite or
+/// PostgreSQL).
+///
+/// Try it with nothing installed: `crm demo`. Settings come from flags, then the environment, then crm.toml, then defaults.
+#[derive(Debug, Parser)]
+#[command(name = "crm", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub places: Places,
+    /// How log lines look; they go to standard error, and RUST_LOG says how much
+    #[arg(long, env = "CRM_LOG_FORMAT", global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  crm demo                                  a company of two years, served on 127.0.0.1:7070
+  crm init --log kafka://localhost:9092/crm.events --shards 8
+  crm serve --log kafka://localhost:9092/crm.events --views postgres://crm@localhost/crm
+  crm import commands.jsonl                 one command a line; safe to run twice
+  crm query pipeline --as-of 2026-03-31     the pipeline as it was on any past day";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create the log: the topic with the right settings, or the SQLite file
+    Init(init::Init),
+    /// Serve commands and queries over HTTP: shards, projections and API in one process
+    Serve(serve::Serve),
+    /// Run projection workers as a process of their own
+    Project(project::Project),
+    /// Make a believable company of about 100,000 events, show it, and serve it
+    Demo(demo::Demo),
+    /// Send commands from a file, one JSON object a line
+    Import(import::Import),
+    /// Read files of another system: online-retail, incidents
+    Ingest(import::Ingest),
+    /// Ask a read model, of now or of any past time
+    Query(query::QueryCommand),
+    /// Build read models anew beside the live ones, and swap them in; or roll back
+    Rebuild(rebuild::Rebuild),
+    /// Show shards, owners, lag and trouble; the exit code is for monitoring
+    Status(status::Status),
+    /// Look at the log itself: list, verify, quarantine
+    Log(log::LogCommand),
+}
+
+/// Exit code when the command ran and found something wrong: rejected lines, a lag, trouble.
+pub const FOUND_TROUBLE: u8 = 2;
+
+/// Runs the command line.
+pub fn run(cli: Cli) -> ExitCode {
+    let is_server = matches!(cli.command, Command::Serve(_) | Command::Project(_));
+    start_logging(cli.log_format, if is_server { "info" } else { "warn" });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("crm: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(dispatch(cli));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("crm: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let settings = cli.places.settings()?;
+    match cli.command {
+        Command::Init(init) => init.run(&settings).await,
+        Command::Serve(serve) => serve.run(&settings).await,
+        Command::Project(project) => project.run(&settings).await,
+        Command::Demo(demo) => demo.run(&cli.places, settings).await,
+        Command::Import(import) => import.run(&settings).await,
+        Command::Ingest(ingest) => ingest.run(&settings).await,
+        Command::Query(query) => query.run(&settings).await,
+        Command::Rebuild(rebuild) => rebuild.run(&settings).await,
+        Command::Status(status) => status.run(&settings).await,
+        Command::Log(log) => log.run(&settings).await,
+    }
+}

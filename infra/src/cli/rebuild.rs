@@ -1,0 +1,86 @@
+//! `crm rebuild`
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use clap::Args;
+use projections::{Group, ReadModel};
+use services::views::{GenerationStatus, rebuild};
+
+use super::import::progress_bar;
+use super::project::group;
+use crate::config::{Settings, Use};
+use crate::runtime::Parts;
+
+/// Folds the whole log into new tables beside the live ones and swaps them in. Queries go on meanwhile.
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// Only these groups; a read model's name stands for its group
+    #[arg(value_parser = group_of)]
+    groups: Vec<Group>,
+    /// Swap back to the generation that was live before
+    #[arg(long)]
+    rollback: bool,
+}
+
+fn group_of(name: &str) -> Result<Group, String> {
+    match ReadModel::find(name) {
+        Some(model) => Ok(model.group),
+        None => group(name),
+    }
+}
+
+impl Rebuild {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let parts = Parts::open_to_read(settings, settings.open_log(Use::Read)?).await?;
+        let mut groups = if self.groups.is_empty() { Group::ALL.to_vec() } else { self.groups };
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            match self.rollback {
+                true => roll_back(&parts, group).await?,
+                false => build(&parts, group).await?,
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn build(parts: &Parts, group: Group) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let shards = parts.opened.shards;
+    let mut total = 0;
+    for shard in 0..shards {
+        total += parts.log.end(shard).await?;
+    }
+    let bar = progress_bar(total, "{pos}/{len} records");
+    bar.set_message(group.name());
+    let read: Mutex<HashMap<u16, u64>> = Mutex::default();
+    let report = |shard, done, _| {
+        let mut read = read.lock().expect("no panic under the lock");
+        read.insert(shard, done);
+        bar.set_position(read.values().sum());
+    };
+    let (log, store) = (Arc::clone(&parts.log), Arc::clone(&parts.stores.views));
+    let built = rebuild(log, store, group, shards, report).await.map_err(anyhow::Error::msg)?;
+    bar.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{}: generation {} is live; {total} records in {seconds:.1} s ({:.0} records/s)",
+        group.name(),
+        built.number,
+        total as f64 / seconds.max(0.001)
+    );
+    Ok(())
+}
+
+async fn roll_back(parts: &Parts, group: Group) -> anyhow::Result<()> {
+    let generations = parts.stores.views.generations(group).await?;
+    let previous = generations.into_iter().find(|generation| generation.status == GenerationStatus::Previous);
+    let previous = previous.ok_or_else(|| anyhow::anyhow!("{} has no generation to go back to", group.name()))?;
+    parts.stores.views.promote(&previous).await?;
+    println!("{}: generation {} is live again", group.name(), previous.number);
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `crm serve`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use projections::Group;
+use services::http::{ApiParts, router};
+use services::shard::ShardConfig;
+use tokio::net::TcpListener;
+
+use crate::config::{Settings, Use};
+use crate::runtime::{Parts, stop_asked};
+
+/// How long requests that are under way may take at shutdown.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Serves until Ctrl-C or SIGTERM; then it answers what it has accepted, saves, and ends.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address for HTTP; loopback only, until access control is configured
+    #[arg(long, env = "CRM_LISTEN")]
+    pub listen: Option<String>,
+    /// Do not run projection workers here (then run `crm project`)
+    #[arg(long)]
+    pub no_projections: bool,
+    /// How long a command may take, in seconds, before it is answered 503
+    #[arg(long, default_value_t = 30)]
+    pub command_timeout: u64,
+}
+
+impl Serve {
+    pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let log = settings.open_log(Use::Write)?;
+        let parts = Parts::open(settings, log).await?;
+        self.serve(settings, parts).await
+    }
+
+    /// Serves with parts that are open already.
+    pub async fn serve(self, settings: &Settings, parts: Parts) -> anyhow::Result<ExitCode> {
+        let listen = self.listen.clone().unwrap_or_else(|| settings.listen.clone());
+        let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            anyhow::bail!("{address} is open to others, and there is no access control yet: listen on 127.0.0.1");
+        }
+        let metrics = crate::telemetry::start_metrics()?;
+        let config = ShardConfig { command_timeout: Duration::from_secs(self.command_timeout), ..ShardConfig::default() };
+        let writer = parts.start_writer(settings, &address.to_string(), config);
+        let groups = if self.no_projections { vec![] } else { Group::ALL.to_vec() };
+        let (workers, projecting) = parts.start_workers(groups);
+        let upkeep = tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped()));
+        let api = router(ApiParts {
+            commands: writer.commands.clone(),
+            queries: parts.queries(),
+            store: Arc::clone(&parts.stores.views),
+            log: Arc::clone(&parts.log),
+            workers,
+            instance: settings.instance.clone(),
+            metrics: Arc::new(move || metrics.render()),
+            stopping: parts.stopped(),
+        });
+        tracing::info!("serving on http://{address}/, log {}, views {}", parts.log.address(), parts.stores.views.address());
+        let (closing, mut closed) = tokio::sync::watch::channel(false);
+        let server = tokio::spawn(async move {
+            axum::serve(listener, api)
+                .with_graceful_shutdown(async move {
+                    // An error means that the sender is gone, which is the end as well.
+                    closed.changed().await.unwrap_or_default();
+                })
+                .await
+        });
+        stop_asked().await?;
+        tracing::info!("stopping: answering what was accepted");
+        closing.send_replace(true);
+        // Connections that stay open with nothing under way must not hold up the end.
+        match tokio::time::timeout(DRAIN, server).await {
+            Ok(served) => served??,
+            Err(_) => tracing::warn!("some requests were still under way after {DRAIN:?}"),
+        }
+        parts.stop();
+        writer.ended().await;
+        projecting.await?;
+        upkeep.await?;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Client-made command ids are remembered for 31 days: one more than they are accepted.
+async fn forget_old_commands(states: Arc<dyn services::states::StateStore>, mut stop: tokio::sync::watch::Receiver<bool>) {
+    use services::clock::{Clock, SystemClock};
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(3_600)) => {}
+            _ = stop.changed() => return,
+        }
+        let before = SystemClock.now() - jiff::SignedDuration::from_hours(24 * 31);
+        match states.forget_commands(before).await {
+            Ok(forgotten) => tracing::info!(forgotten, "forgot old command ids"),
+            Err(error) => tracing::warn!("old command ids could not be forgotten: {error}"),
+        }
+    }
+}

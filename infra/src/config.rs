@@ -1,0 +1,153 @@
+//! Settings: flags over environment over `crm.toml` over defaults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+use services::log::{EventLog, MemoryLog};
+use services::states::StateStore;
+use services::views::ReadStore;
+
+use crate::log::kafka::KafkaLog;
+use crate::log::sqlite::SqliteLog;
+use crate::views::{PostgresViews, SqliteViews};
+
+/// Shards of a log that is created without another word.
+pub const SHARDS_DEFAULT: u16 = 8;
+const DATA_DEFAULT: &str = "sqlite:data";
+
+/// Where the log and the read models are. Every command takes these.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Places {
+    /// The log, the only truth: sqlite:<folder>, kafka://host:9092[,host:9092]/<topic>, or memory:
+    #[arg(long, env = "CRM_LOG", global = true, value_name = "URL")]
+    pub log: Option<String>,
+    /// The read models, which can be rebuilt: sqlite:<folder> or postgres://user:password@host/database
+    #[arg(long, env = "CRM_VIEWS", global = true, value_name = "URL", hide_env_values = true)]
+    pub views: Option<String>,
+    /// Settings file; `crm.toml` in the working folder is read when it is there
+    #[arg(long, env = "CRM_CONFIG", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What `crm.toml` may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    log: Option<String>,
+    views: Option<String>,
+    /// The name of this installation in `ce_source`.
+    instance: Option<String>,
+    listen: Option<String>,
+    /// Brokers that should hold each record; used by `crm init`.
+    replication: Option<i32>,
+    /// Further librdkafka settings, such as `security.protocol`.
+    #[serde(default)]
+    kafka: BTreeMap<String, String>,
+}
+
+/// All settings, decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub log: String,
+    pub views: String,
+    pub instance: String,
+    pub listen: String,
+    pub replication: i32,
+    kafka: BTreeMap<String, String>,
+}
+
+/// How a process uses the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Write,
+    /// Beside a process that writes.
+    Read,
+}
+
+/// The read models and the write-behind states, in one store.
+#[derive(Clone)]
+pub struct Stores {
+    pub views: Arc<dyn ReadStore>,
+    pub states: Arc<dyn StateStore>,
+}
+
+impl Places {
+    /// # Errors
+    /// A settings file that cannot be read, or that says something unknown.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let file = self.file()?;
+        Ok(Settings {
+            log: self.log.clone().or(file.log).unwrap_or_else(|| DATA_DEFAULT.to_owned()),
+            views: self.views.clone().or(file.views).unwrap_or_else(|| DATA_DEFAULT.to_owned()),
+            instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
+            listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
+            replication: file.replication.unwrap_or(1),
+            kafka: file.kafka,
+        })
+    }
+
+    fn file(&self) -> anyhow::Result<File> {
+        let path = self.config.clone().unwrap_or_else(|| PathBuf::from("crm.toml"));
+        if self.config.is_none() && !path.exists() {
+            return Ok(File::default());
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))
+    }
+}
+
+impl Settings {
+    /// # Errors
+    /// A URL that names no log.
+    pub fn open_log(&self, using: Use) -> anyhow::Result<Arc<dyn EventLog>> {
+        if let Some(folder) = self.log.strip_prefix("sqlite:") {
+            let folder = folder_of(folder)?;
+            return Ok(match using {
+                Use::Write => Arc::new(SqliteLog::new(&folder)),
+                Use::Read => Arc::new(SqliteLog::read_only(&folder)),
+            });
+        }
+        if let Some(rest) = self.log.strip_prefix("kafka://") {
+            let Some((brokers, topic)) = rest.split_once('/').filter(|(b, t)| !b.is_empty() && !t.is_empty()) else {
+                bail!("{:?} names no topic; write kafka://host:9092/crm.events", self.log);
+            };
+            return Ok(Arc::new(KafkaLog::new(brokers, topic, self.kafka.clone()).with_replication(self.replication)));
+        }
+        if self.log == "memory:" {
+            return Ok(Arc::new(MemoryLog::new()));
+        }
+        bail!("{:?} is no log; write sqlite:<folder>, kafka://host:9092/<topic> or memory:", self.log)
+    }
+
+    /// Is the log made by whoever first opens it? An embedded one is; a Kafka topic is made by `crm init` only.
+    pub fn creates_log(&self) -> bool {
+        !self.log.starts_with("kafka://")
+    }
+
+    /// # Errors
+    /// A URL that names no store, or one that cannot be reached.
+    pub async fn open_stores(&self) -> anyhow::Result<Stores> {
+        if let Some(folder) = self.views.strip_prefix("sqlite:") {
+            let store = Arc::new(SqliteViews::open(folder_of(folder)?).await?);
+            return Ok(Stores { views: store.clone(), states: store });
+        }
+        if self.views.starts_with("postgres://") || self.views.starts_with("postgresql://") {
+            let store = Arc::new(PostgresViews::connect(&self.views).await?);
+            return Ok(Stores { views: store.clone(), states: store });
+        }
+        bail!("the views are neither sqlite:<folder> nor postgres://user@host/database")
+    }
+}
+
+fn folder_of(text: &str) -> anyhow::Result<PathBuf> {
+    if text.is_empty() {
+        bail!("sqlite: needs a folder, such as sqlite:data");
+    }
+    let folder = Path::new(text);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    Ok(folder.to_owned())
+}

@@ -1,0 +1,230 @@
+//! Sending many commands: in parallel, in order where it matters, with a count of what came of them.
+
+pub mod jsonl;
+mod sender;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use services::commands::{CommandFailure, Reference};
+use services::shard::Failure;
+use tokio::sync::{Semaphore, oneshot};
+
+pub use sender::Sender;
+
+use crate::sources::{BadLine, ImportLine};
+
+/// Commands on their way at one time.
+const IN_FLIGHT_MAX: usize = 256;
+/// How often a command is sent again under the same id when the outcome is not known or nobody took it.
+const TRIES_MAX: u32 = 60;
+/// Findings that are kept in full; further ones are counted.
+const FINDINGS_MAX: usize = 100_000;
+
+/// What became of an import.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Commands that wrote events, and how many events.
+    pub applied: u64,
+    pub events: u64,
+    /// Commands whose intent was so already, or that had been applied before.
+    pub unchanged: u64,
+    /// Commands that were refused, and lines that made no sense, each with its place and reason.
+    pub findings: Vec<Finding>,
+    pub rejected: u64,
+    pub bad: u64,
+    /// The last position per shard.
+    pub positions: HashMap<u16, u64>,
+}
+
+/// A line that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub file: Arc<str>,
+    pub line: u64,
+    pub reason: String,
+}
+
+/// What one command came to.
+enum Outcome {
+    Applied { events: u64, shard: u16, offset: u64 },
+    Unchanged { shard: u16, offset: u64 },
+    Rejected(Finding),
+    /// Nobody took it, however often: the import stops and can be resumed.
+    Stuck(Finding),
+}
+
+/// Counts that a progress bar shows while an import runs.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub done: AtomicU64,
+    pub rejected: AtomicU64,
+}
+
+/// Sends all lines. Lines that name a common stream or key go in the order in which they stand.
+///
+/// # Errors
+/// When commands are not taken for minutes on end: what was applied is applied, run it again to go on.
+pub async fn run(
+    lines: impl Iterator<Item = Result<ImportLine, BadLine>>,
+    sender: Sender,
+    counts: Arc<Counts>,
+) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut last: HashMap<String, Shared<BoxFuture<'static, ()>>> = HashMap::new();
+    let mut running: futures::stream::FuturesUnordered<tokio::task::JoinHandle<Outcome>> = Default::default();
+    let mut swept = 0;
+    for line in lines {
+        let line = match line {
+            Ok(line) => line,
+            Err(bad) => {
+                report.bad += 1;
+                report.note(Finding { file: bad.file, line: bad.line, reason: bad.reason });
+                continue;
+            }
+        };
+        let (done, finished) = oneshot::channel::<()>();
+        let finished = finished.map(|_| ()).boxed().shared();
+        let mut before = Vec::new();
+        for name in names(&line) {
+            before.extend(last.insert(name, finished.clone()));
+        }
+        let permit = Arc::clone(&room).acquire_owned().await?;
+        let (sender, counts) = (sender.clone(), Arc::clone(&counts));
+        running.push(tokio::spawn(async move {
+            futures::future::join_all(before).await;
+            let outcome = send(&sender, line).await;
+            counts.done.fetch_add(1, Ordering::Relaxed);
+            if matches!(outcome, Outcome::Rejected(_)) {
+                counts.rejected.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(permit);
+            // Those who wait may have been given up.
+            done.send(()).unwrap_or_default();
+            outcome
+        }));
+        while running.len() >= IN_FLIGHT_MAX {
+            let Some(outcome) = futures::StreamExt::next(&mut running).await else { break };
+            report.add(outcome?)?;
+        }
+        swept += 1;
+        if swept % 10_000 == 0 {
+            last.retain(|_, finished| finished.peek().is_none());
+        }
+    }
+    while let Some(outcome) = futures::StreamExt::next(&mut running).await {
+        report.add(outcome?)?;
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        match outcome {
+            Outcome::Applied { events, shard, offset } => {
+                self.applied += 1;
+                self.events += events;
+                self.seen(shard, offset);
+            }
+            Outcome::Unchanged { shard, offset } => {
+                self.unchanged += 1;
+                self.seen(shard, offset);
+            }
+            Outcome::Rejected(finding) => {
+                self.rejected += 1;
+                self.note(finding);
+            }
+            Outcome::Stuck(finding) => anyhow::bail!(
+                "stopped at {}, line {}: {}. What was applied is applied; run the same import again to go on",
+                finding.file,
+                finding.line,
+                finding.reason
+            ),
+        }
+        Ok(())
+    }
+
+    fn seen(&mut self, shard: u16, offset: u64) {
+        let last = self.positions.entry(shard).or_insert(offset);
+        *last = (*last).max(offset);
+    }
+
+    fn note(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// Everything that the line names: its stream, and all ids and keys in the command.
+fn names(line: &ImportLine) -> Vec<String> {
+    let mut names = vec![line.key.to_string()];
+    let own = [&line.incoming.id, &line.incoming.customer];
+    for reference in own.into_iter().flatten() {
+        names.push(match reference {
+            Reference::Id(id) => id.to_string(),
+            Reference::Key { source, key } => key_name(source, key),
+        });
+    }
+    collect(&line.incoming.command, &mut names);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn key_name(source: &str, key: &str) -> String {
+    format!("{source}\u{1f}{key}")
+}
+
+fn collect(json: &serde_json::Value, names: &mut Vec<String>) {
+    match json {
+        serde_json::Value::String(text) if uuid::Uuid::parse_str(text).is_ok() => names.push(text.to_ascii_lowercase()),
+        serde_json::Value::Array(list) => list.iter().for_each(|item| collect(item, names)),
+        serde_json::Value::Object(object) => {
+            if let Some([source, key]) = object.get("key").and_then(|key| key.as_array()).map(Vec::as_slice)
+                && let (Some(source), Some(key)) = (source.as_str(), key.as_str())
+            {
+                names.push(key_name(source, key));
+            }
+            if let (Some(source), Some(key)) =
+                (object.get("source").and_then(|s| s.as_str()), object.get("key").and_then(|k| k.as_str()))
+            {
+                names.push(key_name(source, key));
+            }
+            object.values().for_each(|value| collect(value, names));
+        }
+        _ => {}
+    }
+}
+
+async fn send(sender: &Sender, line: ImportLine) -> Outcome {
+    let finding = |reason: String| Finding { file: Arc::clone(&line.file), line: line.line, reason };
+    for attempt in 1.. {
+        match sender.send(&line).await {
+            Ok(accepted) if accepted.events == 0 => {
+                return Outcome::Unchanged { shard: accepted.position.shard, offset: accepted.position.offset };
+            }
+            Ok(accepted) => {
+                return Outcome::Applied {
+                    events: u64::from(accepted.events),
+                    shard: accepted.position.shard,
+                    offset: accepted.position.offset,
+                };
+            }
+            Err(CommandFailure::Shard(
+                failure @ (Failure::NotAccepted(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_)),
+            )) => {
+                if attempt >= TRIES_MAX {
+                    return Outcome::Stuck(finding(failure.to_string()));
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100 * u64::from(attempt.min(20)))).await;
+            }
+            Err(failure) => return Outcome::Rejected(finding(failure.to_string())),
+        }
+    }
+    unreachable!("the loop ends by an answer")
+}

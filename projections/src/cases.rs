@@ -1,0 +1,247 @@
+//! What customers asked for and how far it is, one row each.
+
+use domain::{Fact, Personal, StreamKind, case};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
+
+table! {
+    /// Status, agent and priority are those that commands meet: the last entered. How the case stood at a time, late entries
+    /// in their place, tell `case_intervals` and `backlog`.
+    entity CaseRow "cases" {
+        key case: Uuid,
+        set customer: Uuid,
+        set subject: Personal<String>,
+        set kind: String,
+        set priority: String,
+        set category: Option<String>,
+        set status: String,
+        set agent: Option<String>,
+        set group: Option<String>,
+        set channel: String,
+        set about: Vec<Uuid>,
+        set opened_at: Timestamp,
+        /// The first public reply by a person.
+        set first_response_at: Option<Timestamp>,
+        set first_resolved_at: Option<Timestamp>,
+        /// None while it is open again.
+        set resolved_at: Option<Timestamp>,
+        set closed_at: Option<Timestamp>,
+        set code: Option<String>,
+        /// Why it was escalated, until somebody else has it.
+        set escalation: Option<String>,
+        set reopens: i64,
+        /// Public ones, by whoever.
+        set replies: i64,
+        set changed_at: Timestamp,
+    }
+}
+
+pub static MODEL: ReadModel = ReadModel {
+    name: "cases",
+    about: "Every case with its status, who has it, and when it was answered and resolved",
+    group: Group::Service,
+    version: 1,
+    streams: &[StreamKind::Case],
+    tables: &[CaseRow::TABLE],
+    project,
+    plan: |question| {
+        question.present_only()?;
+        List::newest_first::<CaseRow>("opened_at").plan(question)
+    },
+};
+
+fn project(event: &Event, rows: &mut Rows) {
+    let Fact::Case(fact) = &event.fact else { return };
+    let at = event.effective_at;
+    if let case::Event::Opened {
+        customer,
+        subject,
+        kind,
+        priority,
+        channel,
+        about,
+    } = fact
+    {
+        rows.put(CaseRow {
+            case: event.stream.id,
+            customer: customer.uuid(),
+            subject: subject.clone(),
+            kind: word(kind),
+            priority: word(priority),
+            category: None,
+            status: word(case::Status::New),
+            agent: None,
+            group: None,
+            channel: channel.name().to_owned(),
+            about: about.clone(),
+            opened_at: at,
+            first_response_at: None,
+            first_resolved_at: None,
+            resolved_at: None,
+            closed_at: None,
+            code: None,
+            escalation: None,
+            reopens: 0,
+            replies: 0,
+            changed_at: at,
+        });
+        return;
+    }
+    rows.update(event.stream.id, |row: &mut CaseRow| {
+        row.changed_at = at;
+        if let Some((_, to)) = fact.transition() {
+            row.status = word(to);
+        }
+        match fact {
+            case::Event::Opened { .. } => {}
+            case::Event::Classified { category, priority, .. } => {
+                row.category = Some(category.clone());
+                row.priority = word(priority);
+            }
+            case::Event::Assigned { agent, group, .. } => {
+                row.agent = agent.clone();
+                row.group = group.clone();
+                row.escalation = None;
+            }
+            case::Event::Replied { author, public, .. } => {
+                row.replies += i64::from(*public);
+                if *public && *author == case::Author::Agent {
+                    row.first_response_at = earliest(row.first_response_at, at);
+                }
+            }
+            case::Event::Pending { .. } | case::Event::Resumed { .. } => {}
+            case::Event::Escalated { reason, .. } => row.escalation = Some(reason.clone()),
+            case::Event::Resolved { code, .. } => {
+                row.code = Some(code.clone());
+                row.first_resolved_at = earliest(row.first_resolved_at, at);
+                row.resolved_at = Some(at);
+            }
+            case::Event::Reopened { .. } => {
+                row.reopens += 1;
+                row.code = None;
+                row.resolved_at = None;
+                row.closed_at = None;
+                row.escalation = None;
+            }
+            case::Event::Closed { .. } => row.closed_at = Some(at),
+        }
+    });
+}
+
+fn earliest(known: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
+    Some(known.map_or(at, |known| known.min(at)))
+}
+
+#[cfg(test)]
+mod specs {
+    use domain::{Id, StreamRef, interaction::Channel};
+
+    use super::*;
+    use crate::Value;
+    use crate::spec::{World, id, moment, question};
+
+    fn opened(customer: &str) -> case::Event {
+        case::Event::Opened {
+            customer: Id::new(id(customer)),
+            subject: "主軸異音".into(),
+            kind: case::Kind::Incident,
+            priority: case::Priority::High,
+            channel: Channel::Phone,
+            about: vec![id("machine")],
+        }
+    }
+
+    fn replied(author: case::Author) -> case::Event {
+        case::Event::Replied {
+            author,
+            public: true,
+            text: None,
+            from: case::Status::Open,
+        }
+    }
+
+    fn resolved(at: &str) -> case::Event {
+        case::Event::Resolved {
+            code: "repaired".into(),
+            note: None,
+            agent: Some("mei".into()),
+            group: None,
+            from: case::Status::Open,
+            at: moment(at),
+        }
+    }
+
+    #[test]
+    fn a_case_shows_how_far_it_is() {
+        let mut world = World::new(&[&MODEL]);
+        let stream = StreamRef::of::<case::Case>(Id::new(id("case")));
+        let mut record = |fact: case::Event, at: &str| {
+            world.record(stream, None, fact, at, at);
+        };
+        record(opened("a"), "2026-03-02T09:00:00+08:00");
+        record(replied(case::Author::Bot), "2026-03-02T09:01:00+08:00");
+        record(replied(case::Author::Agent), "2026-03-02T09:20:00+08:00");
+        record(
+            case::Event::Assigned {
+                from_agent: None,
+                from_group: None,
+                agent: Some("mei".into()),
+                group: Some("hotline".into()),
+                from: case::Status::New,
+            },
+            "2026-03-02T09:21:00+08:00",
+        );
+        let end = "2026-03-02T11:00:00+08:00";
+        record(resolved(end), end);
+        record(
+            case::Event::Reopened {
+                reason: "noise is back".into(),
+                from: case::Status::Resolved,
+                ended_at: moment(end),
+            },
+            "2026-03-03T09:00:00+08:00",
+        );
+        let rows = world.rows::<CaseRow>();
+        let expected = CaseRow {
+            case: id("case"),
+            customer: id("a"),
+            subject: "主軸異音".into(),
+            kind: "incident".into(),
+            priority: "high".into(),
+            category: None,
+            status: "open".into(),
+            agent: Some("mei".into()),
+            group: Some("hotline".into()),
+            channel: "phone".into(),
+            about: vec![id("machine")],
+            opened_at: moment("2026-03-02T09:00:00+08:00"),
+            first_response_at: Some(moment("2026-03-02T09:20:00+08:00")),
+            first_resolved_at: Some(moment(end)),
+            resolved_at: None,
+            closed_at: None,
+            code: None,
+            escalation: None,
+            reopens: 1,
+            replies: 2,
+            changed_at: moment("2026-03-03T09:00:00+08:00"),
+        };
+        assert_eq!(rows, vec![expected]);
+    }
+
+    #[test]
+    fn the_latest_cases_come_first() {
+        let mut world = World::new(&[&MODEL]);
+        for (name, at) in [
+            ("old", "2026-03-01T09:00:00+08:00"),
+            ("new", "2026-03-02T09:00:00+08:00"),
+        ] {
+            let stream = StreamRef::of::<case::Case>(Id::new(id(name)));
+            world.record(stream, None, opened("a"), at, at);
+        }
+        let answer = world.ask(&MODEL, question(&["status=new"]));
+        let cases: Vec<_> = answer.rows.iter().map(|row| row[0].clone()).collect();
+        assert_eq!(cases, vec![Value::Uuid(id("new")), Value::Uuid(id("old"))]);
+    }
+}

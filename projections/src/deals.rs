@@ -435,22 +435,35 @@ pub mod specs {
         }
     }
 
-    /// The card of a deal at `t`, found again from the events alone: the ones true by then, in their order.
-    pub fn naive_card(events: &[&Event], t: Timestamp) -> Option<Card> {
-        let mut steps: Vec<Step> = Vec::new();
+    /// The state of a deal at `t`, found again from its events by the domain's own fold: those true by then, in their order.
+    pub fn naive_state(events: &[&Event], t: Timestamp) -> Option<opportunity::State> {
+        use domain::Stream;
+        let mut opened_at = Timestamp::MIN;
+        let mut opened_or_closed_at = Timestamp::MIN;
+        let mut timed: Vec<(Timestamp, &DealEvent)> = Vec::new();
         for event in events {
             let Fact::Opportunity(fact) = &event.fact else {
                 panic!("an event of a deal")
             };
-            let at = not_before_its_cause(fact, event.effective_at, &steps);
-            steps.push(Step {
-                version: event.version,
-                at,
-                event: fact.clone(),
-            });
+            let at = match fact {
+                DealEvent::Opened { .. } => event.effective_at,
+                DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. } => {
+                    event.effective_at.max(opened_or_closed_at)
+                }
+                _ => event.effective_at.max(opened_at),
+            };
+            match fact {
+                DealEvent::Opened { .. } => (opened_at, opened_or_closed_at) = (at, at),
+                DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. } => opened_or_closed_at = at,
+                _ => {}
+            }
+            timed.push((at, fact));
         }
-        let true_by_then: Vec<Step> = steps.into_iter().filter(|step| step.at <= t).collect();
-        cards(&true_by_then).pop().map(|(_, card)| card)
+        timed.retain(|(at, _)| *at <= t);
+        timed.sort_by_key(|(at, _)| *at);
+        let states = timed.into_iter().map(|(_, fact)| fact);
+        let state = states.fold(opportunity::State::default(), opportunity::Opportunity::evolve);
+        (state.status != opportunity::Status::NotOpened).then_some(state)
     }
 
     fn step(version: u64, at: i64, event: DealEvent) -> Step {

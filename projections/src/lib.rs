@@ -9,6 +9,7 @@ mod kernel;
 pub mod backlog;
 pub mod case_intervals;
 pub mod cases;
+pub mod cohort_retention;
 pub mod customers;
 pub mod deals;
 pub mod equipment;
@@ -17,10 +18,16 @@ pub mod forecast;
 pub mod inspections;
 pub mod jobs;
 pub mod leads;
+pub mod loyalty_balance;
+pub mod loyalty_liability;
 pub mod pipeline;
 pub mod pipeline_daily;
 pub mod pipeline_flow;
+pub mod purchases;
+pub mod rfm;
+pub mod sales_by_month;
 pub mod stage_visits;
+pub mod timeline;
 pub mod win_loss;
 pub mod win_rate;
 
@@ -44,4 +51,12 @@ pub static READ_MODELS: &[&ReadModel] = &[
     &equipment_history::MODEL,
     &inspections::MODEL,
     &jobs::MODEL,
+    &timeline::MODEL,
+    &purchases::MODEL,
+    &sales_by_month::MODEL,
+    &sales_by_month::BY_PRODUCT,
+    &rfm::MODEL,
+    &cohort_retention::MODEL,
+    &loyalty_balance::MODEL,
+    &loyalty_liability::MODEL,
 ];

@@ -251,14 +251,15 @@ fn open_by_stage(question: &Question) -> Result<Plan, BadQuestion> {
 
 #[cfg(test)]
 mod specs {
-    use domain::StreamRef;
+    use domain::{StreamRef, opportunity};
     use jiff::civil::date;
     use proptest::prelude::*;
 
     use super::*;
     use crate::deals::specs::{
-        amount_set, deal, live, lives, lost, naive_card, noon, opened, reopened, stage_changed, twd, won,
+        amount_set, deal, live, lives, lost, naive_state, noon, opened, reopened, stage_changed, twd, won,
     };
+    use crate::deals::weigh;
     use crate::spec::{World, question};
 
     fn asked(world: &World, as_of: Option<Timestamp>, known_at: Option<Timestamp>) -> Vec<Vec<Value>> {
@@ -368,13 +369,17 @@ mod specs {
                     .iter()
                     .filter(|event| event.stream == stream && event.recorded_at <= noon(known_at))
                     .collect();
-                let Some(card) = naive_card(&known, noon(as_of)) else { continue };
-                if card.status == Status::Open {
-                    let key = (stage_rank(&card.stage), card.stage.clone(), card.currency());
-                    let sums = expected.entry(key).or_default();
+                let Some(state) = naive_state(&known, noon(as_of)) else { continue };
+                if state.status == opportunity::Status::Open {
+                    let probability_bp = state
+                        .probability_override
+                        .unwrap_or_else(|| domain::pipeline::stage(&state.stage).unwrap().probability_bp);
+                    let amount_minor = state.amount.map_or(0, |amount| amount.minor);
+                    let currency = state.amount.map(|amount| amount.currency);
+                    let sums = expected.entry((stage_rank(&state.stage), state.stage, currency)).or_default();
                     sums.0 += 1;
-                    sums.1 += card.amount_minor();
-                    sums.2 += card.weighted_minor();
+                    sums.1 += amount_minor;
+                    sums.2 += weigh(amount_minor, probability_bp);
                 }
             }
             let expected: Vec<Vec<Value>> = expected

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod commands;
 pub mod cqrs;
+pub mod http;
 pub mod log;
 pub mod shard;
 pub mod states;

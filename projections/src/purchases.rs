@@ -1,0 +1,282 @@
+//! What was bought, receipt by receipt.
+
+use domain::{Currency, Fact, StreamKind, purchase};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use uuid::Uuid;
+
+use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
+
+table! {
+    /// Amounts are signed as the customer pays: a return's are negative.
+    entity PurchaseRow "purchases" {
+        key purchase: Uuid,
+        /// `sale` or `return`.
+        set kind: String,
+        set source: String,
+        set store: Option<String>,
+        set till: Option<String>,
+        set receipt: String,
+        set business_date: Date,
+        set currency: Currency,
+        set lines: i64,
+        set total_minor: i64,
+        set tax_minor: Option<i64>,
+        set customer: Option<Uuid>,
+        /// The receipt of the sale that this return takes back.
+        set of: Option<String>,
+        /// `recorded` or `voided`; what is void counts in no sum.
+        set status: String,
+        set void_reason: Option<String>,
+        set at: Timestamp,
+    }
+}
+
+pub static MODEL: ReadModel = ReadModel {
+    name: "purchases",
+    about: "Every receipt with its store, day, total and customer",
+    group: Group::Analytics,
+    version: 1,
+    streams: &[StreamKind::Purchase],
+    tables: &[PurchaseRow::TABLE],
+    project,
+    plan: |question| {
+        question.present_only()?;
+        List::newest_first::<PurchaseRow>("business_date").plan(question)
+    },
+};
+
+fn project(event: &Event, rows: &mut Rows) {
+    let Fact::Purchase(fact) = &event.fact else { return };
+    match fact {
+        purchase::Event::Recorded {
+            kind,
+            source,
+            store,
+            till,
+            receipt,
+            business_date,
+            currency,
+            lines,
+            total_minor,
+            tax_minor,
+            tenders: _,
+            customer,
+            of,
+        } => rows.put(PurchaseRow {
+            purchase: event.stream.id,
+            kind: word(kind),
+            source: source.clone(),
+            store: store.clone(),
+            till: till.clone(),
+            receipt: receipt.clone(),
+            business_date: *business_date,
+            currency: *currency,
+            lines: lines.len() as i64,
+            total_minor: *total_minor,
+            tax_minor: *tax_minor,
+            customer: customer.map(domain::Id::uuid),
+            of: of.clone(),
+            status: "recorded".to_owned(),
+            void_reason: None,
+            at: event.effective_at,
+        }),
+        purchase::Event::CustomerAttached { to, .. } => {
+            rows.update(event.stream.id, |row: &mut PurchaseRow| row.customer = Some(to.uuid()));
+        }
+        purchase::Event::Voided { reason, .. } => rows.update(event.stream.id, |row: &mut PurchaseRow| {
+            row.status = "voided".to_owned();
+            row.void_reason = Some(reason.clone());
+        }),
+    }
+}
+
+/// A purchase that came to a customer, or left again.
+pub(crate) struct Movement {
+    pub customer: Uuid,
+    pub business_date: Date,
+    pub currency: Currency,
+    /// How many sales more (1) or less (-1); a return is none.
+    pub sales: i64,
+    /// What the customer paid more, or less.
+    pub total_minor: i64,
+}
+
+/// What an event moves from and to customers. A void takes back at the purchase's own day, for it never happened.
+pub(crate) fn movements(fact: &purchase::Event) -> Vec<Movement> {
+    let (kind, business_date, currency, total_minor) = match fact {
+        purchase::Event::Recorded {
+            kind,
+            business_date,
+            currency,
+            total_minor,
+            ..
+        }
+        | purchase::Event::CustomerAttached {
+            kind,
+            business_date,
+            currency,
+            total_minor,
+            ..
+        }
+        | purchase::Event::Voided {
+            kind,
+            business_date,
+            currency,
+            total_minor,
+            ..
+        } => (*kind, *business_date, *currency, *total_minor),
+    };
+    let (comes_to, leaves) = match fact {
+        purchase::Event::Recorded { customer, .. } => (*customer, None),
+        purchase::Event::CustomerAttached { from, to, .. } => (Some(*to), *from),
+        purchase::Event::Voided { customer, .. } => (None, *customer),
+    };
+    let is_sale = kind == purchase::Kind::Sale;
+    let signed = [(comes_to, 1), (leaves, -1)];
+    let moved = signed.into_iter().filter_map(|(customer, sign)| {
+        Some(Movement {
+            customer: customer?.uuid(),
+            business_date,
+            currency,
+            sales: sign * i64::from(is_sale),
+            total_minor: total_minor.saturating_mul(sign),
+        })
+    });
+    moved.collect()
+}
+
+#[cfg(test)]
+pub(crate) mod specs {
+    use domain::{Id, StreamRef};
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::spec::{World, id, moment, question};
+
+    /// A receipt of this store and day with such lines (sku, quantity, amount). Without a line above zero it is a return.
+    pub fn recorded(
+        store: &str,
+        business_date: Date,
+        lines: &[(&str, &str, i64)],
+        customer: Option<&str>,
+    ) -> purchase::Event {
+        let is_sale = lines.iter().any(|(_, _, amount_minor)| *amount_minor > 0);
+        let line = |(sku, quantity, amount_minor): &(&str, &str, i64)| purchase::Line {
+            sku: (*sku).to_owned(),
+            name: None,
+            quantity: quantity.parse().unwrap(),
+            unit_price: 1.into(),
+            amount_minor: *amount_minor,
+        };
+        purchase::Event::Recorded {
+            kind: if is_sale {
+                purchase::Kind::Sale
+            } else {
+                purchase::Kind::Return
+            },
+            source: "till".into(),
+            store: Some(store.into()),
+            till: None,
+            receipt: "17".into(),
+            business_date,
+            currency: Currency::TWD,
+            total_minor: lines.iter().map(|(_, _, amount_minor)| amount_minor).sum(),
+            lines: lines.iter().map(line).collect(),
+            tax_minor: Some(5),
+            tenders: vec![],
+            customer: customer.map(|name| Id::new(id(name))),
+            of: None,
+        }
+    }
+
+    /// The customer of that receipt becomes `to`.
+    pub fn attached(recorded: &purchase::Event, from: Option<&str>, to: &str) -> purchase::Event {
+        let purchase::Event::Recorded {
+            kind,
+            source,
+            store,
+            receipt,
+            business_date,
+            currency,
+            total_minor,
+            ..
+        } = recorded.clone()
+        else {
+            panic!("only what was recorded is attached");
+        };
+        purchase::Event::CustomerAttached {
+            from: from.map(|name| Id::new(id(name))),
+            to: Id::new(id(to)),
+            kind,
+            source,
+            store,
+            receipt,
+            business_date,
+            currency,
+            total_minor,
+        }
+    }
+
+    /// That receipt never happened; it belonged to `customer`.
+    pub fn voided(recorded: &purchase::Event, customer: Option<&str>) -> purchase::Event {
+        let purchase::Event::Recorded {
+            kind,
+            source,
+            store,
+            receipt,
+            business_date,
+            currency,
+            total_minor,
+            ..
+        } = recorded.clone()
+        else {
+            panic!("only what was recorded is void");
+        };
+        purchase::Event::Voided {
+            reason: "training".into(),
+            customer: customer.map(|name| Id::new(id(name))),
+            kind,
+            source,
+            store,
+            receipt,
+            business_date,
+            currency,
+            total_minor,
+        }
+    }
+
+    pub fn stream(name: &str) -> StreamRef {
+        StreamRef::of::<purchase::Purchase>(Id::new(id(name)))
+    }
+
+    #[test]
+    fn a_purchase_gets_its_customer_and_may_turn_out_void() {
+        let mut world = World::new(&[&MODEL]);
+        let at = "2026-03-02T20:15:00+08:00";
+        let sale = recorded("taipei", date(2026, 3, 2), &[("A", "1", 100), ("B", "2", 50)], None);
+        world.record(stream("one"), None, sale.clone(), at, at);
+        world.record(stream("one"), None, attached(&sale, None, "mei"), at, at);
+        world.record(stream("one"), None, voided(&sale, Some("mei")), at, at);
+        let expected = PurchaseRow {
+            purchase: id("one"),
+            kind: "sale".into(),
+            source: "till".into(),
+            store: Some("taipei".into()),
+            till: None,
+            receipt: "17".into(),
+            business_date: date(2026, 3, 2),
+            currency: Currency::TWD,
+            lines: 2,
+            total_minor: 150,
+            tax_minor: Some(5),
+            customer: Some(id("mei")),
+            of: None,
+            status: "voided".into(),
+            void_reason: Some("training".into()),
+            at: moment(at),
+        };
+        assert_eq!(world.rows::<PurchaseRow>(), vec![expected]);
+        assert_eq!(world.ask(&MODEL, question(&["status=recorded"])).rows.len(), 0);
+    }
+}

@@ -1,0 +1,149 @@
+//! The HTTP API: commands in, answers out, and how the server is doing.
+//!
+//! `router` makes it from its parts; `crm serve` binds it to an address. Every error is a [`problem`] with a sentence; nothing that
+//! was sent gets into a log.
+
+mod body;
+mod commands;
+mod openapi;
+mod page;
+mod problem;
+mod queries;
+mod schemas;
+mod status;
+mod streams;
+mod terms;
+mod trail;
+
+#[cfg(test)]
+mod specs;
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use axum::middleware;
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use domain::StreamKind;
+use projections::READ_MODELS;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::commands::{Commands, Reference};
+use crate::log::EventLog;
+use crate::views::{Queries, ReadStore, Workers};
+use problem::{Kind, Problem};
+
+pub use body::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
+pub use openapi::document as openapi_document;
+
+/// What the API stands on.
+pub struct ApiParts {
+    pub commands: Commands,
+    pub queries: Queries,
+    pub log: Arc<dyn EventLog>,
+    pub store: Arc<dyn ReadStore>,
+    /// This process's projection workers; none run when they are elsewhere.
+    pub workers: Workers,
+    /// The instance's name, shown in the status.
+    pub instance: String,
+    /// Renders the process's metrics as Prometheus text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Turns true when the server begins to stop: it is not ready from then on.
+    pub stopping: watch::Receiver<bool>,
+}
+
+type Api = Arc<ApiParts>;
+
+/// All routes.
+pub fn router(parts: ApiParts) -> Router {
+    let page = Router::new()
+        .route("/api/docs", get(page::html))
+        .route("/api/docs/page.js", get(page::script))
+        .route("/api/docs/page.css", get(page::style));
+    Router::new()
+        .route("/", get(async || Redirect::to("/api/docs")))
+        .route("/api", get(async || Json(index())))
+        .route("/api/openapi.json", get(openapi::serve))
+        .merge(page)
+        .route("/api/bundle", post(commands::bundle))
+        .route("/api/status", get(status::status))
+        .route("/api/{name}", get(queries::ask).post(commands::begin))
+        .route("/api/{name}/{id}", get(streams::present).post(commands::command))
+        .route("/health/live", get(async || "alive\n"))
+        .route("/health/ready", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .fallback(async || {
+            Problem::not_found("there is nothing here; GET /api lists what there is, /api/docs explains it")
+        })
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(trail::trail))
+        .with_state(Arc::new(parts))
+}
+
+/// What there is: for those who explore with nothing but curl.
+fn index() -> Value {
+    let streams: Vec<Value> = StreamKind::ALL
+        .iter()
+        .map(|kind| {
+            json!({
+                "stream": kind.name(),
+                "begin": format!("POST /api/{}", kind.name()),
+                "commands": kind.command_names(),
+            })
+        })
+        .collect();
+    let read_models: Vec<Value> = READ_MODELS
+        .iter()
+        .map(|model| {
+            json!({
+                "read_model": model.name,
+                "about": model.about,
+                "href": format!("/api/{}", model.name),
+            })
+        })
+        .collect();
+    json!({
+        "docs": "/api/docs",
+        "openapi": "/api/openapi.json",
+        "status": "/api/status",
+        "bundle": "POST /api/bundle",
+        "streams": streams,
+        "read_models": read_models,
+    })
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("{method} does not fit here; the header Allow says what does"),
+    )
+}
+
+/// The stream of a name in a path.
+fn stream(name: &str) -> Result<StreamKind, Problem> {
+    StreamKind::parse(name).ok_or_else(|| {
+        let names: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
+        let known = names.join(", ");
+        Problem::not_found(format!(
+            "there is no stream {name:?} to send commands to; there are: {known}"
+        ))
+    })
+}
+
+/// A UUID, or `key:<source>:<key>` for a thing that another system named. Percent-encoding is undone already; a key may have colons.
+fn reference(text: &str) -> Result<Reference, Problem> {
+    let wrong = || Problem::malformed("id", format!("{text:?} is no id; write a UUID or key:<source>:<key>"));
+    let Some(pair) = text.strip_prefix("key:") else {
+        return Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong());
+    };
+    match pair.split_once(':') {
+        Some((source, key)) if !source.is_empty() && !key.is_empty() => Ok(Reference::Key {
+            source: source.to_owned(),
+            key: key.to_owned(),
+        }),
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,227 @@
+//! How the server is doing: for people, for probes, for Prometheus.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use projections::Group;
+use serde::Serialize;
+
+use super::Api;
+use super::problem::{Kind, Problem};
+use crate::shard::ShardStatus;
+use crate::views::{AskError, GenerationStatus, ViewError};
+
+/// How long the read store and the log may take to say how they are.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(3);
+
+#[derive(Serialize)]
+pub struct Status {
+    /// Is everything as it should be? `trouble` says what is not.
+    ok: bool,
+    instance: String,
+    version: &'static str,
+    log: String,
+    views: String,
+    stopping: bool,
+    shards: Vec<ShardStatus>,
+    read_models: Vec<GroupStatus>,
+    trouble: Vec<String>,
+}
+
+/// Read models that are built together.
+#[derive(Serialize)]
+struct GroupStatus {
+    group: &'static str,
+    read_models: Vec<&'static str>,
+    definition: String,
+    /// The number of the live generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
+    /// A newer one that is being built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    building: Option<i64>,
+    /// Over all shards.
+    lag: u64,
+    shards: Vec<Standing>,
+}
+
+/// How far a group is on one shard.
+#[derive(Serialize)]
+struct Standing {
+    shard: u16,
+    next: u64,
+    end: u64,
+    lag: u64,
+    /// Events that this process folded, and those of types that it does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+pub async fn status(State(api): State<Api>) -> Json<Status> {
+    let shards = shards(&api);
+    let mut trouble: Vec<String> = shards.iter().filter_map(shard_trouble).collect();
+    let ends = ends(&api, &shards, &mut trouble).await;
+    let mut read_models = Vec::new();
+    for group in groups() {
+        match waited(group_status(&api, group, &ends)).await {
+            Ok(status) => {
+                if status.generation.is_none() {
+                    trouble.push(format!("the read models of the group {} are being built", group.name()));
+                }
+                let stopped = status.shards.iter().filter_map(|standing| standing.trouble.as_ref());
+                trouble.extend(stopped.map(|why| format!("the read models of the group {}: {why}", group.name())));
+                read_models.push(status);
+            }
+            Err(why) => trouble.push(format!("the read models of the group {}: {why}", group.name())),
+        }
+    }
+    let stopping = *api.stopping.borrow();
+    Json(Status {
+        ok: trouble.is_empty() && !stopping,
+        instance: api.instance.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        log: api.log.address(),
+        views: api.store.address(),
+        stopping,
+        shards,
+        read_models,
+        trouble,
+    })
+}
+
+/// Ready: every shard is owned, and every read model can be asked.
+pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
+    let mut reasons: Vec<String> = Vec::new();
+    if *api.stopping.borrow() {
+        reasons.push("the server is stopping".into());
+    }
+    reasons.extend(shards(&api).iter().filter_map(shard_trouble));
+    for group in groups() {
+        let live = async {
+            match api.queries.live(group).await {
+                Ok(_) => Ok(()),
+                Err(error @ AskError::Building(_)) => Err(error.to_string()),
+                Err(error) => Err(format!("the read models of the group {}: {error}", group.name())),
+            }
+        };
+        if let Err(why) = tokio::time::timeout(LOOK_WAIT_MAX, live)
+            .await
+            .unwrap_or_else(|_| Err(no_answer()))
+        {
+            reasons.push(why);
+        }
+    }
+    match reasons.is_empty() {
+        true => Ok("ready\n"),
+        false => {
+            Err(Problem::new(Kind::Unavailable, format!("not ready: {}", reasons.join("; "))).with("reasons", reasons))
+        }
+    }
+}
+
+pub async fn metrics(State(api): State<Api>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, (api.metrics)()).into_response()
+}
+
+fn shards(api: &Api) -> Vec<ShardStatus> {
+    api.commands.shards().iter().map(|shard| shard.status()).collect()
+}
+
+fn shard_trouble(shard: &ShardStatus) -> Option<String> {
+    let number = shard.shard;
+    match (&shard.trouble, shard.owned) {
+        (Some(why), _) => Some(format!("shard {number}: {why}")),
+        (None, false) => Some(format!("shard {number} is not owned yet")),
+        (None, true) => None,
+    }
+}
+
+/// The groups that have read models.
+fn groups() -> impl Iterator<Item = Group> {
+    Group::ALL.into_iter().filter(|group| group.models().next().is_some())
+}
+
+/// Where each shard of the log ends. What we own we know; the log is asked for the rest.
+async fn ends(api: &Api, shards: &[ShardStatus], trouble: &mut Vec<String>) -> Vec<u64> {
+    let looks = shards.iter().map(async |shard| match shard.owned {
+        true => Ok(shard.next),
+        false => {
+            let end = async { api.log.end(shard.shard).await.map_err(|error| error.to_string()) };
+            let end = tokio::time::timeout(LOOK_WAIT_MAX, end).await;
+            end.unwrap_or_else(|_| Err("the log did not answer in time".into()))
+        }
+    });
+    let ends = futures::future::join_all(looks).await;
+    let known = ends.into_iter().zip(shards).map(|(end, shard)| {
+        end.unwrap_or_else(|why| {
+            trouble.push(format!("shard {}: {why}", shard.shard));
+            shard.next
+        })
+    });
+    known.collect()
+}
+
+async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStatus, ViewError> {
+    let definition = group.definition();
+    let generations = api.store.generations(group).await?;
+    let of = |status| {
+        let mut fitting = generations
+            .iter()
+            .rev()
+            .filter(|generation| generation.definition == definition);
+        fitting.find(|generation| generation.status == status)
+    };
+    let (live, building) = (of(GenerationStatus::Live), of(GenerationStatus::Building));
+    let progress = api.workers.progress();
+    let mut standings = Vec::new();
+    if let Some(live) = live {
+        let stops = api.store.stops(live).await?;
+        for shard in 0..live.shards {
+            let checkpoint = api.store.checkpoint(live, shard).await?;
+            let next = checkpoint.map_or(0, |checkpoint| checkpoint.next);
+            let end = ends.get(usize::from(shard)).copied().unwrap_or(next).max(next);
+            let worker = progress.iter().find(|worker| {
+                worker.group == group.name() && worker.generation == live.number && worker.shard == shard
+            });
+            let stop = stops
+                .iter()
+                .find(|(stopped, _)| *stopped == shard)
+                .map(|(_, why)| why.clone());
+            standings.push(Standing {
+                shard,
+                next,
+                end,
+                lag: end - next,
+                events: worker.map(|worker| worker.events),
+                unknown: worker.map(|worker| worker.unknown),
+                trouble: stop.or_else(|| worker.and_then(|worker| worker.trouble.clone())),
+            });
+        }
+    }
+    Ok(GroupStatus {
+        group: group.name(),
+        read_models: group.models().map(|model| model.name).collect(),
+        definition,
+        generation: live.map(|live| live.number),
+        building: building.map(|building| building.number),
+        lag: standings.iter().map(|standing| standing.lag).sum(),
+        shards: standings,
+    })
+}
+
+async fn waited<T>(look: impl Future<Output = Result<T, ViewError>>) -> Result<T, String> {
+    let looked = tokio::time::timeout(LOOK_WAIT_MAX, look).await;
+    looked.map_err(|_| no_answer())?.map_err(|error| error.to_string())
+}
+
+fn no_answer() -> String {
+    "the read store did not answer in time".into()
+}

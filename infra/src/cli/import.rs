@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Group;
-use services::log::{EventLog, last_claim};
+use services::log::last_claim;
 use services::shard::ShardConfig;
 use services::views::generation_for;
 

@@ -42,7 +42,7 @@ pub fn render(answer: &Answer, format: Format) -> anyhow::Result<String> {
 
 fn table(answer: &Answer) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(&answer.columns);
     for row in &answer.rows {
         table.add_row(row.iter().map(Value::to_text));

@@ -4,6 +4,8 @@
 //! write a file beside this one and a line in [`SOURCES`].
 
 mod rows;
+#[cfg(test)]
+pub(crate) mod spec;
 
 pub mod incidents;
 pub mod online_retail;

@@ -1,0 +1,22 @@
+//! The backends of the log's port, one file each. `tests/tests/log_contract.rs` binds the same suite to all of them.
+
+pub mod kafka;
+pub mod sqlite;
+
+use services::log::{AppendError, Record};
+
+/// The largest record that every log takes, by [`Record::size`]. It is Kafka's limit for one batch (1 MiB) less what goes
+/// around a record; SQLite could hold more, but a log must be able to move from one backend to the other.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
+
+/// Looks at all records before the first one is sent.
+fn refuse_oversized(records: &[Record]) -> Result<(), AppendError> {
+    for (i, record) in records.iter().enumerate() {
+        let size = record.size();
+        if size > RECORD_BYTES_MAX {
+            let why = format!("record {i} has {size} bytes, and at most {RECORD_BYTES_MAX} are allowed");
+            return Err(AppendError::Refused(why));
+        }
+    }
+    Ok(())
+}

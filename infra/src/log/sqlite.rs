@@ -1,0 +1,830 @@
+//! The log in a SQLite file, `<folder>/log.db`: the embedded default, durable on one disk.
+//!
+//! One process writes, behind a lock file; any may read. In it one thread owns the writing connection: it takes the appends
+//! of all shards from a queue and commits whatever is there as one transaction, hence one fsync. No timer is involved: while
+//! one fsync runs, the next group gathers.
+//!
+//! Unlike Kafka it knows who owns a shard: an append with an old epoch is [`AppendError::Fenced`] and not written.
+
+use std::fs::{File, TryLockError};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use services::log::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::refuse_oversized;
+
+const FILE: &str = "log.db";
+const LOCK_FILE: &str = "log.lock";
+/// Of the tables below. Another one is refused, never guessed at.
+const FORMAT: i64 = 1;
+/// Appends that wait for the writer thread. Each shard has one on its way, so that only a misuse fills it.
+const QUEUE_APPENDS_MAX: usize = 1024;
+/// Appends in one transaction: a limit on how long the first of them waits for the last.
+const GROUP_APPENDS_MAX: usize = 256;
+/// Bytes that a reader hands out at once, so that a batch of large records does not fill the memory.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How often a reader in another process than the writer's looks for new records.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a connection waits while another one recovers or resets the file.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+/// What the write-ahead file is cut down to after a long reader let it grow.
+const WAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS meta (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS shards (
+        shard INTEGER PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        next_offset INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS records (
+        shard INTEGER NOT NULL,
+        log_offset INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        headers BLOB NOT NULL,
+        value BLOB,
+        checksum INTEGER NOT NULL,
+        PRIMARY KEY (shard, log_offset)
+    ) STRICT, WITHOUT ROWID;";
+
+/// The log in one folder.
+pub struct SqliteLog {
+    folder: PathBuf,
+    access: Access,
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
+impl SqliteLog {
+    /// The log in `folder`, to read and write. Nothing is touched before [`create`](EventLog::create) or
+    /// [`open`](EventLog::open); from then on no other process can write, until this value and its writers are dropped.
+    pub fn new(folder: &Path) -> SqliteLog {
+        SqliteLog::with_access(folder, Access::Write)
+    }
+
+    /// The log in `folder`, to read only, also while another process writes. It has no writers.
+    pub fn read_only(folder: &Path) -> SqliteLog {
+        SqliteLog::with_access(folder, Access::Read)
+    }
+
+    fn with_access(folder: &Path, access: Access) -> SqliteLog {
+        SqliteLog {
+            folder: folder.to_owned(),
+            access,
+            opened: Mutex::new(None),
+        }
+    }
+
+    async fn opened(&self) -> Result<Arc<Opened>, LogError> {
+        let mut slot = self.opened.lock().await;
+        if let Some(opened) = &*slot {
+            return Ok(opened.clone());
+        }
+        let (folder, access) = (self.folder.clone(), self.access);
+        let opened = blocking(move || match access {
+            Access::Write => Opened::to_write(&folder),
+            Access::Read => Opened::to_read(&folder),
+        });
+        Ok(slot.insert(Arc::new(opened.await?)).clone())
+    }
+
+    async fn opened_with(&self, shard: u16) -> Result<Arc<Opened>, LogError> {
+        let opened = self.opened().await?;
+        if shard < opened.shards {
+            return Ok(opened);
+        }
+        let has = opened.shards;
+        Err(LogError::WrongSettings(format!(
+            "there is no shard {shard}: the log has {has}, counted from 0"
+        )))
+    }
+}
+
+#[async_trait]
+impl EventLog for SqliteLog {
+    fn address(&self) -> String {
+        address(&self.folder)
+    }
+
+    async fn create(&self, shards: u16) -> Result<(), LogError> {
+        if self.access == Access::Read {
+            return Err(only_to_read(&self.folder));
+        }
+        if shards == 0 {
+            return Err(LogError::WrongSettings("a log needs at least one shard".into()));
+        }
+        let mut slot = self.opened.lock().await;
+        let opened = match &*slot {
+            Some(opened) => opened.clone(),
+            None => {
+                let folder = self.folder.clone();
+                let opened = blocking(move || Opened::by_creating(&folder, shards));
+                slot.insert(Arc::new(opened.await?)).clone()
+            }
+        };
+        match opened.shards == shards {
+            true => Ok(()),
+            false => Err(LogError::WrongSettings(format!(
+                "the log {} exists with {} shards, not {shards}; the number cannot be changed, only a copy can have another",
+                self.address(),
+                opened.shards
+            ))),
+        }
+    }
+
+    async fn open(&self) -> Result<u16, LogError> {
+        Ok(self.opened().await?.shards)
+    }
+
+    async fn end(&self, shard: u16) -> Result<u64, LogError> {
+        let opened = self.opened_with(shard).await?;
+        if let Some(writing) = &opened.writing {
+            return Ok(*writing.ends[usize::from(shard)].borrow());
+        }
+        let folder = self.folder.clone();
+        blocking(move || {
+            let connection = connect(&folder, Access::Read)?;
+            next_offset(&connection, shard).map_err(|error| unavailable(&folder, &error))
+        })
+        .await
+    }
+
+    async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
+        let opened = self.opened_with(shard).await?;
+        match opened.writing {
+            Some(_) => Ok(Box::new(Writer { opened, shard })),
+            None => Err(only_to_read(&self.folder)),
+        }
+    }
+
+    async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
+        let end = self.end(shard).await?;
+        if from > end {
+            return Err(LogError::OutOfRange { shard, offset: from });
+        }
+        let opened = self.opened_with(shard).await?;
+        let grown = opened
+            .writing
+            .as_ref()
+            .map(|writing| writing.ends[usize::from(shard)].subscribe());
+        Ok(Box::new(Reader {
+            folder: self.folder.clone(),
+            shard,
+            next: from,
+            connection: None,
+            grown,
+        }))
+    }
+}
+
+/// The folder as it was found, and the means to write when that was asked for.
+struct Opened {
+    shards: u16,
+    writing: Option<Writing>,
+}
+
+impl Opened {
+    fn by_creating(folder: &Path, shards: u16) -> Result<Opened, LogError> {
+        make_folder(folder).map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.display())))?;
+        let lock = lock(folder)?;
+        let mut connection = connect(folder, Access::Write)?;
+        make_tables(&mut connection, shards).map_err(|error| unavailable(folder, &error))?;
+        Opened::with_lock(folder, connection, lock)
+    }
+
+    fn to_write(folder: &Path) -> Result<Opened, LogError> {
+        if !folder.join(FILE).exists() {
+            return Err(LogError::NotCreated(address(folder)));
+        }
+        let lock = lock(folder)?;
+        let connection = connect(folder, Access::Write)?;
+        Opened::with_lock(folder, connection, lock)
+    }
+
+    fn with_lock(folder: &Path, connection: Connection, lock: File) -> Result<Opened, LogError> {
+        let shards = number_of_shards(&connection, folder)?;
+        let ends = (0..shards)
+            .map(|shard| checked_end(&connection, folder, shard))
+            .collect::<Result<Vec<u64>, LogError>>()?;
+        Ok(Opened {
+            shards,
+            writing: Some(Writing::start(connection, ends, lock)),
+        })
+    }
+
+    fn to_read(folder: &Path) -> Result<Opened, LogError> {
+        if !folder.join(FILE).exists() {
+            return Err(LogError::NotCreated(address(folder)));
+        }
+        let connection = connect(folder, Access::Read)?;
+        Ok(Opened {
+            shards: number_of_shards(&connection, folder)?,
+            writing: None,
+        })
+    }
+}
+
+/// The writer thread and the way to it.
+struct Writing {
+    /// Where each shard ends, durably. Readers wait on it.
+    ends: Arc<[watch::Sender<u64>]>,
+    appends: Option<mpsc::Sender<Append>>,
+    thread: Option<JoinHandle<()>>,
+    /// Held to the end; the kernel frees it when the process dies.
+    _lock: File,
+}
+
+struct Append {
+    shard: u16,
+    records: Vec<Record>,
+    answer: oneshot::Sender<Result<Vec<u64>, AppendError>>,
+}
+
+impl Writing {
+    fn start(connection: Connection, ends: Vec<u64>, lock: File) -> Writing {
+        let ends: Arc<[_]> = ends.into_iter().map(watch::Sender::new).collect();
+        let (appends, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
+        let known_ends = ends.clone();
+        let thread = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || write_all(connection, queue, &known_ends))
+            .expect("the system has room for a thread");
+        Writing {
+            ends,
+            appends: Some(appends),
+            thread: Some(thread),
+            _lock: lock,
+        }
+    }
+}
+
+impl Drop for Writing {
+    /// Waits for the transaction in flight, so that the folder is free when this is over.
+    fn drop(&mut self) {
+        self.appends = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's writer thread had panicked");
+        }
+    }
+}
+
+struct Writer {
+    opened: Arc<Opened>,
+    shard: u16,
+}
+
+#[async_trait]
+impl LogWriter for Writer {
+    async fn append(&mut self, records: Vec<Record>) -> Result<Vec<u64>, AppendError> {
+        if records.is_empty() {
+            return Ok(vec![]);
+        }
+        refuse_oversized(&records)?;
+        let (answer, outcome) = oneshot::channel();
+        let append = Append {
+            shard: self.shard,
+            records,
+            answer,
+        };
+        let appends = self
+            .opened
+            .writing
+            .as_ref()
+            .and_then(|writing| writing.appends.as_ref());
+        let ended = || AppendError::Refused("the log's writer thread has ended".into());
+        appends.ok_or_else(ended)?.send(append).await.map_err(|_| ended())?;
+        let lost = |_| Err(AppendError::Unknown("the log's writer thread has ended".into()));
+        outcome.await.unwrap_or_else(lost)
+    }
+}
+
+/// The writer thread: until nobody can append any more.
+fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>]) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP_APPENDS_MAX
+            && let Ok(append) = queue.try_recv()
+        {
+            group.push(append);
+        }
+        let outcomes = write_group(&mut connection, &group);
+        for (append, outcome) in group.into_iter().zip(outcomes) {
+            let answer = outcome.map(|offsets| {
+                ends[usize::from(append.shard)].send_replace(offsets.end);
+                offsets.collect()
+            });
+            // Whoever asked may have given up: the records stand, and its next take-over finds them.
+            let _nobody_listens = append.answer.send(answer);
+        }
+    }
+}
+
+/// Writes the appends in one transaction and says what each came to.
+fn write_group(connection: &mut Connection, group: &[Append]) -> Vec<Result<Range<u64>, AppendError>> {
+    let none = |outcome: fn(String) -> AppendError, error: rusqlite::Error| {
+        group.iter().map(|_| Err(outcome(error.to_string()))).collect()
+    };
+    let (transaction, outcomes) = match write_uncommitted(connection, group) {
+        Ok(written) => written,
+        Err(error) => return none(AppendError::Refused, error),
+    };
+    match transaction.commit() {
+        Ok(()) => outcomes
+            .into_iter()
+            .map(|offsets| offsets.ok_or(AppendError::Fenced))
+            .collect(),
+        // A group that found no room on its way to the file has no valid end there.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => none(AppendError::Refused, error),
+        // Say, the fsync failed: rolled back for us, but all of it may stand in the file and come back after a power
+        // cut. It is certain again with the next transaction, which overwrites it.
+        Err(error) => none(AppendError::Unknown, error),
+    }
+}
+
+fn write_uncommitted<'c>(
+    connection: &'c mut Connection,
+    group: &[Append],
+) -> rusqlite::Result<(Transaction<'c>, Vec<Option<Range<u64>>>)> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut outcomes = Vec::with_capacity(group.len());
+    for append in group {
+        outcomes.push(write(&transaction, append)?);
+    }
+    Ok((transaction, outcomes))
+}
+
+/// The offsets of the records, or `None` and nothing written when the shard has another owner.
+fn write(connection: &Connection, append: &Append) -> rusqlite::Result<Option<Range<u64>>> {
+    let shard = append.shard;
+    let (epoch, first): (i64, i64) = connection
+        .prepare_cached("SELECT epoch, next_offset FROM shards WHERE shard = ?1")?
+        .query_row([shard], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some(epoch) = admit(epoch.cast_unsigned(), &append.records) else {
+        return Ok(None);
+    };
+    let first = first.cast_unsigned();
+    let end = first + append.records.len() as u64;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO records (shard, log_offset, key, headers, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for (offset, record) in (first..end).zip(&append.records) {
+        insert.execute(params![
+            shard,
+            offset.cast_signed(),
+            record.key,
+            encode_headers(&record.headers),
+            record.value,
+            checksum(shard, offset, record),
+        ])?;
+    }
+    connection
+        .prepare_cached("UPDATE shards SET epoch = ?2, next_offset = ?3 WHERE shard = ?1")?
+        .execute(params![shard, epoch.cast_signed(), end.cast_signed()])?;
+    Ok(Some(first..end))
+}
+
+/// The epoch in force after these records, or `None` when their writer does not own the shard. A record without an epoch
+/// comes from no writer of ours; it passes, as on Kafka, and stops the readers.
+fn admit(mut epoch: u64, records: &[Record]) -> Option<u64> {
+    let text = |record: &Record, name| -> Option<String> {
+        record
+            .header(name)
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    for record in records {
+        let Some(own) = text(record, "ce_epoch").and_then(|text| text.parse::<u64>().ok()) else {
+            continue;
+        };
+        match text(record, "ce_type").as_deref() {
+            Some("crm.log.created.v1" | "crm.log.quarantined.v1") => {}
+            Some("crm.log.shard-claimed.v1") if own == epoch + 1 => epoch = own,
+            Some("crm.log.shard-claimed.v1") => return None,
+            _ if own == 0 || own != epoch => return None,
+            _ => {}
+        }
+    }
+    Some(epoch)
+}
+
+struct Reader {
+    folder: PathBuf,
+    shard: u16,
+    next: u64,
+    /// `None` before the first read and after one that was given up half-way.
+    connection: Option<Connection>,
+    /// The shard's end, when this process writes it.
+    grown: Option<watch::Receiver<u64>>,
+}
+
+#[async_trait]
+impl LogReader for Reader {
+    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let batch = self.ready(records_max).await?;
+            if !batch.is_empty() || Instant::now() >= deadline {
+                return Ok(batch);
+            }
+            self.wait_for_more(deadline).await?;
+        }
+    }
+}
+
+impl Reader {
+    async fn ready(&mut self, records_max: usize) -> Result<Vec<(u64, Record)>, LogError> {
+        let at_end = self.grown.as_ref().is_some_and(|end| *end.borrow() <= self.next);
+        if at_end || records_max == 0 {
+            return Ok(vec![]);
+        }
+        let (connection, folder) = (self.connection.take(), self.folder.clone());
+        let (shard, from) = (self.shard, self.next);
+        let (connection, batch) = blocking(move || {
+            let connection = connection.map_or_else(|| connect(&folder, Access::Read), Ok)?;
+            let batch = read(&connection, &folder, shard, from, records_max)?;
+            Ok((connection, batch))
+        })
+        .await?;
+        self.connection = Some(connection);
+        self.next += batch.len() as u64;
+        Ok(batch)
+    }
+
+    async fn wait_for_more(&mut self, deadline: Instant) -> Result<(), LogError> {
+        let Some(end) = &mut self.grown else {
+            sleep(POLL.min(deadline - Instant::now())).await;
+            return Ok(());
+        };
+        let next = self.next;
+        match timeout_at(deadline, end.wait_for(|end| *end > next)).await {
+            Ok(Err(_)) => Err(LogError::Unavailable("the log was closed".into())),
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The records from `from` on as one snapshot shows them: contiguous, unharmed, and none missing at the end.
+fn read(
+    connection: &Connection,
+    folder: &Path,
+    shard: u16,
+    from: u64,
+    records_max: usize,
+) -> Result<Vec<(u64, Record)>, LogError> {
+    let mut batch = vec![];
+    match read_until_harm(connection, shard, from, records_max, &mut batch) {
+        Ok(None) => Ok(batch),
+        // What came before is whole. The harm is reported when the reader stands right in front of it.
+        _ if !batch.is_empty() => Ok(batch),
+        Ok(Some(why)) => Err(LogError::Damaged {
+            shard,
+            offset: from,
+            why,
+        }),
+        Err(error) if is_damage(&error) => Err(LogError::Damaged {
+            shard,
+            offset: from,
+            why: error.to_string(),
+        }),
+        Err(error) => Err(unavailable(folder, &error)),
+    }
+}
+
+/// Adds records to `batch` and says why it stopped, if not for the end or the limits.
+fn read_until_harm(
+    connection: &Connection,
+    shard: u16,
+    from: u64,
+    records_max: usize,
+    batch: &mut Vec<(u64, Record)>,
+) -> rusqlite::Result<Option<String>> {
+    let snapshot = connection.unchecked_transaction()?;
+    let end = next_offset(&snapshot, shard)?;
+    let mut select = snapshot.prepare_cached(
+        "SELECT log_offset, key, headers, value, checksum FROM records
+         WHERE shard = ?1 AND log_offset >= ?2 ORDER BY log_offset LIMIT ?3",
+    )?;
+    let limit = i64::try_from(records_max).unwrap_or(i64::MAX);
+    let mut rows = select.query(params![shard, from.cast_signed(), limit])?;
+    let (mut next, mut bytes) = (from, 0);
+    while bytes < BATCH_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let offset = row.get::<_, i64>(0)?.cast_unsigned();
+        if offset != next {
+            return Ok(Some(format!("it is missing, and the next record is {offset}")));
+        }
+        if offset >= end {
+            return Ok(Some(format!("it is there, but the shard should end before {end}")));
+        }
+        let Some(headers) = decode_headers(row.get_ref(2)?.as_blob()?) else {
+            return Ok(Some("its headers cannot be read".into()));
+        };
+        let record = Record {
+            key: row.get(1)?,
+            headers,
+            value: row.get(3)?,
+        };
+        if checksum(shard, offset, &record) != row.get::<_, i64>(4)? {
+            return Ok(Some("its checksum differs".into()));
+        }
+        bytes += record.size();
+        next += 1;
+        batch.push((offset, record));
+    }
+    let is_missing = batch.is_empty() && from < end;
+    Ok(is_missing.then(|| format!("it is missing, but the shard should end before {end}")))
+}
+
+/// Over the record and its place, so that neither a changed byte nor a row in another's place goes unseen.
+fn checksum(shard: u16, offset: u64, record: &Record) -> i64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let place = (offset << 16 | u64::from(shard)).wrapping_mul(GOLDEN);
+    (record.fingerprint() ^ place).cast_signed()
+}
+
+/// `(length, name, length, value)` of each header, lengths as four bytes, little end first.
+fn encode_headers(headers: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum());
+    for (name, value) in headers {
+        for part in [name.as_bytes(), value] {
+            bytes.extend((part.len() as u32).to_le_bytes());
+            bytes.extend(part);
+        }
+    }
+    bytes
+}
+
+fn decode_headers(mut bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut headers = Vec::with_capacity(16);
+    while !bytes.is_empty() {
+        let name = String::from_utf8(take_part(&mut bytes)?.to_vec()).ok()?;
+        headers.push((name, take_part(&mut bytes)?.to_vec()));
+    }
+    Some(headers)
+}
+
+fn take_part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *bytes = rest;
+    Some(part)
+}
+
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    // A power cut must not take the folder along: its name stands in its parent.
+    let parent = folder.canonicalize()?.parent().map(Path::to_owned);
+    parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+fn lock(folder: &Path) -> Result<File, LogError> {
+    let path = folder.join(LOCK_FILE);
+    let unusable = |error: &std::io::Error| LogError::Unavailable(format!("{}: {error}", path.display()));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| unusable(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError::Unavailable(format!(
+            "the folder {} is in use by another process that writes this log; stop that one first",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unusable(&error)),
+    }
+}
+
+fn connect(folder: &Path, access: Access) -> Result<Connection, LogError> {
+    let connect = || -> rusqlite::Result<Connection> {
+        let flags = match access {
+            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let connection = Connection::open_with_flags(folder.join(FILE), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_MAX)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        if access == Access::Write {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+        }
+        Ok(connection)
+    };
+    connect().map_err(|error| unavailable(folder, &error))
+}
+
+fn make_tables(connection: &mut Connection, shards: u16) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(TABLES)?;
+    let is_new = meta(&transaction, "format")?.is_none();
+    if is_new {
+        let mut insert = transaction.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
+        insert.execute(params!["format", FORMAT])?;
+        insert.execute(params!["shards", shards])?;
+        let mut insert = transaction.prepare("INSERT INTO shards (shard, epoch, next_offset) VALUES (?1, 0, 0)")?;
+        for shard in 0..shards {
+            insert.execute([shard])?;
+        }
+    }
+    transaction.commit()
+}
+
+fn number_of_shards(connection: &Connection, folder: &Path) -> Result<u16, LogError> {
+    let read = || -> rusqlite::Result<Option<(Option<i64>, Option<i64>, i64)>> {
+        if !connection.table_exists(None, "meta")? {
+            return Ok(None);
+        }
+        let rows = connection.query_row("SELECT count(*) FROM shards", [], |row| row.get(0))?;
+        Ok(Some((meta(connection, "format")?, meta(connection, "shards")?, rows)))
+    };
+    let wrong = |what: String| LogError::WrongSettings(format!("{} {what}", folder.join(FILE).display()));
+    match read().map_err(|error| unavailable(folder, &error))? {
+        // Created half-way by a process that died.
+        None => Err(LogError::NotCreated(address(folder))),
+        Some((Some(FORMAT), Some(shards), rows)) if shards == rows => u16::try_from(shards).map_err(|_| {
+            wrong(format!(
+                "claims to have {shards} shards, which no log has; restore it from a copy"
+            ))
+        }),
+        Some((Some(FORMAT), shards, rows)) => Err(wrong(format!(
+            "contradicts itself: it should have {shards:?} shards and has {rows}; restore it from a copy"
+        ))),
+        Some((format, ..)) => Err(wrong(format!(
+            "has format {format:?}, and this version of the program knows only {FORMAT}; use the version that wrote it"
+        ))),
+    }
+}
+
+fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+/// The shard's end as noted, which must be where its records end.
+fn checked_end(connection: &Connection, folder: &Path, shard: u16) -> Result<u64, LogError> {
+    let read = || -> rusqlite::Result<(u64, u64)> {
+        let last: Option<i64> =
+            connection.query_row("SELECT max(log_offset) FROM records WHERE shard = ?1", [shard], |row| {
+                row.get(0)
+            })?;
+        let end = last.map_or(0, |last| last.cast_unsigned() + 1);
+        Ok((next_offset(connection, shard)?, end))
+    };
+    match read() {
+        Ok((noted, end)) if noted == end => Ok(end),
+        Ok((noted, end)) => Err(LogError::Damaged {
+            shard,
+            offset: noted.min(end),
+            why: format!("the shard should end before {noted}, and its records end before {end}"),
+        }),
+        Err(error) => Err(unavailable(folder, &error)),
+    }
+}
+
+/// Where the shard ends, as noted in the transaction that wrote its last record.
+fn next_offset(connection: &Connection, shard: u16) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached("SELECT next_offset FROM shards WHERE shard = ?1")?
+        .query_row([shard], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+}
+
+fn address(folder: &Path) -> String {
+    format!("sqlite:{}", folder.display())
+}
+
+fn only_to_read(folder: &Path) -> LogError {
+    LogError::Unavailable(format!("{} was opened to read only", address(folder)))
+}
+
+fn unavailable(folder: &Path, error: &rusqlite::Error) -> LogError {
+    LogError::Unavailable(format!("{}: {error}", folder.join(FILE).display()))
+}
+
+/// The file says what it cannot say, in contrast to a file that cannot be asked.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        }
+        rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..)
+        | rusqlite::Error::QueryReturnedNoRows => true,
+        _ => false,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    let unfinished = |error: tokio::task::JoinError| Err(LogError::Unavailable(error.to_string()));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(unfinished)
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    fn append(shard: u16, records: Vec<Record>) -> Append {
+        let (answer, _) = oneshot::channel();
+        Append { shard, records, answer }
+    }
+
+    fn record(epoch: u64, kind: &str, bytes: usize) -> Record {
+        Record {
+            key: b"key".to_vec(),
+            headers: vec![
+                ("ce_type".into(), kind.into()),
+                ("ce_epoch".into(), epoch.to_string().into_bytes()),
+            ],
+            value: Some(vec![7; bytes]),
+        }
+    }
+
+    fn claim(epoch: u64) -> Record {
+        record(epoch, "crm.log.shard-claimed.v1", 10)
+    }
+
+    fn event(epoch: u64, bytes: usize) -> Record {
+        record(epoch, "crm.customer.closed.v1", bytes)
+    }
+
+    fn log(folder: &Path) -> Connection {
+        let mut connection = connect(folder, Access::Write).unwrap();
+        make_tables(&mut connection, 2).unwrap();
+        connection
+    }
+
+    #[test]
+    fn a_fenced_append_leaves_the_others_of_its_group_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path());
+        let outcomes = write_group(
+            &mut log,
+            &[
+                append(0, vec![claim(1), event(1, 5)]),
+                append(0, vec![event(2, 5)]),
+                append(0, vec![event(1, 5), claim(3)]),
+                append(0, vec![claim(2), event(2, 5)]),
+                append(0, vec![event(1, 5)]),
+                append(1, vec![event(0, 5)]),
+                append(1, vec![claim(1)]),
+            ],
+        );
+        let written: Vec<Option<Range<u64>>> = outcomes.into_iter().map(Result::ok).collect();
+        assert_eq!(written, [Some(0..2), None, None, Some(2..4), None, None, Some(0..1)]);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_everything_and_works_again_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path());
+        let set_room = |log: &Connection, pages: i64| log.pragma_update(None, "max_page_count", pages).unwrap();
+        set_room(&log, 50);
+        let group = [append(0, vec![claim(1)]), append(1, vec![claim(1), event(1, 500_000)])];
+        for outcome in write_group(&mut log, &group) {
+            assert!(matches!(outcome, Err(AppendError::Refused(_))), "{outcome:?}");
+        }
+        assert_eq!(next_offset(&log, 0).unwrap(), 0);
+
+        set_room(&log, 5_000);
+        let outcomes: Vec<_> = write_group(&mut log, &group).into_iter().map(Result::unwrap).collect();
+        assert_eq!(outcomes, [0..1, 0..2]);
+        let records = read(&log, folder.path(), 1, 0, 10).unwrap();
+        assert_eq!(records, [(0, claim(1)), (1, event(1, 500_000))]);
+    }
+
+    #[test]
+    fn damaged_headers_are_no_headers() {
+        let headers = vec![("".to_owned(), vec![]), ("a".into(), vec![0, 255])];
+        let bytes = encode_headers(&headers);
+        assert_eq!(decode_headers(&bytes), Some(headers));
+        assert_eq!(decode_headers(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(decode_headers(&[255, 255, 255, 255, 0]), None);
+    }
+}

@@ -1,0 +1,717 @@
+//! A service desk's log (UCI incident management process): every change of every incident, as the incident stood after it.
+//!
+//! The rows of a case stand together, in the order of the changes. What differs from the row before becomes commands:
+//!
+//! | column | command |
+//! |---|---|
+//! | first row | `open` |
+//! | category, subcategory, priority | `classify` |
+//! | assignment_group, assigned_to | `assign` |
+//! | incident_state Active | `resume` when the case was pending, `reopen` when it was resolved or closed; a case that nobody has is taken up by an internal `reply` |
+//! | Awaiting User Info; Awaiting Vendor, Problem or Evidence | `set-pending` on the customer; on a third party |
+//! | Resolved, Closed | `resolve` with the closed_code, `close` |
+//! | made_sla turns false | `escalate` with [`SLA_MISSED`], while the case is open: see [`Case::missed_sla_at`] |
+//!
+//! A row that differs in nothing of this is counted as unchanged.
+
+use std::collections::HashSet;
+use std::iter::Peekable;
+use std::path::Path;
+use std::sync::Arc;
+use std::vec;
+
+use anyhow::Context;
+use domain::case::{self, PendingOn};
+use domain::{Actor, StreamKind};
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::rows::{Row, Rows};
+use super::{BadLine, ImportLine, Lines, Progress, Source, command_id, incoming, keyed, keyed_id};
+
+const NAME: &str = "incidents";
+/// `category` stands twice: the second is the subcategory.
+const HEADER: &[&str] = &[
+    "number",
+    "ident_state",
+    "active",
+    "reassignment_count",
+    "reopen_count",
+    "sys_mod_count",
+    "made_sla",
+    "caller_id",
+    "opened_by",
+    "opened_at",
+    "sys_created_by",
+    "sys_created_at",
+    "sys_updated_by",
+    "sys_updated_at",
+    "contact_type",
+    "location",
+    "category",
+    "category",
+    "u_symptom",
+    "cmdb_ci",
+    "impact",
+    "urgency",
+    "priority",
+    "assignment_group",
+    "assigned_to",
+    "knowledge",
+    "u_priority_confirmation",
+    "notify",
+    "problem_id",
+    "rfc",
+    "vendor",
+    "caused_by",
+    "closed_code",
+    "resolved_by",
+    "resolved_at",
+    "closed_at",
+];
+
+/// Why a case is escalated that did not keep its service level. The cases that were never escalated for it kept theirs.
+pub const SLA_MISSED: &str = "sla-missed";
+
+/// More changes than this are a loop in somebody's program.
+const CASE_ROWS_MAX: usize = 10_000;
+
+/// The log does not say since when a caller is known, and their first case would depend on the file: the day on which the log
+/// begins stands for it.
+const CALLERS_KNOWN_SINCE: Timestamp = Timestamp::constant(1_456_704_000, 0); // 2016-02-29T00:00:00Z
+
+#[derive(Debug)]
+pub struct Incidents;
+
+impl Source for Incidents {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn about(&self) -> &'static str {
+        "A service desk's log: a CSV with a row for every change of an incident"
+    }
+
+    fn size_bytes(&self, path: &Path) -> anyhow::Result<u64> {
+        let file = path.metadata();
+        Ok(file.with_context(|| format!("cannot read {}", path.display()))?.len())
+    }
+
+    fn lines(&self, path: &Path, progress: Arc<Progress>) -> anyhow::Result<Lines> {
+        let rows = Rows::open(path, HEADER, progress.clone());
+        let rows = rows.with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Box::new(Log {
+            file: rows.file().clone(),
+            changes: Changes { rows }.peekable(),
+            progress,
+            seen: HashSet::new(),
+            registered: HashSet::new(),
+            ready: Vec::new().into_iter(),
+        }))
+    }
+}
+
+/// The log, case after case.
+struct Log {
+    file: Arc<str>,
+    changes: Peekable<Changes>,
+    progress: Arc<Progress>,
+    /// The numbers of the cases that were read.
+    seen: HashSet<String>,
+    registered: HashSet<String>,
+    ready: vec::IntoIter<Result<ImportLine, BadLine>>,
+}
+
+impl Iterator for Log {
+    type Item = Result<ImportLine, BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(line) = self.ready.next() {
+                return Some(line);
+            }
+            let first = match self.changes.next()? {
+                Ok(first) => first,
+                Err(bad) => return Some(Err(bad)),
+            };
+            self.read_case(first);
+        }
+    }
+}
+
+impl Log {
+    /// Reads on to the end of the case.
+    fn read_case(&mut self, first: Change) {
+        let number = first.number.clone();
+        let mut changes = vec![first];
+        let mut ready = Vec::new();
+        while let Some(next) = self.changes.next_if(|next| match next {
+            Ok(change) => change.number == number,
+            Err(_) => true,
+        }) {
+            match next {
+                Ok(change) if changes.len() < CASE_ROWS_MAX => changes.push(change),
+                Ok(change) => ready.push(Err(
+                    self.bad(change.line, format!("the case has more than {CASE_ROWS_MAX} rows"))
+                )),
+                Err(bad) => ready.push(Err(bad)),
+            }
+        }
+        if !self.seen.insert(number) {
+            for change in changes {
+                let reason = "the rows of a case do not stand together, so that their order is not known";
+                ready.push(Err(self.bad(change.line, reason.into())));
+            }
+        } else {
+            self.give_out(&changes, &mut ready);
+        }
+        self.ready = ready.into_iter();
+    }
+
+    fn give_out(&mut self, changes: &[Change], ready: &mut Vec<Result<ImportLine, BadLine>>) {
+        let first = &changes[0];
+        let key = keyed_id(StreamKind::Customer, NAME, &first.caller).id;
+        let line = |change: &Change, stream: StreamKind, id: &str, ids: &[&str], at: Timestamp, command: Value| {
+            Ok(ImportLine {
+                incoming: incoming(stream, keyed(NAME, id), command),
+                command_id: command_id(NAME, ids),
+                effective_at: Some(at),
+                actor: Actor::parse("integration:incidents").expect("an actor"),
+                correlation: None,
+                file: self.file.clone(),
+                line: change.line,
+                key,
+            })
+        };
+        if self.registered.insert(first.caller.clone()) {
+            let name = match first.caller.as_str() {
+                UNKNOWN => "Unknown caller".to_owned(),
+                caller => format!("Caller {caller}"),
+            };
+            let command = json!({"type": "register", "kind": "person", "name": name});
+            let ids = ["customer", &first.caller];
+            let customer = StreamKind::Customer;
+            ready.push(line(first, customer, &first.caller, &ids, CALLERS_KNOWN_SINCE, command));
+        }
+        let mut case = Case::begin(changes);
+        for (place, change) in changes.iter().enumerate() {
+            let steps = case.steps(place, change);
+            if steps.is_empty() {
+                self.progress.add_unchanged();
+            }
+            for (at, command) in steps {
+                let kind = command["type"].as_str().expect("a command has a type").to_owned();
+                let ids = ["case", &change.number, &change.modification, &change.updated, &kind];
+                ready.push(line(change, StreamKind::Case, &change.number, &ids, at, command));
+            }
+        }
+    }
+
+    fn bad(&self, line: u64, reason: String) -> BadLine {
+        BadLine {
+            file: self.file.clone(),
+            line,
+            reason,
+        }
+    }
+}
+
+/// How far the case is, as the commands so far have brought it.
+struct Case {
+    /// The row at which the service level was missed.
+    missed_sla_at: Option<usize>,
+    stage: Stage,
+    category: Option<String>,
+    priority: &'static str,
+    agent: Option<String>,
+    group: Option<String>,
+    /// When it was resolved, or closed after that.
+    ended_at: Timestamp,
+    /// The time of the last row. A clock that went back does not take the case with it.
+    at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Open,
+    Pending(PendingOn),
+    Resolved,
+    Closed,
+}
+
+impl Case {
+    fn begin(changes: &[Change]) -> Case {
+        let first = &changes[0];
+        Case {
+            missed_sla_at: Case::missed_sla_at(changes),
+            stage: Stage::New,
+            category: None,
+            priority: first.priority,
+            agent: None,
+            group: None,
+            ended_at: first.opened_at,
+            at: first.opened_at,
+        }
+    }
+
+    /// The desk writes `made_sla` down when it closes a case, but the time ran out while there still was something to do. So it
+    /// belongs to the row that the flag comes with if the case was open before it, else to the row that resolved it.
+    fn missed_sla_at(changes: &[Change]) -> Option<usize> {
+        let mut place = changes.iter().position(|change| !change.made_sla)?;
+        while place > 0 && changes[place - 1].state.is_ended() {
+            place -= 1;
+        }
+        Some(place)
+    }
+
+    /// What the row says that was not so before: times and commands.
+    fn steps(&mut self, place: usize, change: &Change) -> Vec<(Timestamp, Value)> {
+        let mut steps = Vec::new();
+        if place == 0 {
+            steps.push((self.at, open(change)));
+        }
+        self.at = self.at.max(change.updated_at);
+        if self.is_ended() && !change.state.is_ended() {
+            steps.push((
+                self.reopened_at(),
+                json!({"type": "reopen", "reason": "reopened at the service desk"}),
+            ));
+            self.stage = Stage::Open;
+        }
+        if self.stage != Stage::Closed {
+            let classified = self.classify(change).map(|command| (self.at, command));
+            steps.extend(classified);
+            let assigned = self.assign(change).map(|command| (self.at, command));
+            steps.extend(assigned);
+        }
+        if self.missed_sla_at == Some(place) {
+            steps.push((self.at, json!({"type": "escalate", "reason": SLA_MISSED})));
+        }
+        for command in self.move_to(change) {
+            steps.push((self.at, command));
+        }
+        steps
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(self.stage, Stage::Resolved | Stage::Closed)
+    }
+
+    /// This desk once reopened a case later than our rule allows. Such a one is dated back to the last moment that it allows, for
+    /// without its reopening the rest of the case would be lost.
+    fn reopened_at(&self) -> Timestamp {
+        let latest = self.ended_at + SignedDuration::from_hours(24 * case::REOPEN_DAYS_MAX);
+        self.at.min(latest)
+    }
+
+    fn classify(&mut self, change: &Change) -> Option<Value> {
+        let is_priority_new = self.priority != change.priority;
+        let category = match (&change.category, is_priority_new) {
+            (Some(category), _) if self.category.as_ref() != Some(category) => category.clone(),
+            (_, false) => return None,
+            (_, true) => self.category.clone().unwrap_or_else(|| "Unclassified".to_owned()),
+        };
+        let mut command = json!({"type": "classify", "category": category});
+        if is_priority_new {
+            command["priority"] = change.priority.into();
+            let (impact, urgency) = (change.impact.as_deref(), change.urgency.as_deref());
+            let reason = format!("impact {}, urgency {}", impact.unwrap_or("?"), urgency.unwrap_or("?"));
+            command["reason"] = reason.into();
+        }
+        self.category = Some(category);
+        self.priority = change.priority;
+        Some(command)
+    }
+
+    /// A case is never nobody's again: who is no longer named keeps it, unless another group takes it.
+    fn assign(&mut self, change: &Change) -> Option<Value> {
+        let changes_group = change.group.is_some() && change.group != self.group;
+        let group = change.group.clone().or_else(|| self.group.clone());
+        let agent = match &change.agent {
+            None if !changes_group => self.agent.clone(),
+            agent => agent.clone(),
+        };
+        if agent == self.agent && group == self.group {
+            return None;
+        }
+        let mut command = json!({"type": "assign"});
+        if let Some(agent) = &agent {
+            command["agent"] = agent.as_str().into();
+        }
+        if let Some(group) = &group {
+            command["group"] = group.as_str().into();
+        }
+        (self.agent, self.group) = (agent, group);
+        if self.stage == Stage::New {
+            self.stage = Stage::Open;
+        }
+        Some(command)
+    }
+
+    fn move_to(&mut self, change: &Change) -> Vec<Value> {
+        let resolve = || json!({"type": "resolve", "code": change.closed_code.as_deref().unwrap_or("none")});
+        let close = || json!({"type": "close"});
+        let (stage, commands) = match (self.stage, change.state) {
+            (stage, State::New | State::Unknown) => (stage, vec![]),
+            (Stage::New, State::Active) => {
+                let taken_up = json!({"type": "reply", "author": "agent", "public": false});
+                (Stage::Open, vec![taken_up])
+            }
+            (Stage::Pending(_), State::Active) => (Stage::Open, vec![json!({"type": "resume"})]),
+            (stage, State::Active) => (stage, vec![]),
+            (Stage::Pending(now), State::Awaiting(on)) if now == on => (Stage::Pending(on), vec![]),
+            (_, State::Awaiting(on)) => (Stage::Pending(on), vec![json!({"type": "set-pending", "on": on})]),
+            (stage @ (Stage::Resolved | Stage::Closed), State::Resolved) => (stage, vec![]),
+            (_, State::Resolved) => (Stage::Resolved, vec![resolve()]),
+            (Stage::Closed, State::Closed) => (Stage::Closed, vec![]),
+            (Stage::Resolved, State::Closed) => (Stage::Closed, vec![close()]),
+            (_, State::Closed) => (Stage::Closed, vec![resolve(), close()]),
+        };
+        if stage != self.stage && matches!(stage, Stage::Resolved | Stage::Closed) {
+            self.ended_at = self.at;
+        }
+        self.stage = stage;
+        commands
+    }
+}
+
+fn open(change: &Change) -> Value {
+    let mut subject = Vec::new();
+    subject.extend(change.symptom.as_ref().map(|symptom| format!("Symptom {symptom}")));
+    subject.extend(change.category.clone());
+    if subject.is_empty() {
+        subject.push(format!("Incident {}", change.number));
+    }
+    json!({
+        "type": "open",
+        "customer": {"key": [NAME, change.caller]},
+        "subject": subject.join(" / "),
+        "kind": "incident",
+        "priority": change.priority,
+        "channel": change.channel,
+    })
+}
+
+/// The key of callers without a number.
+const UNKNOWN: &str = "unknown";
+
+/// A row: how a case stood after a change.
+struct Change {
+    line: u64,
+    number: String,
+    state: State,
+    /// With `updated` it tells a change of a case from all others: the desk's counter slips now and then.
+    modification: String,
+    updated: String,
+    updated_at: Timestamp,
+    opened_at: Timestamp,
+    made_sla: bool,
+    caller: String,
+    channel: &'static str,
+    category: Option<String>,
+    symptom: Option<String>,
+    impact: Option<String>,
+    urgency: Option<String>,
+    priority: &'static str,
+    group: Option<String>,
+    agent: Option<String>,
+    closed_code: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Active,
+    Awaiting(PendingOn),
+    Resolved,
+    Closed,
+    /// The desk's `-100`: nobody knows; it stays as it was.
+    Unknown,
+}
+
+impl State {
+    fn parse(text: &str) -> Option<State> {
+        Some(match text {
+            "New" => State::New,
+            "Active" => State::Active,
+            "Awaiting User Info" => State::Awaiting(PendingOn::Customer),
+            "Awaiting Vendor" | "Awaiting Problem" | "Awaiting Evidence" => State::Awaiting(PendingOn::ThirdParty),
+            "Resolved" => State::Resolved,
+            "Closed" => State::Closed,
+            "-100" => State::Unknown,
+            _ => return None,
+        })
+    }
+
+    fn is_ended(self) -> bool {
+        matches!(self, State::Resolved | State::Closed)
+    }
+}
+
+/// The rows of the file that make sense.
+struct Changes {
+    rows: Rows,
+}
+
+impl Iterator for Changes {
+    type Item = Result<Change, BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = match self.rows.next()? {
+            Ok(row) => row,
+            Err(bad) => return Some(Err(bad)),
+        };
+        Some(change(&row).map_err(|reason| self.rows.bad(row.line, reason)))
+    }
+}
+
+fn change(row: &Row) -> Result<Change, &'static str> {
+    let column = |index: usize| row.columns[index].trim();
+    let known = |index: usize| match column(index) {
+        "?" | "" => None,
+        text => Some(text.to_owned()),
+    };
+    let number = known(0).ok_or("the number is blank")?;
+    let category = match (known(16), known(17)) {
+        (None, _) => None,
+        (Some(category), None) => Some(format!("Category {category}")),
+        (Some(category), Some(subcategory)) => Some(format!("Category {category}/{subcategory}")),
+    };
+    Ok(Change {
+        line: row.line,
+        number,
+        state: State::parse(column(1)).ok_or("the state is none that a case can be in")?,
+        modification: column(5).to_owned(),
+        updated: column(13).to_owned(),
+        updated_at: time(column(13)).ok_or("sys_updated_at is no time such as 29/2/2016 01:16")?,
+        opened_at: time(column(9)).ok_or("opened_at is no time such as 29/2/2016 01:16")?,
+        made_sla: match column(6) {
+            "true" => true,
+            "false" => false,
+            _ => return Err("made_sla is neither true nor false"),
+        },
+        caller: known(7).unwrap_or_else(|| UNKNOWN.to_owned()),
+        channel: match column(14) {
+            "Phone" | "IVR" => "phone",
+            "Email" => "email",
+            "Self service" => "web",
+            "Direct opening" => "face",
+            _ => "other",
+        },
+        category,
+        symptom: known(18),
+        impact: known(20),
+        urgency: known(21),
+        priority: match column(22) {
+            "1" => "urgent",
+            "2" => "high",
+            "3" => "normal",
+            "4" => "low",
+            _ => return Err("the priority is none of 1 to 4"),
+        },
+        group: known(23).map(|group| format!("Group {group}")),
+        agent: known(24).map(|agent| format!("Resolver {agent}")),
+        closed_code: known(32),
+    })
+}
+
+/// The desk's clock has no zone: it is taken as UTC.
+fn time(text: &str) -> Option<Timestamp> {
+    let local = DateTime::strptime("%d/%m/%Y %H:%M", text).ok()?;
+    Offset::UTC.to_timestamp(local).ok()
+}
+
+#[cfg(test)]
+mod specs {
+    use domain::{AnyState, Fact};
+
+    use super::*;
+    use crate::sources::spec::{Folded, real_input};
+
+    fn read(folded: &mut Folded, path: &Path) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        folded.take_all(Incidents.lines(path, progress.clone()).unwrap());
+        progress
+    }
+
+    /// The service desk's file.
+    fn log() -> Option<std::path::PathBuf> {
+        Some(real_input(NAME)?.join("incident_event_log_first_2000.csv"))
+    }
+
+    fn cases(folded: &Folded) -> Vec<&case::State> {
+        let cases = folded.states.values().filter_map(|state| match state {
+            AnyState::Case(case) => Some(case),
+            _ => None,
+        });
+        cases.collect()
+    }
+
+    #[test]
+    fn all_changes_of_two_thousand_cases_are_taken() {
+        let Some(log) = log() else { return };
+        let mut folded = Folded::default();
+        let progress = read(&mut folded, &log);
+        assert_eq!((progress.files(), progress.rows()), (1, 14_041));
+        assert_eq!((&folded.rejected, &folded.bad), (&vec![], &vec![]));
+        assert_eq!((folded.idle, folded.repeated), (0, 0));
+        let cases = cases(&folded);
+        let closed = cases.iter().filter(|case| case.status == case::Status::Closed);
+        assert_eq!((cases.len(), closed.count()), (2_000, 2_000));
+        let is_reopening = |fact: &Fact| matches!(fact, Fact::Case(case::Event::Reopened { .. }));
+        assert_eq!((folded.streams(is_reopening), folded.count(is_reopening)), (27, 33));
+        let is_miss =
+            |fact: &Fact| matches!(fact, Fact::Case(case::Event::Escalated { reason, .. }) if reason == SLA_MISSED);
+        assert_eq!((folded.count(is_miss), 2_000 - folded.streams(is_miss)), (1_167, 833));
+        let callers = folded
+            .states
+            .values()
+            .filter(|state| matches!(state, AnyState::Customer(_)));
+        assert_eq!(callers.count(), 1_234);
+    }
+
+    #[test]
+    fn a_log_that_comes_twice_changes_nothing() {
+        let Some(log) = log() else { return };
+        let mut folded = Folded::default();
+        read(&mut folded, &log);
+        let facts = folded.facts.len();
+        read(&mut folded, &log);
+        assert_eq!((folded.facts.len(), folded.rejected), (facts, vec![]));
+    }
+
+    #[test]
+    fn times_of_a_case_never_go_back() {
+        let Some(log) = log() else { return };
+        let mut folded = Folded::default();
+        read(&mut folded, &log);
+        let mut last = std::collections::HashMap::new();
+        for (stream, at, _) in &folded.facts {
+            let before = last.insert(*stream, *at);
+            assert!(before.is_none_or(|before| before <= *at), "{stream} at {at}");
+        }
+    }
+
+    /// Number, state, changes, made_sla, updated, category, priority, group, agent.
+    fn row(columns: [&str; 9]) -> String {
+        let mut row = vec!["?"; HEADER.len()];
+        let places = [0, 1, 5, 6, 13, 16, 22, 23, 24];
+        for (place, text) in places.into_iter().zip(columns) {
+            row[place] = text;
+        }
+        (row[7], row[9], row[14], row[32]) = ("7", "1/3/2016 08:00", "Phone", "6");
+        row.join(",") + "\n"
+    }
+
+    fn facts_of(rows: &[String]) -> (Vec<Fact>, Vec<BadLine>, u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.csv");
+        std::fs::write(&path, HEADER.join(",") + "\n" + &rows.concat()).unwrap();
+        let mut folded = Folded::default();
+        let progress = read(&mut folded, &path);
+        assert_eq!(folded.rejected, Vec::<String>::new());
+        let facts = folded.facts.into_iter().map(|(_, _, fact)| fact);
+        let facts = facts.filter(|fact| matches!(fact, Fact::Case(_)));
+        (facts.collect(), folded.bad, progress.unchanged())
+    }
+
+    fn names(facts: &[Fact]) -> Vec<String> {
+        facts.iter().map(|fact| fact.encode().0.event).collect()
+    }
+
+    #[test]
+    fn what_differs_from_the_row_before_becomes_commands() {
+        let (facts, bad, unchanged) = facts_of(&[
+            row(["1", "New", "0", "true", "1/3/2016 08:01", "55", "3", "?", "?"]),
+            row(["1", "Active", "1", "true", "1/3/2016 09:00", "55", "3", "?", "?"]),
+            row(["1", "Active", "2", "true", "1/3/2016 09:00", "55", "3", "?", "?"]),
+            row([
+                "1",
+                "Awaiting Vendor",
+                "3",
+                "true",
+                "1/3/2016 10:00",
+                "55",
+                "1",
+                "12",
+                "3",
+            ]),
+            row(["1", "Active", "4", "true", "1/3/2016 11:00", "55", "1", "12", "?"]),
+            row(["1", "Resolved", "5", "true", "1/3/2016 12:00", "55", "1", "13", "?"]),
+            row(["1", "Closed", "6", "false", "6/3/2016 12:00", "55", "1", "13", "?"]),
+            row(["1", "Active", "7", "false", "7/3/2016 12:00", "55", "1", "13", "4"]),
+            row(["1", "Closed", "8", "false", "8/3/2016 12:00", "55", "1", "13", "4"]),
+        ]);
+        let expected = [
+            "opened",
+            "classified",
+            "replied",
+            "classified",
+            "assigned",
+            "pending",
+            "resumed",
+            "assigned",
+            "escalated",
+            "resolved",
+            "closed",
+            "reopened",
+            "assigned",
+            "resolved",
+            "closed",
+        ];
+        assert_eq!(names(&facts), expected);
+        let taken_from_the_agent = Fact::Case(case::Event::Assigned {
+            from_agent: Some("Resolver 3".into()),
+            from_group: Some("Group 12".into()),
+            agent: None,
+            group: Some("Group 13".into()),
+            from: case::Status::Open,
+        });
+        assert_eq!(facts[7], taken_from_the_agent);
+        assert_eq!((bad, unchanged), (vec![], 1));
+    }
+
+    #[test]
+    fn a_reopening_later_than_our_rule_allows_is_dated_back() {
+        let (facts, _, _) = facts_of(&[
+            row(["1", "Closed", "1", "true", "1/3/2016 09:00", "?", "4", "?", "?"]),
+            row(["1", "Closed", "2", "true", "20/3/2016 09:00", "?", "4", "?", "?"]),
+            row(["1", "Active", "3", "true", "1/12/2016 09:00", "?", "4", "?", "?"]),
+        ]);
+        assert_eq!(names(&facts), ["opened", "resolved", "closed", "reopened"]);
+    }
+
+    #[test]
+    fn a_row_that_makes_no_sense_stops_nothing_else() {
+        let (facts, bad, _) = facts_of(&[
+            row(["1", "New", "0", "true", "1/3/2016 08:01", "?", "3", "?", "?"]),
+            row(["1", "Lost", "1", "true", "1/3/2016 08:01", "?", "3", "?", "?"]),
+            row(["1", "New", "2", "perhaps", "1/3/2016 08:01", "?", "3", "?", "?"]),
+            row(["1", "New", "3", "true", "30/2/2016 08:01", "?", "3", "?", "?"]),
+            row(["1", "New", "4", "true", "1/3/2016 08:01", "?", "9", "?", "?"]),
+            row(["?", "New", "5", "true", "1/3/2016 08:01", "?", "3", "?", "?"]),
+            "1,New\n".to_owned(),
+            row(["1", "Resolved", "6", "true", "1/3/2016 09:01", "?", "3", "?", "?"]),
+            row(["2", "New", "0", "true", "1/3/2016 09:01", "?", "3", "?", "?"]),
+            row(["1", "Closed", "7", "true", "1/3/2016 09:01", "?", "3", "?", "?"]),
+        ]);
+        assert_eq!(names(&facts), ["opened", "resolved", "opened"]);
+        let found: Vec<_> = bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
+        let expected = [
+            (3, "the state is none that a case can be in"),
+            (4, "made_sla is neither true nor false"),
+            (5, "sys_updated_at is no time such as 29/2/2016 01:16"),
+            (6, "the priority is none of 1 to 4"),
+            (7, "the number is blank"),
+            (8, "2 columns instead of 36"),
+            (
+                11,
+                "the rows of a case do not stand together, so that their order is not known",
+            ),
+        ];
+        assert_eq!(found, expected);
+    }
+}

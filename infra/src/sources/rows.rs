@@ -1,0 +1,192 @@
+//! CSV files, read a line at a time.
+//!
+//! A row is one line of the file: tills and service desks write no line breaks into a field, and so a quote that is never closed
+//! spoils its own line and not the rest of the file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use csv::{ReaderBuilder, StringRecord};
+
+use super::{BadLine, Progress};
+
+/// More than this is no row but a file that lost its line ends.
+pub const LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// A line of a file, as columns.
+#[derive(Debug)]
+pub struct Row {
+    /// From 1; the header is line 1.
+    pub line: u64,
+    pub columns: StringRecord,
+}
+
+/// The rows of a file below its header.
+pub struct Rows {
+    file: Arc<str>,
+    input: BufReader<File>,
+    line: u64,
+    /// What the header must be, and so how many columns a row has.
+    header: &'static [&'static str],
+    progress: Arc<Progress>,
+    finished: bool,
+}
+
+impl Rows {
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path, header: &'static [&'static str], progress: Arc<Progress>) -> Result<Rows, std::io::Error> {
+        let input = BufReader::with_capacity(256 * 1024, File::open(path)?);
+        progress.add_file();
+        Ok(Rows {
+            file: file_name(path),
+            input,
+            line: 0,
+            header,
+            progress,
+            finished: false,
+        })
+    }
+
+    pub fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// The bad line that a row of this file is.
+    pub fn bad(&self, line: u64, reason: impl Into<String>) -> BadLine {
+        BadLine {
+            file: self.file.clone(),
+            line,
+            reason: reason.into(),
+        }
+    }
+
+    /// The next line that is not blank; `None` at the end.
+    fn next_line(&mut self) -> Option<Result<Vec<u8>, BadLine>> {
+        loop {
+            self.line += 1;
+            let mut bytes = Vec::new();
+            let read = (&mut self.input)
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut bytes)
+                .and_then(
+                    |read| match read as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n') {
+                        true => Ok((read as u64 + skip_line(&mut self.input)?, true)),
+                        false => Ok((read as u64, false)),
+                    },
+                );
+            match read {
+                Ok((0, _)) => return None,
+                Ok((read, is_too_long)) => {
+                    self.progress.add_bytes(read);
+                    if is_too_long {
+                        return Some(Err(self.bad(self.line, format!("longer than {LINE_BYTES_MAX} bytes"))));
+                    }
+                    if bytes.iter().all(u8::is_ascii_whitespace) {
+                        continue;
+                    }
+                    return Some(Ok(bytes));
+                }
+                Err(error) => {
+                    self.finished = true;
+                    let reason = format!("the file cannot be read on from here: {}", error.kind());
+                    return Some(Err(self.bad(self.line, reason)));
+                }
+            }
+        }
+    }
+
+    fn columns(&self, bytes: &[u8]) -> Result<StringRecord, BadLine> {
+        let text = std::str::from_utf8(bytes).map_err(|_| self.bad(self.line, "not UTF-8"))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut columns = StringRecord::new();
+        let mut parser = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .buffer_capacity(text.len())
+            .from_reader(text.as_bytes());
+        match parser.read_record(&mut columns) {
+            Ok(true) => Ok(columns),
+            Ok(false) | Err(_) => Err(self.bad(self.line, "no comma-separated columns")),
+        }
+    }
+
+    fn check_header(&mut self) -> Result<(), BadLine> {
+        let Some(bytes) = self.next_line() else {
+            self.finished = true;
+            return Err(self.bad(0, "the file is empty"));
+        };
+        let columns = bytes.and_then(|bytes| self.columns(&bytes));
+        if columns.is_ok_and(|columns| columns == StringRecord::from(self.header)) {
+            return Ok(());
+        }
+        self.finished = true;
+        let reason = format!(
+            "the file is left out: its header is not {},… ({} columns)",
+            self.header[0],
+            self.header.len()
+        );
+        Err(self.bad(self.line, reason))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row, BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished {
+            return None;
+        }
+        if self.line == 0
+            && let Err(bad) = self.check_header()
+        {
+            return Some(Err(bad));
+        }
+        let bytes = match self.next_line()? {
+            Ok(bytes) => bytes,
+            Err(bad) => {
+                self.progress.add_row();
+                return Some(Err(bad));
+            }
+        };
+        self.progress.add_row();
+        let expected = self.header.len();
+        Some(self.columns(&bytes).and_then(|columns| {
+            if columns.len() == expected {
+                Ok(Row {
+                    line: self.line,
+                    columns,
+                })
+            } else {
+                let reason = format!("{} columns instead of {expected}", columns.len());
+                Err(self.bad(self.line, reason))
+            }
+        }))
+    }
+}
+
+/// The name under which a file is reported.
+pub fn file_name(path: &Path) -> Arc<str> {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into()
+}
+
+/// Reads past the end of the line; how many bytes that were.
+fn skip_line(input: &mut BufReader<File>) -> std::io::Result<u64> {
+    let mut skipped = 0;
+    loop {
+        let buffer = input.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(skipped);
+        }
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let read = end.map_or(buffer.len(), |end| end + 1);
+        input.consume(read);
+        skipped += read as u64;
+        if end.is_some() {
+            return Ok(skipped);
+        }
+    }
+}

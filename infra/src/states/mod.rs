@@ -1,0 +1,267 @@
+//! State stores: a shard's cache of states and command ids, in the same database as the read models, for both are derived.
+//!
+//! The tables carry the definition of the states in their names: another program version keeps its own beside.
+
+mod postgres;
+mod sqlite;
+
+use std::sync::LazyLock;
+
+use domain::{AnyState, StreamKind, StreamRef};
+use jiff::Timestamp;
+use projections::{Key, Row, Table, Value};
+use services::log::Checkpoint;
+use services::states::{Loaded, SavedCommand, SavedState, StateError, Watermark, states_definition};
+use uuid::Uuid;
+
+use crate::views::sql::{Dialect, Stored, checkpoint_values, quoted};
+
+projections::table! {
+    entity StateRow "states" {
+        key kind: String,
+        key stream: Uuid,
+        set version: i64,
+        /// JSON as text: given back to the letter.
+        set state: String,
+    }
+}
+
+projections::table! {
+    entity CommandRow "commands" {
+        key shard: i64,
+        key command: Uuid,
+        set hash: String,
+        /// Each stream it wrote to, with its version after it.
+        set streams: Vec<(String, u64)>,
+        set log_offset: i64,
+        set events: i64,
+        set at: Timestamp,
+        /// A version 7 id, which may be forgotten.
+        set by_client: bool,
+    }
+}
+
+projections::table! {
+    entity WatermarkRow "watermarks" {
+        key shard: i64,
+        set log_id: Uuid,
+        set owner_epoch: i64,
+        // Null until the first save.
+        set next: Option<i64>,
+        set epoch: Option<i64>,
+        set n: Option<i64>,
+        set fingerprint: Option<i64>,
+        set last_time: Option<Timestamp>,
+    }
+}
+
+/// Command ids that are forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: u64 = 10_000;
+
+/// The statements that both databases share.
+struct Statements {
+    /// Shard, log id, epoch: makes the row of a new shard.
+    begin: String,
+    /// Epoch, shard, log id: takes the row over, unless a later owner or another log has it.
+    take_over: String,
+    /// Next, epoch, n, fingerprint, last time, shard, owner epoch, log id.
+    advance: String,
+    /// Before.
+    forget: String,
+}
+
+static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
+    let watermarks = quoted(&name_of(WatermarkRow::TABLE));
+    let commands = quoted(&name_of(CommandRow::TABLE));
+    Statements {
+        begin: format!(
+            "INSERT INTO {watermarks} (shard, log_id, owner_epoch) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+        ),
+        take_over: format!(
+            "UPDATE {watermarks} SET owner_epoch = $1 WHERE shard = $2 AND log_id = $3 AND owner_epoch <= $1"
+        ),
+        advance: format!(
+            "UPDATE {watermarks} SET next = $1, epoch = $2, n = $3, fingerprint = $4, last_time = $5 \
+             WHERE shard = $6 AND owner_epoch = $7 AND log_id = $8"
+        ),
+        forget: format!(
+            "DELETE FROM {commands} WHERE (shard, command) IN \
+             (SELECT shard, command FROM {commands} WHERE by_client AND at < $1 LIMIT {FORGOTTEN_AT_ONCE})"
+        ),
+    }
+});
+
+fn name_of(table: &Table) -> String {
+    static DEFINITION: LazyLock<String> = LazyLock::new(states_definition);
+    format!("{}_{}", table.name, *DEFINITION)
+}
+
+fn stored(dialect: Dialect, table: &'static Table) -> Stored {
+    let name = name_of(table);
+    Stored {
+        dialect,
+        table,
+        name: quoted(&name),
+        index_prefix: name,
+    }
+}
+
+/// Makes the state tables of this program's definition, if they are not there.
+pub(crate) fn create_tables(dialect: Dialect) -> String {
+    let mut statements: Vec<String> = [StateRow::TABLE, CommandRow::TABLE, WatermarkRow::TABLE]
+        .into_iter()
+        .flat_map(|table| stored(dialect, table).create())
+        .map(|statement| statement.replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
+        .collect();
+    let commands = name_of(CommandRow::TABLE);
+    statements.push(format!(
+        "CREATE INDEX IF NOT EXISTS {} ON {} (at) WHERE by_client",
+        quoted(&format!("{commands}_by_at")),
+        quoted(&commands)
+    ));
+    statements.join(";\n")
+}
+
+fn begin_values(shard: u16, log_id: Uuid, epoch: u64) -> [Value; 3] {
+    [
+        Value::Int(i64::from(shard)),
+        Value::Uuid(log_id),
+        Value::Int(epoch.cast_signed()),
+    ]
+}
+
+fn take_over_values(shard: u16, log_id: Uuid, epoch: u64) -> [Value; 3] {
+    [
+        Value::Int(epoch.cast_signed()),
+        Value::Int(i64::from(shard)),
+        Value::Uuid(log_id),
+    ]
+}
+
+fn advance_values(watermark: &Watermark) -> Vec<Value> {
+    let [log_id, place @ ..] = checkpoint_values(&watermark.checkpoint);
+    let mut values = place.to_vec();
+    values.extend([
+        Value::Time(watermark.last_time),
+        Value::Int(i64::from(watermark.shard)),
+        Value::Int(watermark.owner_epoch.cast_signed()),
+        log_id,
+    ]);
+    values
+}
+
+/// What a claim comes to, from the row that stands there after it.
+fn claimed(row: Vec<Value>, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+    let row = WatermarkRow::from_values(row);
+    if row.log_id != log_id {
+        return Err(StateError::OtherLog {
+            stored: row.log_id,
+            wanted: log_id,
+        });
+    }
+    if row.owner_epoch.cast_unsigned() != epoch {
+        return Err(StateError::Fenced);
+    }
+    Ok(progress(&row))
+}
+
+/// How far a shard has come, without claiming it; `None` = nothing is stored.
+fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+    let Some(row) = rows.pop().map(WatermarkRow::from_values) else { return Ok(None) };
+    if row.log_id != log_id {
+        return Err(StateError::OtherLog { stored: row.log_id, wanted: log_id });
+    }
+    Ok(progress(&row))
+}
+
+fn progress(row: &WatermarkRow) -> Option<Watermark> {
+    Some(Watermark {
+        shard: row.shard as u16,
+        owner_epoch: row.owner_epoch.cast_unsigned(),
+        checkpoint: Checkpoint {
+            log_id: row.log_id,
+            next: row.next?.cast_unsigned(),
+            epoch: row.epoch?.cast_unsigned(),
+            n: row.n?.cast_unsigned(),
+            fingerprint: row.fingerprint?.cast_unsigned(),
+        },
+        last_time: row.last_time?,
+    })
+}
+
+fn state_keys(streams: &[StreamRef]) -> Vec<Key> {
+    let key = |stream: &StreamRef| vec![Value::Text(stream.kind.name().to_owned()), Value::Uuid(stream.id)];
+    streams.iter().map(key).collect()
+}
+
+fn command_keys(shard: u16, commands: &[Uuid]) -> Vec<Key> {
+    let key = |id: &Uuid| vec![Value::Int(i64::from(shard)), Value::Uuid(*id)];
+    commands.iter().map(key).collect()
+}
+
+fn state_rows(states: &[SavedState]) -> Vec<Vec<Value>> {
+    let row = |saved: &SavedState| StateRow {
+        kind: saved.stream.kind.name().to_owned(),
+        stream: saved.stream.id,
+        version: saved.version.cast_signed(),
+        state: String::from_utf8(saved.state.to_json()).expect("JSON is UTF-8"),
+    };
+    states.iter().map(|saved| row(saved).into_values()).collect()
+}
+
+fn command_rows(shard: u16, commands: &[SavedCommand]) -> Vec<Vec<Value>> {
+    let row = |saved: &SavedCommand| CommandRow {
+        shard: i64::from(shard),
+        command: saved.id,
+        hash: saved.hash.clone(),
+        streams: saved.streams.iter().map(|(stream, version)| (stream.to_string(), *version)).collect(),
+        log_offset: saved.offset.cast_signed(),
+        events: i64::from(saved.events),
+        at: saved.at,
+        by_client: saved.id.get_version_num() == 7,
+    };
+    commands.iter().map(|saved| row(saved).into_values()).collect()
+}
+
+fn loaded(states: Vec<Vec<Value>>, commands: Vec<Vec<Value>>) -> Result<Loaded, StateError> {
+    Ok(Loaded {
+        states: states.into_iter().map(saved_state).collect::<Result<_, _>>()?,
+        commands: commands.into_iter().map(saved_command).collect::<Result<_, _>>()?,
+    })
+}
+
+fn saved_state(row: Vec<Value>) -> Result<SavedState, StateError> {
+    let row = StateRow::from_values(row);
+    let stream = stream(&row.kind, row.stream)?;
+    // The parser's own message may show a value, which may be personal.
+    let state = AnyState::from_json(stream.kind, row.state.as_bytes())
+        .map_err(|error| unreadable(&format!("state of {stream}, column {}", error.column())))?;
+    Ok(SavedState {
+        stream,
+        version: row.version.cast_unsigned(),
+        state,
+    })
+}
+
+fn saved_command(row: Vec<Value>) -> Result<SavedCommand, StateError> {
+    let row = CommandRow::from_values(row);
+    let known = |(text, version): &(String, u64)| StreamRef::parse(text).map(|stream| (stream, *version));
+    let streams: Option<Vec<_>> = row.streams.iter().map(known).collect();
+    Ok(SavedCommand {
+        id: row.command,
+        hash: row.hash,
+        streams: streams.ok_or_else(|| unreadable(&format!("streams of command {}", row.command)))?,
+        offset: row.log_offset.cast_unsigned(),
+        events: row.events as u32,
+        at: row.at,
+    })
+}
+
+fn stream(kind: &str, id: Uuid) -> Result<StreamRef, StateError> {
+    let kind = StreamKind::parse(kind).ok_or_else(|| unreadable(&format!("kind of stream {id}")))?;
+    Ok(StreamRef { kind, id })
+}
+
+fn unreadable(what: &str) -> StateError {
+    StateError::Unavailable(format!("the stored {what} cannot be read"))
+}

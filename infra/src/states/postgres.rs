@@ -1,0 +1,109 @@
+//! Stored states in the PostgreSQL of the read models.
+
+use async_trait::async_trait;
+use domain::StreamRef;
+use jiff::Timestamp;
+use projections::{Row, Value};
+use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use uuid::Uuid;
+
+use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
+use crate::views::PostgresViews;
+use crate::views::postgres::{DURABLE, bounded, execute, find, put, settle};
+use crate::views::sql::Dialect::Postgres;
+
+#[async_trait]
+impl StateStore for PostgresViews {
+    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+        let mut client = self.client().await?;
+        let rows = bounded(async {
+            let transaction = client.transaction().await?;
+            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
+            let rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        });
+        let rows = rows.await;
+        super::looked_up(settle(client, rows)?, log_id)
+    }
+
+    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+        let mut client = self.client().await?;
+        let row = bounded(async {
+            let transaction = client.transaction().await?;
+            // A claim that a crash took back would let an older owner save again.
+            transaction.batch_execute(DURABLE).await?;
+            let begin = super::begin_values(shard, log_id, epoch);
+            execute(&transaction, &STATEMENTS.begin, &begin).await?;
+            let take_over = super::take_over_values(shard, log_id, epoch);
+            execute(&transaction, &STATEMENTS.take_over, &take_over).await?;
+            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
+            let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
+            transaction.commit().await?;
+            Ok(rows.remove(0))
+        });
+        let row = row.await;
+        super::claimed(settle(client, row)?, log_id, epoch)
+    }
+
+    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
+        let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
+        let mut client = self.client().await?;
+        let found = bounded(async {
+            let transaction = client.transaction().await?;
+            let states = find(&transaction, &super::stored(Postgres, StateRow::TABLE), &streams).await?;
+            let commands = find(&transaction, &super::stored(Postgres, CommandRow::TABLE), &commands).await?;
+            transaction.commit().await?;
+            Ok((states, commands))
+        });
+        let found = found.await;
+        let (states, commands) = settle(client, found)?;
+        super::loaded(states, commands)
+    }
+
+    async fn save(
+        &self,
+        watermark: &Watermark,
+        states: &[SavedState],
+        commands: &[SavedCommand],
+    ) -> Result<(), StateError> {
+        let advance = super::advance_values(watermark);
+        let (states, commands) = (super::state_rows(states), super::command_rows(watermark.shard, commands));
+        let mut client = self.client().await?;
+        let saved = bounded(async {
+            let transaction = client.transaction().await?;
+            if execute(&transaction, &STATEMENTS.advance, &advance).await? == 0 {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
+            put(&transaction, &super::stored(Postgres, StateRow::TABLE), &states).await?;
+            put(&transaction, &super::stored(Postgres, CommandRow::TABLE), &commands).await?;
+            transaction.commit().await?;
+            Ok(true)
+        });
+        let saved = saved.await;
+        match settle(client, saved)? {
+            true => Ok(()),
+            false => Err(StateError::Fenced),
+        }
+    }
+
+    async fn forget_commands(&self, before: Timestamp) -> Result<u64, StateError> {
+        let mut forgotten = 0;
+        loop {
+            let mut client = self.client().await?;
+            let some = bounded(async {
+                let transaction = client.transaction().await?;
+                let count = execute(&transaction, &STATEMENTS.forget, &[Value::Time(before)]).await?;
+                transaction.commit().await?;
+                Ok(count)
+            });
+            let some = some.await;
+            let some = settle(client, some)?;
+            forgotten += some;
+            if some < FORGOTTEN_AT_ONCE {
+                return Ok(forgotten);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Stored states in the SQLite file of the read models.
+
+use async_trait::async_trait;
+use domain::StreamRef;
+use jiff::Timestamp;
+use projections::{Row, Value};
+use rusqlite::params_from_iter;
+use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use uuid::Uuid;
+
+use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
+use crate::views::SqliteViews;
+use crate::views::sql::Dialect::Sqlite;
+use crate::views::sqlite::{Cell, execute, find, put};
+
+#[async_trait]
+impl StateStore for SqliteViews {
+    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+        let rows = self.read(move |transaction| {
+            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
+            Ok(find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?)
+        });
+        super::looked_up(rows.await?, log_id)
+    }
+
+    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+        let row = self.write(move |transaction| {
+            let begin = super::begin_values(shard, log_id, epoch);
+            execute(&transaction, &STATEMENTS.begin, cells(&begin))?;
+            let take_over = super::take_over_values(shard, log_id, epoch);
+            execute(&transaction, &STATEMENTS.take_over, cells(&take_over))?;
+            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
+            let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?;
+            transaction.commit()?;
+            Ok(rows.remove(0))
+        });
+        super::claimed(row.await?, log_id, epoch)
+    }
+
+    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
+        let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
+        let found = self.read(move |transaction| {
+            let states = find(transaction, &super::stored(Sqlite, StateRow::TABLE), &streams)?;
+            let commands = find(transaction, &super::stored(Sqlite, CommandRow::TABLE), &commands)?;
+            Ok((states, commands))
+        });
+        let (states, commands) = found.await?;
+        super::loaded(states, commands)
+    }
+
+    async fn save(
+        &self,
+        watermark: &Watermark,
+        states: &[SavedState],
+        commands: &[SavedCommand],
+    ) -> Result<(), StateError> {
+        let advance = super::advance_values(watermark);
+        let (states, commands) = (super::state_rows(states), super::command_rows(watermark.shard, commands));
+        let saved = self.write(move |transaction| {
+            if execute(&transaction, &STATEMENTS.advance, cells(&advance))? == 0 {
+                return Ok(false);
+            }
+            put(&transaction, &super::stored(Sqlite, StateRow::TABLE), &states)?;
+            put(&transaction, &super::stored(Sqlite, CommandRow::TABLE), &commands)?;
+            transaction.commit()?;
+            Ok(true)
+        });
+        match saved.await? {
+            true => Ok(()),
+            false => Err(StateError::Fenced),
+        }
+    }
+
+    async fn forget_commands(&self, before: Timestamp) -> Result<u64, StateError> {
+        let mut forgotten = 0;
+        loop {
+            let some = self.write(move |transaction| {
+                let count = execute(&transaction, &STATEMENTS.forget, cells(&[Value::Time(before)]))?;
+                transaction.commit()?;
+                Ok(count as u64)
+            });
+            let some = some.await?;
+            forgotten += some;
+            if some < FORGOTTEN_AT_ONCE {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+fn cells(values: &[Value]) -> impl rusqlite::Params + '_ {
+    params_from_iter(values.iter().map(Cell))
+}

@@ -1,0 +1,48 @@
+//! Read stores: the tables of read models in PostgreSQL or in a SQLite file.
+//!
+//! What is in them is derived: checkpoint and rows change in one transaction, so losing the end, or all of it, costs a replay
+//! and nothing else.
+
+mod generations;
+pub(crate) mod postgres;
+pub(crate) mod sql;
+pub(crate) mod sqlite;
+
+use services::states::StateError;
+use services::views::ViewError;
+
+pub use postgres::PostgresViews;
+pub use sqlite::SqliteViews;
+
+/// Why the database did not do it, before a port gives it a name.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It may work later.
+    Unavailable(String),
+    /// It will not work like this.
+    Refused(String),
+}
+
+impl From<Failure> for ViewError {
+    fn from(failure: Failure) -> ViewError {
+        match failure {
+            Failure::Unavailable(why) => ViewError::Unavailable(why),
+            Failure::Refused(why) => ViewError::Refused(why),
+        }
+    }
+}
+
+impl From<Failure> for StateError {
+    fn from(failure: Failure) -> StateError {
+        match failure {
+            Failure::Unavailable(why) | Failure::Refused(why) => StateError::Unavailable(why),
+        }
+    }
+}
+
+/// A sentence about a request that no store can serve.
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure::Refused(why)
+    }
+}

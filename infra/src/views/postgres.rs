@@ -1,0 +1,780 @@
+//! Read models in PostgreSQL: the schema `crm` has the registry and the public views, a schema per generation its tables.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::tokio_postgres::binary_copy::BinaryCopyInWriter;
+use deadpool_postgres::tokio_postgres::config::Host;
+use deadpool_postgres::tokio_postgres::error::SqlState;
+use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
+use deadpool_postgres::tokio_postgres::{self, Config, IsolationLevel, NoTls, Row};
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
+};
+use jiff::Timestamp;
+use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
+use services::log::Checkpoint;
+use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
+
+use super::Failure;
+use super::generations::{self, Creation, Entry, View};
+use super::sql::{self, Dialect, Stored};
+use crate::states;
+
+/// Connections of one process. Each shard's states and each read model group use one at a time, for moments.
+const CONNECTIONS_MAX: usize = 16;
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for a free connection.
+const TURN_MAX: Duration = Duration::from_secs(10);
+/// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
+const ANSWER_MAX: Duration = Duration::from_secs(65);
+/// From so many rows on, a journal is written by COPY.
+const COPY_FROM: usize = 100;
+
+/// What every connection asks of the server. Views and states are derived and carry their checkpoints, so a crash may take the last
+/// moments of them; where it may not, a transaction says so.
+const SESSION: &str = "-c search_path=crm -c statement_timeout=60000 -c idle_in_transaction_session_timeout=10000 \
+     -c synchronous_commit=off -c jit=off";
+pub(crate) const DURABLE: &str = "SET LOCAL synchronous_commit = on";
+/// The swap of views waits for readers, and they for it: not for long.
+const SHORT_LOCKS: &str = "SET LOCAL lock_timeout = '5s'";
+
+/// The read store and state store in a PostgreSQL database. Connections are made anew when the server was away.
+pub struct PostgresViews {
+    pool: Pool,
+    address: String,
+}
+
+impl PostgresViews {
+    /// Connects to `postgres://user:password@host:port/database` and makes the schema `crm` when it is not there.
+    ///
+    /// # Errors
+    /// When the URL is none, the server cannot be reached, or the user may not create schemas.
+    pub async fn connect(url: &str) -> Result<PostgresViews, ViewError> {
+        let mut config: Config = url
+            .parse()
+            .map_err(|error| ViewError::Refused(format!("this is no PostgreSQL URL: {error}")))?;
+        let options = match config.get_options() {
+            None => SESSION.to_owned(),
+            Some(own) => format!("{SESSION} {own}"),
+        };
+        config.options(options).connect_timeout(CONNECT_MAX);
+        if config.get_application_name().is_none() {
+            config.application_name("crm");
+        }
+        let address = address(&config);
+        let manager = ManagerConfig {
+            recycling_method: RecyclingMethod::Verified,
+        };
+        let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
+            .max_size(CONNECTIONS_MAX)
+            .wait_timeout(Some(TURN_MAX))
+            .create_timeout(Some(CONNECT_MAX))
+            .recycle_timeout(Some(CONNECT_MAX))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a pool with a runtime");
+        let store = PostgresViews { pool, address };
+        store.set_up().await?;
+        Ok(store)
+    }
+
+    async fn set_up(&self) -> Result<(), Failure> {
+        let mut client = self.client().await?;
+        let done = bounded(async {
+            let transaction = client.transaction().await?;
+            lock(&transaction, "registry").await?;
+            transaction.batch_execute("CREATE SCHEMA IF NOT EXISTS crm").await?;
+            transaction
+                .batch_execute(&sql::create_registry(Dialect::Postgres))
+                .await?;
+            transaction
+                .batch_execute(&states::create_tables(Dialect::Postgres))
+                .await?;
+            Ok(transaction.commit().await?)
+        });
+        let done = done.await;
+        settle(client, done)
+    }
+
+    /// What [`create`](ReadStore::create) does, for the tables of somebody else: suites bring their own.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub async fn create_with(
+        &self,
+        group: Group,
+        definition: &str,
+        tables: &[&'static Table],
+        shards: u16,
+    ) -> Result<Generation, ViewError> {
+        let mut client = self.client().await?;
+        let created = bounded(async {
+            let transaction = client.transaction().await?;
+            let generation = create(&transaction, group, definition, tables, shards).await?;
+            transaction.commit().await?;
+            Ok(generation)
+        });
+        let created = created.await;
+        let generation = settle(client, created)?;
+        self.drop_leftovers(group).await;
+        Ok(generation)
+    }
+
+    /// Drops the tables of generations that are not in the registry any more. They wait for whoever still reads them, and so are
+    /// dropped by themselves; what cannot be dropped now is dropped the next time.
+    async fn drop_leftovers(&self, group: Group) {
+        if let Err(Failure::Unavailable(why) | Failure::Refused(why)) = self.try_drop_leftovers(group).await {
+            tracing::warn!(
+                group = group.name(),
+                "could not drop the tables of an old generation yet: {why}"
+            );
+        }
+    }
+
+    async fn try_drop_leftovers(&self, group: Group) -> Result<(), Failure> {
+        let client = self.client().await?;
+        let done = bounded(async {
+            // Numbers are not used again, so a schema without an entry never gets one.
+            let orphans = "SELECT n.nspname::text FROM pg_namespace n \
+                 WHERE n.nspname ~ ('^crm_' || $1 || '_g[0-9]+$') AND NOT EXISTS (SELECT FROM read_generations g \
+                 WHERE g.read_group = $1 AND n.nspname = 'crm_' || $1 || '_g' || g.number)";
+            for row in client.query_typed(orphans, &[(&group.name(), Type::TEXT)]).await? {
+                let schema = sql::quoted(row.try_get(0)?);
+                let drop = format!("BEGIN; {SHORT_LOCKS}; DROP SCHEMA IF EXISTS {schema} CASCADE; COMMIT");
+                if let Err(error) = client.batch_execute(&drop).await {
+                    client.batch_execute("ROLLBACK").await?;
+                    return Err(error.into());
+                }
+            }
+            Ok(())
+        });
+        let done = done.await;
+        settle(client, done)
+    }
+
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => Failure::from(error),
+            other => Failure::Unavailable(other.to_string()),
+        })
+    }
+}
+
+#[async_trait]
+impl ReadStore for PostgresViews {
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError> {
+        let mut client = self.client().await?;
+        let found = bounded(async {
+            let transaction = client.transaction().await?;
+            entries(&transaction, group).await
+        });
+        let found = found.await;
+        let entries = settle(client, found)?;
+        Ok(entries.into_iter().map(|entry| entry.generation).collect())
+    }
+
+    async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
+        let tables: Vec<&'static Table> = group.tables().collect();
+        self.create_with(group, &group.definition(), &tables, shards).await
+    }
+
+    async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
+        let mut client = self.client().await?;
+        let promoted = bounded(async {
+            let mut transaction = client.transaction().await?;
+            promote(&mut transaction, generation).await?;
+            Ok(transaction.commit().await?)
+        });
+        let promoted = promoted.await;
+        settle(client, promoted)?;
+        self.drop_leftovers(generation.group).await;
+        Ok(())
+    }
+
+    async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
+        let client = self.client().await?;
+        let found = bounded(async {
+            let statement = client.prepare_cached(sql::CHECKPOINT).await?;
+            let place: [&(dyn ToSql + Sync); 3] = [&generation.group.name(), &generation.number, &i64::from(shard)];
+            let row = client.query_opt(&statement, &place).await?;
+            Ok(row.as_ref().map(checkpoint).transpose()?)
+        });
+        let found = found.await;
+        Ok(settle(client, found)?)
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        table: &'static Table,
+        keys: &[Key],
+    ) -> Result<Vec<Vec<Value>>, ViewError> {
+        let keys = sql::entity_keys(table, keys).map_err(ViewError::Refused)?;
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let stored = Stored::of(Dialect::Postgres, generation.group, generation.number, table);
+        let mut client = self.client().await?;
+        let found = bounded(async {
+            let transaction = client.transaction().await?;
+            find(&transaction, &stored, keys).await
+        });
+        let found = found.await;
+        Ok(settle(client, found)?)
+    }
+
+    async fn commit(
+        &self,
+        generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
+        next: &Checkpoint,
+        changes: &[TableChange],
+    ) -> Result<(), ViewError> {
+        let (group, number) = (generation.group, generation.number);
+        let mut batches = Vec::new();
+        for change in changes {
+            let stored = Stored::of(Dialect::Postgres, group, number, change.table);
+            let rows = sql::rows(change, shard).map_err(ViewError::Refused)?;
+            let removes = sql::removed_keys(change).map_err(ViewError::Refused)?;
+            batches.push((stored, rows, removes));
+        }
+        let mut client = self.client().await?;
+        let committed = bounded(async {
+            let transaction = client.transaction().await?;
+            let (statement, parameters) = sql::move_checkpoint(generation, shard, expected, next);
+            if execute(&transaction, statement, &parameters).await? == 0 {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
+            let place = [text(group.name()), Value::Int(number), Value::Int(i64::from(shard))];
+            execute(&transaction, sql::CLEAR_STOP, &place).await?;
+            for (stored, rows, removes) in &batches {
+                if stored.table.kind == TableKind::Journal && rows.len() >= COPY_FROM {
+                    copy(&transaction, stored, rows).await?;
+                } else {
+                    put(&transaction, stored, rows).await?;
+                }
+                delete(&transaction, stored, removes).await?;
+            }
+            transaction.commit().await?;
+            Ok(true)
+        });
+        let committed = committed.await;
+        match settle(client, committed)? {
+            true => Ok(()),
+            false => Err(ViewError::Moved),
+        }
+    }
+
+    async fn note_stop(&self, generation: &Generation, shard: u16, why: &str) -> Result<(), ViewError> {
+        let mut client = self.client().await?;
+        let noted = bounded(async {
+            let transaction = client.transaction().await?;
+            let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
+            let parameters = [group, number, Value::Int(i64::from(shard)), text(why)];
+            execute(&transaction, sql::NOTE_STOP, &parameters).await?;
+            Ok(transaction.commit().await?)
+        });
+        let noted = noted.await;
+        Ok(settle(client, noted)?)
+    }
+
+    async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
+        let client = self.client().await?;
+        let found = bounded(async {
+            let statement = client.prepare_cached(sql::STOPS).await?;
+            let place: [&(dyn ToSql + Sync); 2] = [&generation.group.name(), &generation.number];
+            let mut stops = Vec::new();
+            for row in client.query(&statement, &place).await? {
+                stops.push((row.try_get::<_, i64>(0)? as u16, row.try_get(1)?));
+            }
+            Ok(stops)
+        });
+        let found = found.await;
+        Ok(settle(client, found)?)
+    }
+
+    async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
+        let (group, number) = (generation.group, generation.number);
+        let mut rendered = Vec::new();
+        for select in selects {
+            let stored = Stored::of(Dialect::Postgres, group, number, select.table);
+            rendered.push(sql::render(&stored, select).map_err(ViewError::Refused)?);
+        }
+        let mut client = self.client().await?;
+        let answered = bounded(async {
+            let snapshot = client
+                .build_transaction()
+                .isolation_level(IsolationLevel::RepeatableRead)
+                .read_only(true)
+                .start()
+                .await?;
+            let statement = snapshot.prepare_cached(sql::CHECKPOINTS).await?;
+            let mut checkpoints = Vec::new();
+            for row in snapshot.query(&statement, &[&group.name(), &number]).await? {
+                checkpoints.push((row.try_get::<_, i64>(5)? as u16, checkpoint(&row)?));
+            }
+            let mut results = Vec::new();
+            for select in &rendered {
+                let parameters: Vec<Parameter<'_>> = select
+                    .parameters
+                    .iter()
+                    .map(|(ty, value)| parameter(*ty, value))
+                    .collect();
+                let typed: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+                    .iter()
+                    .zip(&select.parameters)
+                    .map(|(parameter, (ty, _))| (&**parameter as &(dyn ToSql + Sync), type_of(*ty)))
+                    .collect();
+                // Not kept prepared: people ask too many different questions.
+                let rows = snapshot.query_typed(&select.sql, &typed).await?;
+                results.push(values(&rows, &select.types)?);
+            }
+            snapshot.commit().await?;
+            Ok(Snapshot { checkpoints, results })
+        });
+        let answered = answered.await;
+        Ok(settle(client, answered)?)
+    }
+}
+
+async fn create(
+    transaction: &Transaction<'_>,
+    group: Group,
+    definition: &str,
+    tables: &[&'static Table],
+    shards: u16,
+) -> Result<Generation, Failure> {
+    transaction.batch_execute(DURABLE).await?;
+    lock(transaction, group.name()).await?;
+    let known = entries(transaction, group).await?;
+    let live = known
+        .iter()
+        .find(|entry| entry.generation.status == GenerationStatus::Live);
+    let is_live_untouched = match live {
+        None => false,
+        Some(live) => {
+            let statement = transaction.prepare_cached(sql::CHECKPOINTS).await?;
+            let place: [&(dyn ToSql + Sync); 2] = [&group.name(), &live.generation.number];
+            transaction.query(&statement, &place).await?.is_empty()
+        }
+    };
+    let (generation, dropped) = match generations::creation(&known, is_live_untouched, group, definition, shards) {
+        Creation::Existing(generation) => return Ok(generation),
+        Creation::New { generation, dropped } => (generation, dropped),
+    };
+    if let Some(number) = dropped {
+        execute(
+            transaction,
+            sql::DROP_GENERATION,
+            &[text(group.name()), Value::Int(number)],
+        )
+        .await?;
+    }
+    let schema = sql::quoted(&sql::schema_of(group, generation.number));
+    transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
+    for table in tables {
+        let stored = Stored::of(Dialect::Postgres, group, generation.number, table);
+        transaction.batch_execute(&stored.create().join(";\n")).await?;
+    }
+    let views = generations::views(Dialect::Postgres, group, generation.number, tables);
+    if generation.status == GenerationStatus::Live {
+        for view in &views {
+            let name = sql::quoted(&view.name);
+            transaction
+                .batch_execute(&format!("CREATE VIEW {name} AS {}", view.select))
+                .await?;
+        }
+    }
+    let entry = [
+        text(group.name()),
+        Value::Int(generation.number),
+        text(&generation.definition),
+        text(generations::status_name(generation.status)),
+        Value::Int(i64::from(shards)),
+        text(&serde_json::to_string(&views).expect("views are plain data")),
+    ];
+    execute(transaction, sql::ADD_GENERATION, &entry).await?;
+    Ok(generation)
+}
+
+async fn promote(transaction: &mut Transaction<'_>, wanted: &Generation) -> Result<(), Failure> {
+    transaction.batch_execute(&format!("{DURABLE}; {SHORT_LOCKS}")).await?;
+    let group = wanted.group;
+    lock(transaction, group.name()).await?;
+    let Some(promotion) = generations::promotion(&entries(transaction, group).await?, wanted)? else {
+        return Ok(());
+    };
+    for (number, status) in promotion.statuses {
+        let status = text(generations::status_name(status));
+        execute(
+            transaction,
+            sql::SET_STATUS,
+            &[status, text(group.name()), Value::Int(number)],
+        )
+        .await?;
+    }
+    if let Some(number) = promotion.dropped {
+        // Its checkpoints go with it: whoever still folds it changes nothing any more. Its tables go afterwards.
+        execute(
+            transaction,
+            sql::DROP_GENERATION,
+            &[text(group.name()), Value::Int(number)],
+        )
+        .await?;
+    }
+    for name in promotion.hidden {
+        let drop = format!("DROP VIEW IF EXISTS {}", sql::quoted(&name));
+        transaction.batch_execute(&drop).await?;
+    }
+    for view in &promotion.shown {
+        show(transaction, view).await?;
+    }
+    Ok(())
+}
+
+/// Replaces a public view: in place, so that what other people built on it stays; else, when its columns changed, anew.
+async fn show(transaction: &mut Transaction<'_>, view: &View) -> Result<(), Failure> {
+    let name = sql::quoted(&view.name);
+    let attempt = transaction.transaction().await?;
+    let replace = format!("CREATE OR REPLACE VIEW {name} AS {}", view.select);
+    match attempt.batch_execute(&replace).await {
+        Ok(()) => attempt.commit().await?,
+        Err(error) if error.code() == Some(&SqlState::INVALID_TABLE_DEFINITION) => {
+            attempt.rollback().await?;
+            let anew = format!("DROP VIEW {name}; CREATE VIEW {name} AS {}", view.select);
+            transaction.batch_execute(&anew).await?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// One at a time, over all processes, until the transaction ends.
+async fn lock(transaction: &Transaction<'_>, what: &str) -> Result<(), Failure> {
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('crm read models'), hashtext($1))";
+    transaction.query_typed(lock, &[(&what, Type::TEXT)]).await?;
+    Ok(())
+}
+
+async fn entries(transaction: &Transaction<'_>, group: Group) -> Result<Vec<Entry>, Failure> {
+    let statement = transaction.prepare_cached(sql::GENERATIONS).await?;
+    let mut entries = Vec::new();
+    for row in transaction.query(&statement, &[&group.name()]).await? {
+        let row = (
+            row.try_get(0)?,
+            row.try_get(1)?,
+            row.try_get(2)?,
+            row.try_get(3)?,
+            row.try_get(4)?,
+        );
+        entries.push(generations::entry(group, row)?);
+    }
+    Ok(entries)
+}
+
+/// A statement whose parameters are values, none of them null.
+pub(crate) async fn execute(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    parameters: &[Value],
+) -> Result<u64, Failure> {
+    let statement = transaction.prepare_cached(statement).await?;
+    let parameters: Vec<Parameter<'_>> = parameters
+        .iter()
+        .map(|value| parameter(sql::type_of(value).expect("a value that is not null"), value))
+        .collect();
+    Ok(transaction.execute_raw(&statement, parameters).await?)
+}
+
+/// The entity rows under these keys, all columns.
+pub(crate) async fn find(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    keys: &[Key],
+) -> Result<Vec<Vec<Value>>, Failure> {
+    if keys.is_empty() {
+        return Ok(vec![]);
+    }
+    let statement = transaction.prepare_cached(&stored.load()).await?;
+    let wanted = arrays(stored.table.key_columns().iter().map(|column| column.ty), keys);
+    let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
+    let rows = transaction.query(&statement, &wanted).await?;
+    let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
+    values(&rows, &types)
+}
+
+/// Writes rows of all stored columns in one statement.
+pub(crate) async fn put<Cell: AsValue>(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    rows: &[Vec<Cell>],
+) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let statement = transaction.prepare_cached(&stored.upsert()).await?;
+    let parameters = arrays(stored.columns().iter().map(|column| column.ty), rows);
+    transaction.execute_raw(&statement, parameters).await?;
+    Ok(())
+}
+
+async fn delete(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<(), Failure> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let statement = transaction.prepare_cached(&stored.delete()).await?;
+    let parameters = arrays(stored.table.key_columns().iter().map(|column| column.ty), keys);
+    transaction.execute_raw(&statement, parameters).await?;
+    Ok(())
+}
+
+async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Cow<'_, Value>>]) -> Result<(), Failure> {
+    let sink = transaction.copy_in(&stored.copy()).await?;
+    let columns = stored.columns();
+    let types: Vec<Type> = columns.iter().map(|column| type_of(column.ty)).collect();
+    let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &types));
+    for row in rows {
+        let cells = columns.iter().zip(row);
+        let cells: Vec<Parameter<'_>> = cells.map(|(column, value)| parameter(column.ty, value)).collect();
+        writer.as_mut().write_raw(cells).await?;
+    }
+    writer.as_mut().finish().await?;
+    Ok(())
+}
+
+/// Bounds what is asked of a server that may be silent.
+pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER_MAX, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::Unavailable(format!(
+            "no answer within {} s",
+            ANSWER_MAX.as_secs()
+        ))),
+    }
+}
+
+/// Gives the connection back, or away when it may be broken.
+pub(crate) fn settle<T>(client: Client, result: Result<T, Failure>) -> Result<T, Failure> {
+    if let Err(Failure::Unavailable(_)) = result {
+        drop(Object::take(client));
+    }
+    result
+}
+
+pub(crate) type Parameter<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
+/// A cell of a row, owned or borrowed.
+pub(crate) trait AsValue: Sync {
+    fn as_value(&self) -> &Value;
+}
+
+impl AsValue for Value {
+    fn as_value(&self) -> &Value {
+        self
+    }
+}
+
+impl AsValue for Cow<'_, Value> {
+    fn as_value(&self) -> &Value {
+        self
+    }
+}
+
+/// One array per column.
+fn arrays<'a, Cell: AsValue>(types: impl Iterator<Item = ColumnType>, rows: &'a [Vec<Cell>]) -> Vec<Parameter<'a>> {
+    fn array<'a, T: ToSql + Sync + Send + 'a>(
+        cells: impl Iterator<Item = &'a Value>,
+        read: fn(&'a Value) -> Option<T>,
+    ) -> Parameter<'a> {
+        Box::new(cells.map(read).collect::<Vec<Option<T>>>())
+    }
+    types
+        .enumerate()
+        .map(|(i, ty)| {
+            let cells = rows.iter().map(move |row| row[i].as_value());
+            match ty {
+                ColumnType::Uuid => array(cells, as_uuid),
+                ColumnType::Text => array(cells, as_text),
+                ColumnType::Int => array(cells, as_int),
+                ColumnType::Bool => array(cells, as_bool),
+                ColumnType::Date => array(cells, as_date),
+                ColumnType::Time => array(cells, as_time),
+                ColumnType::Json => array(cells, as_json),
+            }
+        })
+        .collect()
+}
+
+fn parameter(ty: ColumnType, value: &Value) -> Parameter<'_> {
+    match ty {
+        ColumnType::Uuid => Box::new(as_uuid(value)),
+        ColumnType::Text => Box::new(as_text(value)),
+        ColumnType::Int => Box::new(as_int(value)),
+        ColumnType::Bool => Box::new(as_bool(value)),
+        ColumnType::Date => Box::new(as_date(value)),
+        ColumnType::Time => Box::new(as_time(value)),
+        ColumnType::Json => Box::new(as_json(value)),
+    }
+}
+
+// Null, for every other value has been checked to be of the type.
+
+fn as_uuid(value: &Value) -> Option<uuid::Uuid> {
+    match value {
+        Value::Uuid(uuid) => Some(*uuid),
+        _ => None,
+    }
+}
+
+fn as_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn as_int(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(int) => Some(*int),
+        _ => None,
+    }
+}
+
+fn as_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(bool) => Some(*bool),
+        _ => None,
+    }
+}
+
+fn as_date(value: &Value) -> Option<jiff::civil::Date> {
+    match value {
+        Value::Date(date) => Some(*date),
+        _ => None,
+    }
+}
+
+/// In whole microseconds: the driver would round up, past the last second there is.
+fn as_time(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::Time(time) => sql::time_at(time.as_microsecond()),
+        _ => None,
+    }
+}
+
+fn as_json(value: &Value) -> Option<serde_json::Value> {
+    match value {
+        Value::Json(text) => Some(serde_json::from_str(text).expect("JSON that was checked")),
+        _ => None,
+    }
+}
+
+fn type_of(ty: ColumnType) -> Type {
+    match ty {
+        ColumnType::Uuid => Type::UUID,
+        ColumnType::Text => Type::TEXT,
+        ColumnType::Int => Type::INT8,
+        ColumnType::Bool => Type::BOOL,
+        ColumnType::Date => Type::DATE,
+        ColumnType::Time => Type::TIMESTAMPTZ,
+        ColumnType::Json => Type::JSONB,
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn values(rows: &[Row], types: &[ColumnType]) -> Result<Vec<Vec<Value>>, Failure> {
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut values = Vec::with_capacity(types.len());
+        for (i, ty) in types.iter().enumerate() {
+            values.push(value(row, i, *ty)?);
+        }
+        all.push(values);
+    }
+    Ok(all)
+}
+
+fn value(row: &Row, i: usize, ty: ColumnType) -> Result<Value, tokio_postgres::Error> {
+    let value = match ty {
+        ColumnType::Uuid => row.try_get::<_, Option<_>>(i)?.map(Value::Uuid),
+        ColumnType::Text => row.try_get::<_, Option<_>>(i)?.map(Value::Text),
+        ColumnType::Int => row.try_get::<_, Option<_>>(i)?.map(Value::Int),
+        ColumnType::Bool => row.try_get::<_, Option<_>>(i)?.map(Value::Bool),
+        ColumnType::Date => row.try_get::<_, Option<_>>(i)?.map(Value::Date),
+        ColumnType::Time => row.try_get::<_, Option<_>>(i)?.map(Value::Time),
+        ColumnType::Json => {
+            let tree: Option<serde_json::Value> = row.try_get(i)?;
+            tree.map(|tree| Value::Json(tree.to_string()))
+        }
+    };
+    Ok(value.unwrap_or(Value::Null))
+}
+
+/// From the first five columns: log id, next, epoch, n, fingerprint.
+fn checkpoint(row: &Row) -> Result<Checkpoint, tokio_postgres::Error> {
+    Ok(Checkpoint {
+        log_id: row.try_get(0)?,
+        next: row.try_get::<_, i64>(1)?.cast_unsigned(),
+        epoch: row.try_get::<_, i64>(2)?.cast_unsigned(),
+        n: row.try_get::<_, i64>(3)?.cast_unsigned(),
+        fingerprint: row.try_get::<_, i64>(4)?.cast_unsigned(),
+    })
+}
+
+/// `postgres://host:port/database`, without user and password.
+fn address(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!("postgres://{host}:{port}/{}", config.get_dbname().unwrap_or_default())
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Failure {
+        if let Some(refusal) = error.as_db_error() {
+            // The message only: the detail may show values.
+            let message = refusal.message().to_owned();
+            return match may_work_later(refusal.code()) {
+                true => Failure::Unavailable(message),
+                false => Failure::Refused(message),
+            };
+        }
+        let cause = std::error::Error::source(&error);
+        let message = match cause {
+            None => error.to_string(),
+            Some(cause) => format!("{error}: {cause}"),
+        };
+        let is_connection_lost = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
+        match is_connection_lost {
+            true => Failure::Unavailable(message),
+            false => Failure::Refused(message),
+        }
+    }
+}
+
+/// The server, not the statement, was the reason: shutdown, start, no room, a lock or time-out.
+fn may_work_later(code: &SqlState) -> bool {
+    let classes = ["08", "53", "57", "58"];
+    let others = [
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::LOCK_NOT_AVAILABLE,
+        &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    ];
+    classes.iter().any(|class| code.code().starts_with(class)) || others.contains(&code)
+}

@@ -1,0 +1,783 @@
+//! What both read stores say alike: tables, upserts and selects as SQL.
+//!
+//! Parameters are written `$1`, `$2` … and stand in that order in every statement: PostgreSQL goes by the number, SQLite by
+//! the order of appearance. Text compares by its bytes and nulls come before everything else, so both order rows alike.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use projections::{Column, ColumnRole, ColumnType, Expr, Group, Key, Op, Select, Table, TableChange, TableKind, Value};
+use services::log::Checkpoint;
+use services::views::Generation;
+
+/// Whose SQL it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Postgres,
+    Sqlite,
+}
+
+/// The registry, in the schema `crm` of PostgreSQL (by `search_path`) or the SQLite file.
+pub(crate) fn create_registry(dialect: Dialect) -> String {
+    let (text, int, uuid) = (
+        type_name(dialect, ColumnType::Text),
+        type_name(dialect, ColumnType::Int),
+        type_name(dialect, ColumnType::Uuid),
+    );
+    let of_generation = "FOREIGN KEY (read_group, number) REFERENCES read_generations ON DELETE CASCADE";
+    format!(
+        "CREATE TABLE IF NOT EXISTS read_generations (
+            read_group {text} NOT NULL, number {int} NOT NULL, definition {text} NOT NULL, status {text} NOT NULL,
+            shards {int} NOT NULL, views {text} NOT NULL, PRIMARY KEY (read_group, number));
+        CREATE TABLE IF NOT EXISTS read_checkpoints (
+            read_group {text} NOT NULL, number {int} NOT NULL, shard {int} NOT NULL, log_id {uuid} NOT NULL,
+            next {int} NOT NULL, epoch {int} NOT NULL, n {int} NOT NULL, fingerprint {int} NOT NULL,
+            PRIMARY KEY (read_group, number, shard), {of_generation});
+        CREATE TABLE IF NOT EXISTS read_stops (
+            read_group {text} NOT NULL, number {int} NOT NULL, shard {int} NOT NULL, why {text} NOT NULL,
+            PRIMARY KEY (read_group, number, shard), {of_generation});"
+    )
+}
+
+/// A group's name → its generations, oldest first.
+pub(crate) const GENERATIONS: &str =
+    "SELECT number, definition, status, shards, views FROM read_generations WHERE read_group = $1 ORDER BY number";
+/// Group, number, definition, status, shards, views.
+pub(crate) const ADD_GENERATION: &str = "INSERT INTO read_generations (read_group, number, definition, status, shards, views) VALUES ($1, $2, $3, $4, $5, $6)";
+/// Status, group, number.
+pub(crate) const SET_STATUS: &str = "UPDATE read_generations SET status = $1 WHERE read_group = $2 AND number = $3";
+/// Group, number.
+pub(crate) const DROP_GENERATION: &str = "DELETE FROM read_generations WHERE read_group = $1 AND number = $2";
+/// Group, number, shard.
+pub(crate) const CHECKPOINT: &str = "SELECT log_id, next, epoch, n, fingerprint FROM read_checkpoints \
+     WHERE read_group = $1 AND number = $2 AND shard = $3";
+/// Group, number.
+pub(crate) const CHECKPOINTS: &str = "SELECT log_id, next, epoch, n, fingerprint, shard FROM read_checkpoints \
+     WHERE read_group = $1 AND number = $2 ORDER BY shard";
+const FIRST_CHECKPOINT: &str = "INSERT INTO read_checkpoints (log_id, next, epoch, n, fingerprint, read_group, number, shard) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
+const NEXT_CHECKPOINT: &str = "UPDATE read_checkpoints SET log_id = $1, next = $2, epoch = $3, n = $4, fingerprint = $5 \
+     WHERE read_group = $6 AND number = $7 AND shard = $8 \
+     AND log_id = $9 AND next = $10 AND epoch = $11 AND n = $12 AND fingerprint = $13";
+
+/// The statement, with its parameters, that moves a checkpoint from `expected` to `next`: it changes one row, or none when the checkpoint
+/// is another one.
+pub(crate) fn move_checkpoint(
+    generation: &Generation,
+    shard: u16,
+    expected: Option<&Checkpoint>,
+    next: &Checkpoint,
+) -> (&'static str, Vec<Value>) {
+    let mut parameters = checkpoint_values(next).to_vec();
+    parameters.push(Value::Text(generation.group.name().to_owned()));
+    parameters.push(Value::Int(generation.number));
+    parameters.push(Value::Int(i64::from(shard)));
+    match expected {
+        None => (FIRST_CHECKPOINT, parameters),
+        Some(expected) => {
+            parameters.extend(checkpoint_values(expected));
+            (NEXT_CHECKPOINT, parameters)
+        }
+    }
+}
+
+/// Log id, next, epoch, n, fingerprint. The integers keep their bits.
+pub(crate) fn checkpoint_values(checkpoint: &Checkpoint) -> [Value; 5] {
+    [
+        Value::Uuid(checkpoint.log_id),
+        Value::Int(checkpoint.next.cast_signed()),
+        Value::Int(checkpoint.epoch.cast_signed()),
+        Value::Int(checkpoint.n.cast_signed()),
+        Value::Int(checkpoint.fingerprint.cast_signed()),
+    ]
+}
+
+/// Group, number, shard, why.
+pub(crate) const NOTE_STOP: &str = "INSERT INTO read_stops (read_group, number, shard, why) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (read_group, number, shard) DO UPDATE SET why = excluded.why";
+/// Group, number, shard.
+pub(crate) const CLEAR_STOP: &str = "DELETE FROM read_stops WHERE read_group = $1 AND number = $2 AND shard = $3";
+/// Group, number.
+pub(crate) const STOPS: &str = "SELECT shard, why FROM read_stops WHERE read_group = $1 AND number = $2 ORDER BY shard";
+
+/// A table of one generation, as it is stored.
+pub(crate) struct Stored {
+    pub dialect: Dialect,
+    pub table: &'static Table,
+    /// Quoted, with its schema or prefix.
+    pub name: String,
+    /// Stands before the names of its indexes.
+    pub index_prefix: String,
+}
+
+/// `crm_sales_g1`: the schema of a generation's tables in PostgreSQL.
+pub(crate) fn schema_of(group: Group, number: i64) -> String {
+    format!("crm_{}_g{number}", group.name())
+}
+
+/// `sales_g1_`: what a generation's tables in SQLite are called before their own name.
+pub(crate) fn prefix_of(group: Group, number: i64) -> String {
+    format!("{}_g{number}_", group.name())
+}
+
+impl Stored {
+    pub fn of(dialect: Dialect, group: Group, number: i64, table: &'static Table) -> Stored {
+        let (name, index_prefix) = match dialect {
+            Dialect::Postgres => (
+                format!("{}.{}", quoted(&schema_of(group, number)), quoted(table.name)),
+                table.name.to_owned(),
+            ),
+            Dialect::Sqlite => {
+                let name = format!("{}{}", prefix_of(group, number), table.name);
+                (quoted(&name), name)
+            }
+        };
+        Stored {
+            dialect,
+            table,
+            name,
+            index_prefix,
+        }
+    }
+
+    /// All columns as they are stored: of a journal, where the event stands comes first; of a rollup, the shard last.
+    pub fn columns(&self) -> Vec<&'static Column> {
+        let own = self.table.columns.iter();
+        match self.table.kind {
+            TableKind::Entity => own.collect(),
+            TableKind::Rollup => own.chain([SHARD]).collect(),
+            TableKind::Journal => Table::JOURNAL_KEY.iter().chain(own).collect(),
+        }
+    }
+
+    fn key(&self) -> Vec<&'static Column> {
+        match self.table.kind {
+            TableKind::Entity => self.table.key_columns().iter().collect(),
+            TableKind::Rollup => self.table.key_columns().iter().chain([SHARD]).collect(),
+            TableKind::Journal => Table::JOURNAL_KEY.iter().collect(),
+        }
+    }
+
+    /// The statements that make the table and its indexes.
+    pub fn create(&self) -> Vec<String> {
+        let key = self.key();
+        let mut parts: Vec<String> = self
+            .columns()
+            .iter()
+            .map(|column| {
+                let null = if column.nullable { "" } else { " NOT NULL" };
+                format!("{} {}{null}", quoted(column.name), type_name(self.dialect, column.ty))
+            })
+            .collect();
+        let is_nullable = key.iter().any(|column| column.nullable);
+        if !is_nullable {
+            parts.push(format!("PRIMARY KEY ({})", names(&key)));
+        }
+        let strict = match self.dialect {
+            Dialect::Postgres => "",
+            // A sum that overflows becomes a REAL, which a strict table refuses.
+            Dialect::Sqlite => " STRICT",
+        };
+        let mut statements = vec![format!("CREATE TABLE {} ({}){strict}", self.name, parts.join(", "))];
+        if is_nullable {
+            let nulls = match self.dialect {
+                Dialect::Postgres => " NULLS NOT DISTINCT",
+                Dialect::Sqlite => "",
+            };
+            statements.push(format!(
+                "CREATE UNIQUE INDEX {} ON {} ({}){nulls}",
+                quoted(&format!("{}_key", self.index_prefix)),
+                self.name,
+                self.conflict_target()
+            ));
+        }
+        for column in self.indexed() {
+            statements.push(format!(
+                "CREATE INDEX {} ON {} ({})",
+                quoted(&format!("{}_by_{}", self.index_prefix, column.name)),
+                self.name,
+                quoted(column.name)
+            ));
+        }
+        statements
+    }
+
+    /// The columns that questions usually filter by.
+    fn indexed(&self) -> impl Iterator<Item = &'static Column> {
+        let wanted: &[(&str, Option<ColumnType>)] = match self.table.kind {
+            TableKind::Entity => &[("customer", None), ("owner", None), ("status", None)],
+            TableKind::Rollup => &[],
+            TableKind::Journal => &[("effective_at", Some(ColumnType::Time)), ("customer", None)],
+        };
+        let first_of_key = match self.table.kind {
+            TableKind::Entity | TableKind::Rollup => self.table.key_columns().first(),
+            TableKind::Journal => None,
+        };
+        self.table.columns.iter().filter(move |column| {
+            let is_wanted = wanted
+                .iter()
+                .any(|(name, ty)| column.name == *name && ty.is_none_or(|ty| column.ty == ty));
+            is_wanted && first_of_key != Some(column)
+        })
+    }
+
+    /// Writes rows of all stored columns: an entity's replace, a rollup's are merged, a journal's are new. PostgreSQL takes an array per
+    /// column, SQLite a value per column.
+    pub fn upsert(&self) -> String {
+        let columns = self.columns();
+        let source = match self.dialect {
+            Dialect::Postgres => format!("SELECT * FROM {}", self.unnest(&columns)),
+            Dialect::Sqlite => format!("VALUES ({})", numbered(columns.len())),
+        };
+        let insert = format!("INSERT INTO {} AS t ({}) {source}", self.name, names(&columns));
+        if self.table.kind == TableKind::Journal {
+            return insert;
+        }
+        let sets: Vec<String> = self.table.columns[self.table.key_len()..]
+            .iter()
+            .map(|column| {
+                let name = quoted(column.name);
+                format!("{name} = {}", self.merged_with_excluded(column))
+            })
+            .collect();
+        let action = if sets.is_empty() {
+            "NOTHING".to_owned()
+        } else {
+            format!("UPDATE SET {}", sets.join(", "))
+        };
+        format!("{insert} ON CONFLICT ({}) DO {action}", self.conflict_target())
+    }
+
+    /// Reads new rows in PostgreSQL's binary form.
+    pub fn copy(&self) -> String {
+        format!(
+            "COPY {} ({}) FROM STDIN (FORMAT binary)",
+            self.name,
+            names(&self.columns())
+        )
+    }
+
+    fn merged_with_excluded(&self, column: &Column) -> String {
+        let name = quoted(column.name);
+        let (old, new) = (format!("t.{name}"), format!("excluded.{name}"));
+        if self.table.kind != TableKind::Rollup {
+            return new;
+        }
+        let (least, greatest) = match self.dialect {
+            Dialect::Postgres => ("LEAST", "GREATEST"),
+            Dialect::Sqlite => ("min", "max"),
+        };
+        // SQLite's answer null when either is; PostgreSQL's leave nulls out.
+        let compare = |function: &str| match self.dialect {
+            Dialect::Sqlite if column.nullable => {
+                format!("{function}(ifnull({old}, {new}), ifnull({new}, {old}))")
+            }
+            Dialect::Sqlite | Dialect::Postgres => format!("{function}({old}, {new})"),
+        };
+        match column.role {
+            ColumnRole::Key | ColumnRole::Set | ColumnRole::Meta => new,
+            ColumnRole::Sum if column.nullable => format!("COALESCE({old}, 0) + COALESCE({new}, 0)"),
+            ColumnRole::Sum => format!("{old} + {new}"),
+            ColumnRole::Min => compare(least),
+            ColumnRole::Max => compare(greatest),
+        }
+    }
+
+    /// Deletes entity rows. PostgreSQL takes an array per key column, SQLite a value per key column.
+    pub fn delete(&self) -> String {
+        let key = self.key();
+        let condition = self.is_key(&key);
+        match self.dialect {
+            Dialect::Postgres => {
+                let wanted = self.unnest(&key);
+                format!(
+                    "DELETE FROM {} AS t USING {wanted} AS k ({}) WHERE {condition}",
+                    self.name,
+                    names(&key)
+                )
+            }
+            Dialect::Sqlite => format!("DELETE FROM {} AS t WHERE {condition}", self.name),
+        }
+    }
+
+    /// Finds entity rows, all columns. Parameters as in [`delete`](Self::delete).
+    pub fn load(&self) -> String {
+        let key = self.key();
+        let columns: Vec<String> = self.table.columns.iter().map(|column| of_t(column.name)).collect();
+        let wanted = match self.dialect {
+            Dialect::Postgres => format!(" JOIN {} AS k ({}) ON ", self.unnest(&key), names(&key)),
+            Dialect::Sqlite => " WHERE ".to_owned(),
+        };
+        format!(
+            "SELECT {} FROM {} AS t{wanted}{}",
+            columns.join(", "),
+            self.name,
+            self.is_key(&key)
+        )
+    }
+
+    fn is_key(&self, key: &[&Column]) -> String {
+        let parts: Vec<String> = key
+            .iter()
+            .enumerate()
+            .map(|(i, column)| {
+                let name = quoted(column.name);
+                match (self.dialect, column.nullable) {
+                    (Dialect::Postgres, false) => format!("t.{name} = k.{name}"),
+                    (Dialect::Postgres, true) => format!("t.{name} IS NOT DISTINCT FROM k.{name}"),
+                    (Dialect::Sqlite, false) => format!("t.{name} = ${}", i + 1),
+                    (Dialect::Sqlite, true) => format!("ifnull(t.{name}, x'') = ifnull(${}, x'')", i + 1),
+                }
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// The unique key; in SQLite, where nulls are all different, an empty blob (which is no value of any column) stands for null.
+    fn conflict_target(&self) -> String {
+        let parts: Vec<String> = self
+            .key()
+            .iter()
+            .map(|column| match self.dialect {
+                Dialect::Sqlite if column.nullable => format!("ifnull({}, x'')", quoted(column.name)),
+                Dialect::Sqlite | Dialect::Postgres => quoted(column.name),
+            })
+            .collect();
+        parts.join(", ")
+    }
+
+    fn unnest(&self, columns: &[&Column]) -> String {
+        let arrays: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| format!("${}::{}[]", i + 1, array_type(column.ty)))
+            .collect();
+        format!("UNNEST({})", arrays.join(", "))
+    }
+
+    /// The table as people see it, as a select: a rollup's shards merged, all else as it is stored. Of the `Set` columns of a rollup, which
+    /// should be the same in every shard, the greatest is shown.
+    pub fn merged(&self) -> String {
+        if self.table.kind != TableKind::Rollup {
+            return format!("SELECT {} FROM {} AS t", names_of_t(&self.columns()), self.name);
+        }
+        let columns: Vec<String> = self
+            .table
+            .columns
+            .iter()
+            .map(|column| {
+                let name = quoted(column.name);
+                match column.role {
+                    ColumnRole::Key => of_t(column.name),
+                    // A sum of nulls is nought, whether one shard added them or two.
+                    ColumnRole::Sum if column.nullable => format!("COALESCE({}, 0) AS {name}", self.sum(column)),
+                    ColumnRole::Sum => format!("{} AS {name}", self.sum(column)),
+                    ColumnRole::Min => format!("{} AS {name}", self.least(column)),
+                    ColumnRole::Set | ColumnRole::Meta | ColumnRole::Max => {
+                        format!("{} AS {name}", self.greatest(column))
+                    }
+                }
+            })
+            .collect();
+        let key: Vec<&Column> = self.table.key_columns().iter().collect();
+        let group = if key.is_empty() {
+            // Without a key there is one row, but none before the first delta.
+            "HAVING COUNT(*) > 0".to_owned()
+        } else {
+            format!("GROUP BY {}", names_of_t(&key))
+        };
+        format!("SELECT {} FROM {} AS t {group}", columns.join(", "), self.name)
+    }
+
+    fn sum(&self, column: &Column) -> String {
+        let name = of_t(column.name);
+        match self.dialect {
+            // The sum of bigints is a numeric; the cast refuses what a bigint cannot hold.
+            Dialect::Postgres => format!("SUM({name})::bigint"),
+            Dialect::Sqlite => format!("SUM({name})"),
+        }
+    }
+
+    fn least(&self, column: &Column) -> String {
+        self.extreme("MIN", "ASC", column)
+    }
+
+    fn greatest(&self, column: &Column) -> String {
+        self.extreme("MAX", "DESC", column)
+    }
+
+    fn extreme(&self, function: &str, direction: &str, column: &Column) -> String {
+        let name = of_t(column.name);
+        let is_unknown_to_postgres = matches!(column.ty, ColumnType::Uuid | ColumnType::Bool | ColumnType::Json);
+        if self.dialect == Dialect::Postgres && is_unknown_to_postgres {
+            format!("(array_agg({name} ORDER BY {name} {direction} NULLS LAST))[1]")
+        } else {
+            format!("{function}({name})")
+        }
+    }
+
+    fn column(&self, name: &str) -> Result<&'static Column, String> {
+        self.table
+            .column(name)
+            .ok_or_else(|| format!("table {} has no column {name:?}", self.table.name))
+    }
+
+    fn comparable(&self, name: &str) -> Result<&'static Column, String> {
+        let column = self.column(name)?;
+        if column.ty == ColumnType::Json {
+            return Err(format!(
+                "column {name:?} of table {} holds JSON, which is not grouped, ordered or compared",
+                self.table.name
+            ));
+        }
+        Ok(column)
+    }
+
+    fn summable(&self, name: &str) -> Result<&'static Column, String> {
+        let column = self.column(name)?;
+        if column.ty != ColumnType::Int {
+            return Err(format!(
+                "column {name:?} of table {} is no number to add",
+                self.table.name
+            ));
+        }
+        Ok(column)
+    }
+}
+
+/// A select, ready to run.
+pub(crate) struct Rendered {
+    pub sql: String,
+    pub parameters: Vec<(ColumnType, Value)>,
+    /// Of each column of the result.
+    pub types: Vec<ColumnType>,
+}
+
+/// Makes SQL of a select on the merged table. Rows come in the order asked for, and within that by key (of groups: by the plain
+/// columns), so that both stores agree on order and limit. An order by a column that is only aggregated is by the aggregate.
+///
+/// # Errors
+/// A select that does not fit the table, as a sentence.
+pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, String> {
+    let table = select.table;
+    if select.exprs.is_empty() {
+        return Err(format!("a select on table {} asks for nothing", table.name));
+    }
+    let is_aggregate = select.exprs.iter().any(|expr| !matches!(expr, Expr::Column(_)));
+
+    let mut terms = Vec::new();
+    let mut types = Vec::new();
+    let mut groups: Vec<&Column> = Vec::new();
+    for expr in &select.exprs {
+        let (term, ty) = match expr {
+            Expr::Column(name) if is_aggregate => {
+                let column = stored.comparable(name)?;
+                groups.push(column);
+                (of_t(name), column.ty)
+            }
+            Expr::Column(name) => (of_t(name), stored.column(name)?.ty),
+            Expr::Sum(name) => (stored.sum(stored.summable(name)?), ColumnType::Int),
+            Expr::Min(name) => (stored.least(stored.comparable(name)?), stored.column(name)?.ty),
+            Expr::Max(name) => (stored.greatest(stored.comparable(name)?), stored.column(name)?.ty),
+            Expr::Count => ("COUNT(*)".to_owned(), ColumnType::Int),
+        };
+        terms.push(term);
+        types.push(ty);
+    }
+
+    let mut parameters = Vec::new();
+    let conditions = conditions(stored, select, &mut parameters)?;
+    let order = order(stored, select, &terms, is_aggregate, &groups)?;
+
+    let mut sql = format!("SELECT {} FROM ({}) AS t", terms.join(", "), stored.merged());
+    if !conditions.is_empty() {
+        sql += &format!(" WHERE {}", conditions.join(" AND "));
+    }
+    if !groups.is_empty() {
+        sql += &format!(" GROUP BY {}", names_of_t(&groups));
+    }
+    if !order.is_empty() {
+        sql += &format!(" ORDER BY {}", order.join(", "));
+    }
+    if let Some(limit) = select.limit {
+        sql += &format!(" LIMIT {limit}");
+    }
+    Ok(Rendered { sql, parameters, types })
+}
+
+fn conditions(
+    stored: &Stored,
+    select: &Select,
+    parameters: &mut Vec<(ColumnType, Value)>,
+) -> Result<Vec<String>, String> {
+    let mut conditions = Vec::new();
+    let mut parameter = |ty, value| {
+        parameters.push((ty, value));
+        format!("${}", parameters.len())
+    };
+    for filter in &select.filters {
+        let name = of_t(stored.column(filter.column)?.name);
+        conditions.push(match (&filter.value, filter.op) {
+            (Value::Null, Op::Eq) => format!("{name} IS NULL"),
+            (Value::Null, Op::Ne) => format!("{name} IS NOT NULL"),
+            (Value::Null, Op::Lt | Op::Le | Op::Gt | Op::Ge) => "1 = 0".to_owned(),
+            (value, op) => {
+                let column = stored.comparable(filter.column)?;
+                if !is_of(column.ty, value) {
+                    return Err(misfit(select.table, column));
+                }
+                let value = not_before_all(value);
+                format!("{name} {} {}", op.sql(), parameter(column.ty, value))
+            }
+        });
+    }
+    if let Some(until) = &select.until {
+        if select.table.kind != TableKind::Journal {
+            return Err(format!(
+                "table {} is no journal and has no positions",
+                select.table.name
+            ));
+        }
+        let mut shards = Vec::new();
+        for (shard, offset) in until {
+            let shard = parameter(ColumnType::Int, Value::Int(i64::from(*shard)));
+            let offset = i64::try_from(*offset).unwrap_or(i64::MAX);
+            let offset = parameter(ColumnType::Int, Value::Int(offset));
+            shards.push(format!("(t.\"shard\" = {shard} AND t.\"log_offset\" <= {offset})"));
+        }
+        conditions.push(match shards.is_empty() {
+            true => "1 = 0".to_owned(),
+            false => format!("({})", shards.join(" OR ")),
+        });
+    }
+    Ok(conditions)
+}
+
+fn order(
+    stored: &Stored,
+    select: &Select,
+    terms: &[String],
+    is_aggregate: bool,
+    groups: &[&Column],
+) -> Result<Vec<String>, String> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut named: Vec<&str> = Vec::new();
+    for order in &select.order {
+        let column = stored.comparable(order.column)?;
+        let is_grouped = groups.contains(&column);
+        if !is_aggregate || is_grouped {
+            parts.push(ordered(&of_t(column.name), column.nullable, order.descending));
+            named.push(column.name);
+            continue;
+        }
+        let aggregate = select.exprs.iter().zip(terms).find(|(expr, _)| match expr {
+            Expr::Sum(name) | Expr::Min(name) | Expr::Max(name) => *name == column.name,
+            Expr::Column(_) | Expr::Count => false,
+        });
+        let (_, term) = aggregate
+            .ok_or_else(|| format!("groups cannot be ordered by {:?}, which is not asked for", column.name))?;
+        parts.push(ordered(term, true, order.descending));
+    }
+    let ties: Vec<&Column> = match (is_aggregate, select.table.kind) {
+        (true, _) => groups.to_vec(),
+        (false, TableKind::Journal) => Table::JOURNAL_KEY.iter().collect(),
+        (false, TableKind::Entity | TableKind::Rollup) => select.table.key_columns().iter().collect(),
+    };
+    for column in ties.iter().filter(|column| !named.contains(&column.name)) {
+        parts.push(ordered(&of_t(column.name), column.nullable, false));
+    }
+    Ok(parts)
+}
+
+fn ordered(term: &str, nullable: bool, descending: bool) -> String {
+    let direction = match (descending, nullable) {
+        (false, false) => "",
+        (false, true) => " NULLS FIRST",
+        (true, false) => " DESC",
+        (true, true) => " DESC NULLS LAST",
+    };
+    format!("{term}{direction}")
+}
+
+/// The rows of a batch as they are stored, in the order of [`Stored::columns`].
+///
+/// # Errors
+/// A value that no store can keep, as a sentence without the value.
+pub(crate) fn rows<'a>(change: &'a TableChange, shard: u16) -> Result<Vec<Vec<Cow<'a, Value>>>, String> {
+    let table = change.table;
+    let int = |number: i64| Cow::Owned(Value::Int(number));
+    let own = |values: &'a [Value]| values.iter().map(Cow::Borrowed);
+    let rows: Vec<Vec<Cow<'a, Value>>> = match table.kind {
+        TableKind::Entity => change.upserts.iter().map(|values| own(values).collect()).collect(),
+        TableKind::Rollup => change
+            .deltas
+            .iter()
+            .map(|values| own(values).chain([int(i64::from(shard))]).collect())
+            .collect(),
+        TableKind::Journal => change
+            .appends
+            .iter()
+            .map(|(offset, row, values)| {
+                let place = [int(i64::from(shard)), int(offset.cast_signed()), int(*row)];
+                place.into_iter().chain(own(values)).collect()
+            })
+            .collect(),
+    };
+    let hidden = match table.kind {
+        TableKind::Journal => Table::JOURNAL_KEY.len(),
+        TableKind::Entity | TableKind::Rollup => 0,
+    };
+    for row in &rows {
+        for (column, value) in table.columns.iter().zip(&row[hidden..]) {
+            check(table, column, value)?;
+        }
+    }
+    Ok(rows)
+}
+
+/// The keys of entity rows, after checking that they fit the table.
+///
+/// # Errors
+/// A key that does not fit, or a table that is read otherwise, as a sentence.
+pub(crate) fn entity_keys<'a>(table: &Table, keys: &'a [Key]) -> Result<&'a [Key], String> {
+    if table.kind != TableKind::Entity {
+        return Err(format!("table {} has no rows to be found by key", table.name));
+    }
+    for key in keys {
+        if key.len() != table.key_len() {
+            return Err(format!("a key of table {} has {} columns", table.name, table.key_len()));
+        }
+        for (column, value) in table.key_columns().iter().zip(key) {
+            check(table, column, value)?;
+        }
+    }
+    Ok(keys)
+}
+
+/// The keys of the rows that a batch removes.
+///
+/// # Errors
+/// As [`entity_keys`].
+pub(crate) fn removed_keys(change: &TableChange) -> Result<&[Key], String> {
+    match change.removes.is_empty() {
+        true => Ok(&[]),
+        false => entity_keys(change.table, &change.removes),
+    }
+}
+
+fn check(table: &Table, column: &Column, value: &Value) -> Result<(), String> {
+    if !is_of(column.ty, value) {
+        return Err(misfit(table, column));
+    }
+    let problem = match value {
+        Value::Text(text) if text.contains('\0') => "the character NUL",
+        Value::Date(date) if *date < FIRST_DATE => "a date before the year 0",
+        Value::Time(time) if *time < first_time() => "a time before the year 0",
+        Value::Json(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() => "broken JSON",
+        _ => return Ok(()),
+    };
+    Err(format!(
+        "column {:?} of table {} was given {problem}",
+        column.name, table.name
+    ))
+}
+
+fn misfit(table: &Table, column: &Column) -> String {
+    format!(
+        "column {:?} of table {} was given another type of value",
+        column.name, table.name
+    )
+}
+
+fn is_of(ty: ColumnType, value: &Value) -> bool {
+    type_of(value).is_none_or(|own| own == ty)
+}
+
+/// `None` for null, which is of every type.
+pub(crate) fn type_of(value: &Value) -> Option<ColumnType> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Uuid(_) => ColumnType::Uuid,
+        Value::Text(_) => ColumnType::Text,
+        Value::Int(_) => ColumnType::Int,
+        Value::Bool(_) => ColumnType::Bool,
+        Value::Date(_) => ColumnType::Date,
+        Value::Time(_) => ColumnType::Time,
+        Value::Json(_) => ColumnType::Json,
+    })
+}
+
+/// PostgreSQL begins in 4713 BC, and ISO text orders right from the year 0 on: that is where the stores begin.
+const FIRST_DATE: Date = Date::constant(0, 1, 1);
+
+fn first_time() -> Timestamp {
+    Timestamp::constant(-62_167_219_200, 0)
+}
+
+/// What is earlier than anything stored, as a value that any store can compare with.
+fn not_before_all(value: &Value) -> Value {
+    match value {
+        Value::Date(date) if *date < FIRST_DATE => Value::Date(Date::constant(-1, 12, 31)),
+        Value::Time(time) if *time < first_time() => Value::Time(Timestamp::constant(-62_167_219_201, 0)),
+        other => other.clone(),
+    }
+}
+
+/// What stores keep of a time is its whole microseconds. (`Timestamp::from_microsecond` refuses the very last second.)
+pub(crate) fn time_at(microsecond: i64) -> Option<Timestamp> {
+    let (second, rest) = (microsecond.div_euclid(1_000_000), microsecond.rem_euclid(1_000_000));
+    Timestamp::new(second, rest as i32 * 1000).ok()
+}
+
+const SHARD: &Column = &Table::JOURNAL_KEY[0];
+
+/// `name` as an identifier.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn names(columns: &[&Column]) -> String {
+    let names: Vec<String> = columns.iter().map(|column| quoted(column.name)).collect();
+    names.join(", ")
+}
+
+/// `t."name"`: a column of the table, whatever the columns of the answer are called.
+fn of_t(name: &str) -> String {
+    format!("t.{}", quoted(name))
+}
+
+fn names_of_t(columns: &[&Column]) -> String {
+    let names: Vec<String> = columns.iter().map(|column| of_t(column.name)).collect();
+    names.join(", ")
+}
+
+/// `$1, $2, …`
+fn numbered(count: usize) -> String {
+    let parameters: Vec<String> = (1..=count).map(|i| format!("${i}")).collect();
+    parameters.join(", ")
+}
+
+/// A column's type.
+pub(crate) fn type_name(dialect: Dialect, ty: ColumnType) -> &'static str {
+    match (dialect, ty) {
+        (Dialect::Postgres, ColumnType::Text) => "text COLLATE \"C\"",
+        (Dialect::Postgres, ty) => array_type(ty),
+        (Dialect::Sqlite, ColumnType::Uuid) => "BLOB",
+        (Dialect::Sqlite, ColumnType::Text | ColumnType::Date | ColumnType::Json) => "TEXT",
+        (Dialect::Sqlite, ColumnType::Int | ColumnType::Bool | ColumnType::Time) => "INTEGER",
+    }
+}
+
+/// PostgreSQL's own name of a type.
+fn array_type(ty: ColumnType) -> &'static str {
+    match ty {
+        ColumnType::Uuid => "uuid",
+        ColumnType::Text => "text",
+        ColumnType::Int => "bigint",
+        ColumnType::Bool => "boolean",
+        ColumnType::Date => "date",
+        ColumnType::Time => "timestamptz",
+        ColumnType::Json => "jsonb",
+    }
+}

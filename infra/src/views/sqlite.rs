@@ -1,0 +1,515 @@
+//! Read models in a SQLite file, `views.db`: for a program with nothing installed beside it.
+//!
+//! One connection writes, a few read; WAL lets them go on side by side. All of it happens on blocking threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use projections::{ColumnType, Group, Key, Select, Table, TableChange, Value};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Rows, Transaction, TransactionBehavior, params,
+    params_from_iter,
+};
+use services::log::Checkpoint;
+use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::Failure;
+use super::generations::{self, Creation, Entry};
+use super::sql::{self, Dialect, Stored};
+use crate::states;
+
+/// Connections that read at the same time; more would only wait for the same disk.
+const READERS: usize = 4;
+/// How long to wait for the writer of another process.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+/// How long to wait for one's turn to read or write.
+const TURN_MAX: Duration = Duration::from_secs(60);
+/// Statements that a connection keeps prepared: a few per table of the generations at work.
+const STATEMENTS_KEPT: usize = 256;
+
+/// The read store and state store in a SQLite file.
+pub struct SqliteViews {
+    file: PathBuf,
+    writer: Arc<tokio::sync::Mutex<Connection>>,
+    may_read: Arc<Semaphore>,
+    idle_readers: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl SqliteViews {
+    /// Opens `<folder>/views.db`; makes both when they are not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, or the file is no database of ours.
+    pub async fn open(folder: impl AsRef<Path>) -> Result<SqliteViews, ViewError> {
+        let folder = folder.as_ref().to_owned();
+        let file = folder.join("views.db");
+        let path = file.clone();
+        let writer = blocking(move || {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Failure::Unavailable(format!("{}: {error}", folder.display())))?;
+            open_writer(&path)
+        })
+        .await?;
+        Ok(SqliteViews {
+            file,
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            may_read: Arc::new(Semaphore::new(READERS)),
+            idle_readers: Arc::default(),
+        })
+    }
+
+    /// What [`create`](ReadStore::create) does, for the tables of somebody else: suites bring their own.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub async fn create_with(
+        &self,
+        group: Group,
+        definition: &str,
+        tables: &[&'static Table],
+        shards: u16,
+    ) -> Result<Generation, ViewError> {
+        let (definition, tables) = (definition.to_owned(), tables.to_vec());
+        let created = self.write(move |transaction| {
+            let generation = create(&transaction, group, &definition, &tables, shards)?;
+            transaction.commit()?;
+            Ok(generation)
+        });
+        Ok(created.await?)
+    }
+
+    /// Does `work` in a transaction of the one writer. `work` commits; what it drops is rolled back.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = tokio::time::timeout(TURN_MAX, self.writer.clone().lock_owned());
+        let mut writer = turn.await.map_err(|_| no_turn())?;
+        blocking(move || work(writer.transaction_with_behavior(TransactionBehavior::Immediate)?)).await
+    }
+
+    /// Does `work` in one snapshot.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = tokio::time::timeout(TURN_MAX, self.may_read.clone().acquire_owned());
+        let turn = turn.await.map_err(|_| no_turn())?.expect("nobody closes it");
+        let idle = self.idle_readers.clone();
+        let file = self.file.clone();
+        blocking(move || {
+            let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut reader = kept.map_or_else(|| open_reader(&file), Ok)?;
+            let result = reader
+                .transaction()
+                .map_err(Failure::from)
+                .and_then(|transaction| work(&transaction));
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            drop(turn);
+            result
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ReadStore for SqliteViews {
+    fn address(&self) -> String {
+        format!("sqlite:{}", self.file.display())
+    }
+
+    async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError> {
+        let entries = self.read(move |transaction| entries(transaction, group)).await?;
+        Ok(entries.into_iter().map(|entry| entry.generation).collect())
+    }
+
+    async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
+        let tables: Vec<&'static Table> = group.tables().collect();
+        self.create_with(group, &group.definition(), &tables, shards).await
+    }
+
+    async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
+        let wanted = generation.clone();
+        let promoted = self.write(move |transaction| {
+            promote(&transaction, &wanted)?;
+            Ok(transaction.commit()?)
+        });
+        Ok(promoted.await?)
+    }
+
+    async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
+        let (group, number) = (generation.group.name(), generation.number);
+        let found = self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(sql::CHECKPOINT)?;
+            Ok(statement
+                .query_row(params![group, number, shard], checkpoint)
+                .optional()?)
+        });
+        Ok(found.await?)
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        table: &'static Table,
+        keys: &[Key],
+    ) -> Result<Vec<Vec<Value>>, ViewError> {
+        let stored = Stored::of(Dialect::Sqlite, generation.group, generation.number, table);
+        let keys = sql::entity_keys(table, keys).map_err(ViewError::Refused)?.to_vec();
+        Ok(self.read(move |transaction| find(transaction, &stored, &keys)).await?)
+    }
+
+    async fn commit(
+        &self,
+        generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
+        next: &Checkpoint,
+        changes: &[TableChange],
+    ) -> Result<(), ViewError> {
+        let generation = generation.clone();
+        let (expected, next) = (expected.cloned(), next.clone());
+        let changes = changes.to_vec();
+        let committed = self.write(move |transaction| {
+            let (statement, parameters) = sql::move_checkpoint(&generation, shard, expected.as_ref(), &next);
+            if execute(&transaction, statement, params_from_iter(parameters.iter().map(Cell)))? == 0 {
+                return Ok(false);
+            }
+            let (group, number) = (generation.group, generation.number);
+            execute(&transaction, sql::CLEAR_STOP, params![group.name(), number, shard])?;
+            for change in &changes {
+                let stored = Stored::of(Dialect::Sqlite, group, number, change.table);
+                apply(&transaction, &stored, change, shard)?;
+            }
+            transaction.commit()?;
+            Ok(true)
+        });
+        match committed.await? {
+            true => Ok(()),
+            false => Err(ViewError::Moved),
+        }
+    }
+
+    async fn note_stop(&self, generation: &Generation, shard: u16, why: &str) -> Result<(), ViewError> {
+        let (group, number, why) = (generation.group.name(), generation.number, why.to_owned());
+        let noted = self.write(move |transaction| {
+            execute(&transaction, sql::NOTE_STOP, params![group, number, shard, why])?;
+            Ok(transaction.commit()?)
+        });
+        Ok(noted.await?)
+    }
+
+    async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
+        let (group, number) = (generation.group.name(), generation.number);
+        let stops = self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(sql::STOPS)?;
+            let rows = statement.query_map(params![group, number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        Ok(stops.await?)
+    }
+
+    async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
+        let (group, number) = (generation.group, generation.number);
+        let mut rendered = Vec::new();
+        for select in selects {
+            let stored = Stored::of(Dialect::Sqlite, group, number, select.table);
+            rendered.push(sql::render(&stored, select).map_err(ViewError::Refused)?);
+        }
+        let answered = self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(sql::CHECKPOINTS)?;
+            let checkpoints = statement
+                .query_map(params![group.name(), number], |row| Ok((row.get(5)?, checkpoint(row)?)))?
+                .collect::<Result<Vec<_>, _>>()?;
+            let mut results = Vec::new();
+            for select in &rendered {
+                let mut statement = transaction.prepare(&select.sql)?;
+                let cells = select.parameters.iter().map(|(_, value)| Cell(value));
+                results.push(collect(statement.query(params_from_iter(cells))?, &select.types)?);
+            }
+            Ok(Snapshot { checkpoints, results })
+        });
+        Ok(answered.await?)
+    }
+}
+
+fn create(
+    transaction: &Transaction<'_>,
+    group: Group,
+    definition: &str,
+    tables: &[&'static Table],
+    shards: u16,
+) -> Result<Generation, Failure> {
+    let known = entries(transaction, group)?;
+    let live = known
+        .iter()
+        .find(|entry| entry.generation.status == GenerationStatus::Live);
+    let is_live_untouched = match live {
+        None => false,
+        Some(live) => !transaction
+            .prepare_cached(sql::CHECKPOINTS)?
+            .exists(params![group.name(), live.generation.number])?,
+    };
+    let (generation, dropped) = match generations::creation(&known, is_live_untouched, group, definition, shards) {
+        Creation::Existing(generation) => return Ok(generation),
+        Creation::New { generation, dropped } => (generation, dropped),
+    };
+    if let Some(number) = dropped {
+        drop_generation(transaction, group, number)?;
+    }
+    for table in tables {
+        for statement in Stored::of(Dialect::Sqlite, group, generation.number, table).create() {
+            transaction.execute_batch(&statement)?;
+        }
+    }
+    let views = generations::views(Dialect::Sqlite, group, generation.number, tables);
+    if generation.status == GenerationStatus::Live {
+        show(transaction, &views)?;
+    }
+    execute(
+        transaction,
+        sql::ADD_GENERATION,
+        params![
+            group.name(),
+            generation.number,
+            generation.definition,
+            generations::status_name(generation.status),
+            shards,
+            serde_json::to_string(&views).expect("views are plain data"),
+        ],
+    )?;
+    Ok(generation)
+}
+
+fn promote(transaction: &Transaction<'_>, wanted: &Generation) -> Result<(), Failure> {
+    let group = wanted.group;
+    let Some(promotion) = generations::promotion(&entries(transaction, group)?, wanted)? else {
+        return Ok(());
+    };
+    for (number, status) in promotion.statuses {
+        let status = generations::status_name(status);
+        execute(transaction, sql::SET_STATUS, params![status, group.name(), number])?;
+    }
+    for name in promotion.hidden {
+        transaction.execute_batch(&format!("DROP VIEW IF EXISTS {}", sql::quoted(&name)))?;
+    }
+    show(transaction, &promotion.shown)?;
+    if let Some(number) = promotion.dropped {
+        drop_generation(transaction, group, number)?;
+    }
+    Ok(())
+}
+
+fn show(transaction: &Transaction<'_>, views: &[generations::View]) -> Result<(), Failure> {
+    for view in views {
+        let name = sql::quoted(&view.name);
+        transaction.execute_batch(&format!(
+            "DROP VIEW IF EXISTS {name}; CREATE VIEW {name} AS {}",
+            view.select
+        ))?;
+    }
+    Ok(())
+}
+
+fn drop_generation(transaction: &Transaction<'_>, group: Group, number: i64) -> Result<(), Failure> {
+    execute(transaction, sql::DROP_GENERATION, params![group.name(), number])?;
+    let tables: Vec<String> = transaction
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB ?1")?
+        .query_map([format!("{}*", sql::prefix_of(group, number))], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for table in tables {
+        transaction.execute_batch(&format!("DROP TABLE {}", sql::quoted(&table)))?;
+    }
+    Ok(())
+}
+
+fn entries(transaction: &Transaction<'_>, group: Group) -> Result<Vec<Entry>, Failure> {
+    let mut statement = transaction.prepare_cached(sql::GENERATIONS)?;
+    let rows = statement.query_map([group.name()], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    })?;
+    let mut entries = Vec::new();
+    for row in rows {
+        entries.push(generations::entry(group, row?)?);
+    }
+    Ok(entries)
+}
+
+fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, shard: u16) -> Result<(), Failure> {
+    let rows = sql::rows(change, shard)?;
+    if !rows.is_empty() {
+        let mut statement = transaction.prepare_cached(&stored.upsert())?;
+        for row in &rows {
+            statement.execute(params_from_iter(row.iter().map(|value| Cell(value))))?;
+        }
+    }
+    let removes = sql::removed_keys(change)?;
+    if !removes.is_empty() {
+        let mut statement = transaction.prepare_cached(&stored.delete())?;
+        for key in removes {
+            statement.execute(params_from_iter(key.iter().map(Cell)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The entity rows under these keys, all columns.
+pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<Vec<Vec<Value>>, Failure> {
+    let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
+    let mut statement = transaction.prepare_cached(&stored.load())?;
+    let mut rows = Vec::new();
+    for key in keys {
+        rows.extend(collect(
+            statement.query(params_from_iter(key.iter().map(Cell)))?,
+            &types,
+        )?);
+    }
+    Ok(rows)
+}
+
+/// Writes entity rows, all columns.
+pub(crate) fn put(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Value>]) -> Result<(), Failure> {
+    let mut statement = transaction.prepare_cached(&stored.upsert())?;
+    for row in rows {
+        statement.execute(params_from_iter(row.iter().map(Cell)))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn execute(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<usize, Failure> {
+    Ok(transaction.prepare_cached(statement)?.execute(parameters)?)
+}
+
+fn open_writer(file: &Path) -> Result<Connection, Failure> {
+    let connection = Connection::open(file)?;
+    prepare_connection(&connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A power cut may take the last transactions, whole ones, with their checkpoints.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.execute_batch(&sql::create_registry(Dialect::Sqlite))?;
+    connection.execute_batch(&states::create_tables(Dialect::Sqlite))?;
+    Ok(connection)
+}
+
+fn open_reader(file: &Path) -> Result<Connection, Failure> {
+    // With leave to write, for the first to open the file after a crash rolls its WAL forward.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    prepare_connection(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn prepare_connection(connection: &Connection) -> Result<(), Failure> {
+    connection.busy_timeout(BUSY_MAX)?;
+    connection.pragma_update(None, "cache_size", -32_000)?; // KiB
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Failure::Unavailable("the program is shutting down".to_owned())),
+        },
+    }
+}
+
+fn no_turn() -> Failure {
+    Failure::Unavailable(format!("no turn at the file within {} s", TURN_MAX.as_secs()))
+}
+
+/// A value on its way into a statement.
+pub(crate) struct Cell<'a>(pub &'a Value);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Value::Uuid(uuid) => ToSqlOutput::Borrowed(ValueRef::Blob(uuid.as_bytes())),
+            Value::Text(text) | Value::Json(text) => ToSqlOutput::from(text.as_str()),
+            Value::Int(int) => ToSqlOutput::from(*int),
+            Value::Bool(bool) => ToSqlOutput::from(*bool),
+            Value::Date(date) => ToSqlOutput::from(date.to_string()),
+            Value::Time(time) => ToSqlOutput::from(time.as_microsecond()),
+        })
+    }
+}
+
+fn collect(mut found: Rows<'_>, types: &[ColumnType]) -> Result<Vec<Vec<Value>>, Failure> {
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let mut values = Vec::with_capacity(types.len());
+        for (i, ty) in types.iter().enumerate() {
+            let cell = row.get_ref(i)?;
+            let value = value(*ty, cell).ok_or_else(|| format!("a cell holds no {ty:?} but {}", cell.data_type()))?;
+            values.push(value);
+        }
+        rows.push(values);
+    }
+    Ok(rows)
+}
+
+fn value(ty: ColumnType, cell: ValueRef<'_>) -> Option<Value> {
+    Some(match (ty, cell) {
+        (_, ValueRef::Null) => Value::Null,
+        (ColumnType::Uuid, ValueRef::Blob(bytes)) => Value::Uuid(Uuid::from_slice(bytes).ok()?),
+        (ColumnType::Text, ValueRef::Text(bytes)) => Value::Text(std::str::from_utf8(bytes).ok()?.to_owned()),
+        (ColumnType::Json, ValueRef::Text(bytes)) => Value::Json(std::str::from_utf8(bytes).ok()?.to_owned()),
+        (ColumnType::Date, ValueRef::Text(bytes)) => Value::Date(std::str::from_utf8(bytes).ok()?.parse().ok()?),
+        (ColumnType::Int, ValueRef::Integer(int)) => Value::Int(int),
+        (ColumnType::Bool, ValueRef::Integer(int)) => Value::Bool(int != 0),
+        (ColumnType::Time, ValueRef::Integer(int)) => Value::Time(sql::time_at(int)?),
+        _ => return None,
+    })
+}
+
+/// From the first five columns: log id, next, epoch, n, fingerprint.
+fn checkpoint(row: &Row<'_>) -> rusqlite::Result<Checkpoint> {
+    Ok(Checkpoint {
+        log_id: Uuid::from_bytes(row.get(0)?),
+        next: row.get::<_, i64>(1)?.cast_unsigned(),
+        epoch: row.get::<_, i64>(2)?.cast_unsigned(),
+        n: row.get::<_, i64>(3)?.cast_unsigned(),
+        fingerprint: row.get::<_, i64>(4)?.cast_unsigned(),
+    })
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        let (code, message) = match &error {
+            rusqlite::Error::SqliteFailure(cause, message) => {
+                let message = message.clone().unwrap_or_else(|| cause.to_string());
+                (cause.code, message)
+            }
+            // Without the statement, which may be long.
+            rusqlite::Error::SqlInputError { error: cause, msg, .. } => (cause.code, msg.clone()),
+            other => return Failure::Refused(other.to_string()),
+        };
+        match code {
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::CannotOpen
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::DiskFull
+            | ErrorCode::OutOfMemory
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::FileLockingProtocolFailed => Failure::Unavailable(message),
+            _ => Failure::Refused(message),
+        }
+    }
+}

@@ -16,12 +16,15 @@ fn every_sample_ever_released_decodes_and_is_written_again_alike() {
     let mut samples = 0;
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
-        let kind = EventType::parse(path.file_stem().unwrap().to_str().unwrap()).expect("a sample is named by its type");
+        let kind =
+            EventType::parse(path.file_stem().unwrap().to_str().unwrap()).expect("a sample is named by its type");
         let body = std::fs::read(&path).unwrap();
         let fact = Fact::decode(&kind, &body).unwrap_or_else(|error| panic!("{}: {error:?}", path.display()));
         let (again, written) = fact.encode();
-        let (before, after): (Value, Value) =
-            (serde_json::from_slice(&body).unwrap(), serde_json::from_slice(&written).unwrap());
+        let (before, after): (Value, Value) = (
+            serde_json::from_slice(&body).unwrap(),
+            serde_json::from_slice(&written).unwrap(),
+        );
         assert_eq!((again, after), (kind, before));
         samples += 1;
     }
@@ -36,7 +39,11 @@ fn every_event_has_a_sample() {
         let schema = kind.event_schema(&mut generator);
         let definitions = Value::Object(generator.take_definitions(true));
         for (name, body) in variants(schema.as_value(), &definitions) {
-            let event_type = EventType { stream: kind.name().into(), event: name, version: 1 };
+            let event_type = EventType {
+                stream: kind.name().into(),
+                event: name,
+                version: 1,
+            };
             let path = folder().join(format!("{event_type}.json"));
             if path.exists() {
                 continue;
@@ -46,7 +53,8 @@ fn every_event_has_a_sample() {
                 continue;
             }
             let draft = serde_json::to_vec(&body).unwrap();
-            let fact = Fact::decode(&event_type, &draft).unwrap_or_else(|error| panic!("{event_type}: {error:?} in {body}"));
+            let fact =
+                Fact::decode(&event_type, &draft).unwrap_or_else(|error| panic!("{event_type}: {error:?} in {body}"));
             let sample: Value = serde_json::from_slice(&fact.encode().1).unwrap();
             std::fs::write(path, serde_json::to_string_pretty(&sample).unwrap() + "\n").unwrap();
         }
@@ -103,12 +111,20 @@ fn sample(schema: &Value, definitions: &Value) -> Value {
             return sample(first, definitions);
         }
     }
-    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or("object");
+    let kind = schema["type"]
+        .as_str()
+        .or_else(|| schema["type"][0].as_str())
+        .unwrap_or("object");
     match kind {
         "object" => {
             let empty = Map::new();
             let properties = schema["properties"].as_object().unwrap_or(&empty);
-            Value::Object(properties.iter().map(|(name, body)| (name.clone(), sample(body, definitions))).collect())
+            Value::Object(
+                properties
+                    .iter()
+                    .map(|(name, body)| (name.clone(), sample(body, definitions)))
+                    .collect(),
+            )
         }
         "array" => match schema["prefixItems"].as_array() {
             Some(items) => items.iter().map(|item| sample(item, definitions)).collect(),

@@ -82,7 +82,11 @@ impl Places {
         let file = self.file()?;
         Ok(Settings {
             log: self.log.clone().or(file.log).unwrap_or_else(|| DATA_DEFAULT.to_owned()),
-            views: self.views.clone().or(file.views).unwrap_or_else(|| DATA_DEFAULT.to_owned()),
+            views: self
+                .views
+                .clone()
+                .or(file.views)
+                .unwrap_or_else(|| DATA_DEFAULT.to_owned()),
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
             replication: file.replication.unwrap_or(1),
@@ -115,12 +119,17 @@ impl Settings {
             let Some((brokers, topic)) = rest.split_once('/').filter(|(b, t)| !b.is_empty() && !t.is_empty()) else {
                 bail!("{:?} names no topic; write kafka://host:9092/crm.events", self.log);
             };
-            return Ok(Arc::new(KafkaLog::new(brokers, topic, self.kafka.clone()).with_replication(self.replication)));
+            return Ok(Arc::new(
+                KafkaLog::new(brokers, topic, self.kafka.clone()).with_replication(self.replication),
+            ));
         }
         if self.log == "memory:" {
             return Ok(Arc::new(MemoryLog::new()));
         }
-        bail!("{:?} is no log; write sqlite:<folder>, kafka://host:9092/<topic> or memory:", self.log)
+        bail!(
+            "{:?} is no log; write sqlite:<folder>, kafka://host:9092/<topic> or memory:",
+            self.log
+        )
     }
 
     /// Is the log made by whoever first opens it? An embedded one is; a Kafka topic is made by `crm init` only.
@@ -133,11 +142,17 @@ impl Settings {
     pub async fn open_stores(&self) -> anyhow::Result<Stores> {
         if let Some(folder) = self.views.strip_prefix("sqlite:") {
             let store = Arc::new(SqliteViews::open(folder_of(folder)?).await?);
-            return Ok(Stores { views: store.clone(), states: store });
+            return Ok(Stores {
+                views: store.clone(),
+                states: store,
+            });
         }
         if self.views.starts_with("postgres://") || self.views.starts_with("postgresql://") {
             let store = Arc::new(PostgresViews::connect(&self.views).await?);
-            return Ok(Stores { views: store.clone(), states: store });
+            return Ok(Stores {
+                views: store.clone(),
+                states: store,
+            });
         }
         bail!("the views are neither sqlite:<folder> nor postgres://user@host/database")
     }

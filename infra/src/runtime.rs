@@ -39,7 +39,9 @@ impl Parts {
         let opened = match settings.creates_log() {
             true => match log.open().await {
                 Ok(shards) => create(log.as_ref(), shards, clock.as_ref()).await?,
-                Err(services::log::LogError::NotCreated(_)) => create(log.as_ref(), SHARDS_DEFAULT, clock.as_ref()).await?,
+                Err(services::log::LogError::NotCreated(_)) => {
+                    create(log.as_ref(), SHARDS_DEFAULT, clock.as_ref()).await?
+                }
                 Err(error) => return Err(error.into()),
             },
             false => open(log.as_ref()).await?,
@@ -63,12 +65,21 @@ impl Parts {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Parts> {
         let stores = settings.open_stores().await?;
-        Ok(Parts { log, stores, opened, clock, stop: watch::channel(false).0 })
+        Ok(Parts {
+            log,
+            stores,
+            opened,
+            clock,
+            stop: watch::channel(false).0,
+        })
     }
 
     /// The same parts, for another run after `stop`.
     pub fn reopened(self) -> Parts {
-        Parts { stop: watch::channel(false).0, ..self }
+        Parts {
+            stop: watch::channel(false).0,
+            ..self
+        }
     }
 
     pub fn stopped(&self) -> watch::Receiver<bool> {
@@ -99,7 +110,10 @@ impl Parts {
             handles.push(handle);
             tasks.push(task);
         }
-        Writer { commands: Commands::new(handles, Arc::clone(&self.clock)), tasks }
+        Writer {
+            commands: Commands::new(handles, Arc::clone(&self.clock)),
+            tasks,
+        }
     }
 
     /// Starts projection workers for these groups.

@@ -32,7 +32,9 @@ pub fn start_logging(format: LogFormat, default_level: &str) {
 /// # Errors
 /// When metrics are collected already.
 pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
-    let seconds = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+    let seconds = [
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+    ];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("seconds".into()), &seconds)?
         .install_recorder()?;

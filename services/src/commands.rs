@@ -14,6 +14,8 @@ use crate::shard::{Ack, Action, CLOCK_SKEW_MAX, Failure, Lane, Request, ShardHan
 
 /// How long a client-made command id is remembered, and so accepted.
 pub const COMMAND_ID_DAYS_MAX: i64 = 30;
+/// No time before it is accepted: not every store has one.
+const YEAR_ONE: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 /// Commands of one bundle at most.
 pub const BUNDLE_MAX: usize = 100;
 
@@ -255,6 +257,7 @@ impl Commands {
             let id = self.resolve(StreamKind::Customer, customer).await?;
             fields.insert("customer".into(), id.to_string().into());
         }
+        must_be_storable(&json, "")?;
         self.resolve_fields(&mut json, earlier).await?;
         let command = AnyCommand::from_json(kind, json).map_err(|error| CommandFailure::Malformed {
             at: error.at,
@@ -392,7 +395,32 @@ fn effective_at(given: Option<Timestamp>, now: Timestamp) -> Result<Option<Times
             "effective_at",
             format!("{at} lies in the future: what has not happened is no event"),
         )),
+        Some(at) if at < YEAR_ONE => Err(malformed("effective_at", format!("{at} lies before the year 1"))),
         Some(at) => Ok(Some(whole_microseconds(at))),
         None => Ok(None),
     }
+}
+
+/// What a store cannot keep is refused at the door: once it is in the log, it stops a read model. PostgreSQL has no NUL in its texts,
+/// and its days begin in 4713 BC.
+fn must_be_storable(json: &Value, at: &str) -> Result<(), CommandFailure> {
+    match json {
+        Value::String(text) if text.contains('\0') => Err(malformed(at, "the NUL character cannot be stored")),
+        Value::String(text) if text.starts_with('-') && is_day_or_time(text) => {
+            Err(malformed(at, format!("{text} lies before the year 1")))
+        }
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.try_for_each(|(index, item)| must_be_storable(item, &format!("{at}[{index}]")))
+        }
+        Value::Object(fields) => fields.iter().try_for_each(|(name, field)| match at {
+            "" => must_be_storable(field, name),
+            _ => must_be_storable(field, &format!("{at}.{name}")),
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn is_day_or_time(text: &str) -> bool {
+    text.parse::<Timestamp>().is_ok() || text.parse::<jiff::civil::Date>().is_ok()
 }

@@ -11,18 +11,36 @@ fn root() -> PathBuf {
 /// Every package that `package` is built with, as cargo says.
 fn built_with(package: &str) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-p", package, "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "-p",
+            package,
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    text.lines()
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn ours(package: &str) -> Vec<String> {
     let known = ["domain", "projections", "services", "infra", "tests"];
-    built_with(package).into_iter().filter(|name| known.contains(&name.as_str()) && name != package).collect()
+    built_with(package)
+        .into_iter()
+        .filter(|name| known.contains(&name.as_str()) && name != package)
+        .collect()
 }
 
 #[test]
@@ -35,24 +53,60 @@ fn the_crates_depend_on_each_other_in_one_straight_line() {
 
 #[test]
 fn the_pure_crates_know_no_runtime_no_driver_and_no_http() {
-    let forbidden =
-        ["tokio", "async-trait", "futures", "rdkafka", "tokio-postgres", "rusqlite", "cqrs-es", "axum", "hyper", "rand", "getrandom"];
+    let forbidden = [
+        "tokio",
+        "async-trait",
+        "futures",
+        "rdkafka",
+        "tokio-postgres",
+        "rusqlite",
+        "cqrs-es",
+        "axum",
+        "hyper",
+        "rand",
+        "getrandom",
+    ];
     for package in ["domain", "projections"] {
-        let found: Vec<_> = built_with(package).into_iter().filter(|name| forbidden.contains(&name.as_str())).collect();
+        let found: Vec<_> = built_with(package)
+            .into_iter()
+            .filter(|name| forbidden.contains(&name.as_str()))
+            .collect();
         assert_eq!(found, Vec::<String>::new(), "{package} must not know them");
     }
 }
 
 #[test]
 fn services_knows_no_driver() {
-    let forbidden = ["rdkafka", "tokio-postgres", "deadpool-postgres", "rusqlite", "clap", "toml", "reqwest"];
-    let found: Vec<_> = built_with("services").into_iter().filter(|name| forbidden.contains(&name.as_str())).collect();
+    let forbidden = [
+        "rdkafka",
+        "tokio-postgres",
+        "deadpool-postgres",
+        "rusqlite",
+        "clap",
+        "toml",
+        "reqwest",
+    ];
+    let found: Vec<_> = built_with("services")
+        .into_iter()
+        .filter(|name| forbidden.contains(&name.as_str()))
+        .collect();
     assert_eq!(found, Vec::<String>::new());
 }
 
 #[test]
 fn the_pure_crates_are_neither_async_nor_do_they_touch_the_world() {
-    let forbidden = ["async fn", ".await", "std::fs", "std::net", "std::env", "std::time", "Timestamp::now", "Uuid::now", "f64", "f32"];
+    let forbidden = [
+        "async fn",
+        ".await",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::time",
+        "Timestamp::now",
+        "Uuid::now",
+        "f64",
+        "f32",
+    ];
     for package in ["domain", "projections"] {
         for file in rust_files(&root().join(package).join("src")) {
             let text = std::fs::read_to_string(&file).unwrap();
@@ -71,7 +125,10 @@ fn no_code_of_ours_is_unsafe() {
     assert!(manifest.contains("unsafe_code = \"forbid\""));
     for package in ["domain", "projections", "services", "infra", "tests"] {
         let manifest = std::fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("[lints]\nworkspace = true"), "{package} must take the workspace's lints");
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{package} must take the workspace's lints"
+        );
     }
 }
 

@@ -30,13 +30,20 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
         source: "/crm/test".into(),
         config: ShardConfig::default(),
     };
-    let (handles, tasks): (Vec<_>, Vec<_>) =
-        (0..2).map(|shard| spawn(shard, parts.clone(), stopped.clone())).unzip();
+    let (handles, tasks): (Vec<_>, Vec<_>) = (0..2).map(|shard| spawn(shard, parts.clone(), stopped.clone())).unzip();
     let commands = Commands::new(handles, Arc::new(SystemClock));
 
     let id = derived_id(&["cqrs", "customer"]);
-    let store = || LogStore { commands: commands.clone(), log: Arc::clone(&log), who: Who::new(Actor::system("test")) };
-    let around = Surroundings { id, clock: Arc::new(SystemClock), commands: Some(commands.clone()) };
+    let store = || LogStore {
+        commands: commands.clone(),
+        log: Arc::clone(&log),
+        who: Who::new(Actor::system("test")),
+    };
+    let around = Surroundings {
+        id,
+        clock: Arc::new(SystemClock),
+        commands: Some(commands.clone()),
+    };
     let framework: CqrsFramework<Adapted<Customer>, LogStore> = CqrsFramework::new(store(), vec![], around);
 
     let register = || Command::Register {
@@ -49,21 +56,53 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
     let name = id.to_string();
     framework.execute(&name, register()).await.unwrap();
     framework.execute(&name, register()).await.unwrap();
-    framework.execute(&name, Command::AssignOwner { owner: "mei".into() }).await.unwrap();
-    let refused = framework.execute(&name, Command::SetGrade { grade: " ".into(), reason: None }).await.unwrap_err();
+    framework
+        .execute(&name, Command::AssignOwner { owner: "mei".into() })
+        .await
+        .unwrap();
+    let refused = framework
+        .execute(
+            &name,
+            Command::SetGrade {
+                grade: " ".into(),
+                reason: None,
+            },
+        )
+        .await
+        .unwrap_err();
     assert!(matches!(refused, AggregateError::UserError(_)), "{refused}");
 
-    let events = EventStore::<Adapted<Customer>>::load_events(&store(), &name).await.unwrap();
+    let events = EventStore::<Adapted<Customer>>::load_events(&store(), &name)
+        .await
+        .unwrap();
     let payloads: Vec<_> = events.iter().map(|event| event.payload.0.clone()).collect();
-    assert_eq!(payloads[1], Event::OwnerAssigned { from: None, to: "mei".into() });
+    assert_eq!(
+        payloads[1],
+        Event::OwnerAssigned {
+            from: None,
+            to: "mei".into()
+        }
+    );
     assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
 
     // Two loaded the same version: the second to commit is in conflict.
-    let first = EventStore::<Adapted<Customer>>::load_aggregate(&store(), &name).await.unwrap();
-    let second = EventStore::<Adapted<Customer>>::load_aggregate(&store(), &name).await.unwrap();
-    let event = |to: &str| vec![AdaptedEvent(Event::OwnerAssigned { from: None, to: to.into() })];
+    let first = EventStore::<Adapted<Customer>>::load_aggregate(&store(), &name)
+        .await
+        .unwrap();
+    let second = EventStore::<Adapted<Customer>>::load_aggregate(&store(), &name)
+        .await
+        .unwrap();
+    let event = |to: &str| {
+        vec![AdaptedEvent(Event::OwnerAssigned {
+            from: None,
+            to: to.into(),
+        })]
+    };
     store().commit(event("wei"), first, Default::default()).await.unwrap();
-    let conflict = store().commit(event("lin"), second, Default::default()).await.unwrap_err();
+    let conflict = store()
+        .commit(event("lin"), second, Default::default())
+        .await
+        .unwrap_err();
     assert!(matches!(conflict, AggregateError::AggregateConflict), "{conflict}");
 
     stop.send_replace(true);

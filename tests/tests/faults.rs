@@ -60,7 +60,9 @@ async fn no_acked_command_is_lost_or_applied_twice_whatever_dies() {
         retries: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     });
-    let clients: Vec<_> = (0..CLIENTS).map(|client| tokio::spawn(run_client(client, Arc::clone(&world)))).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| tokio::spawn(run_client(client, Arc::clone(&world))))
+        .collect();
     let started = Instant::now();
 
     more_acks(&world, "the start").await;
@@ -110,7 +112,12 @@ async fn no_acked_command_is_lost_or_applied_twice_whatever_dies() {
         world.retries.load(Ordering::SeqCst),
     );
     assert!(told.len() as u64 >= ACKS_BETWEEN * (SERVER_KILLS + BROKER_KILLS + POSTGRES_KILLS + 2 * PAUSES) as u64);
-    assert_eq!(server.terminate(), 0, "the server ends well when it is asked to: {}", server.log_text());
+    assert_eq!(
+        server.terminate(),
+        0,
+        "the server ends well when it is asked to: {}",
+        server.log_text()
+    );
 
     every_ack_stands_in_the_log_once(&broker, &told).await;
     read_models_equal_the_fold(&env);
@@ -125,17 +132,32 @@ impl World {
 
 /// Owns five customers of its own and one that all clients share. Each command changes something, so each ack means one event.
 async fn run_client(client: u64, world: Arc<World>) -> HashMap<Uuid, Told> {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(35)).build().unwrap();
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(35))
+        .build()
+        .unwrap();
     let mut told = HashMap::new();
     for n in 0_u64.. {
         if world.stop.load(Ordering::SeqCst) {
             break;
         }
         let (name, body) = match n {
-            0..5 => (format!("{client}-{n}"), json!({"type": "register", "kind": "person", "name": format!("c{n}")})),
-            5 if client == 0 => ("shared".into(), json!({"type": "register", "kind": "person", "name": "all"})),
-            _ if n % 10 == 9 => ("shared".into(), json!({"type": "assign-owner", "owner": format!("{client}-{n}")})),
-            _ => (format!("{client}-{}", n % 5), json!({"type": "assign-owner", "owner": format!("o{n}")})),
+            0..5 => (
+                format!("{client}-{n}"),
+                json!({"type": "register", "kind": "person", "name": format!("c{n}")}),
+            ),
+            5 if client == 0 => (
+                "shared".into(),
+                json!({"type": "register", "kind": "person", "name": "all"}),
+            ),
+            _ if n % 10 == 9 => (
+                "shared".into(),
+                json!({"type": "assign-owner", "owner": format!("{client}-{n}")}),
+            ),
+            _ => (
+                format!("{client}-{}", n % 5),
+                json!({"type": "assign-owner", "owner": format!("o{n}")}),
+            ),
         };
         let id = derived_id(&["faults", &name]);
         #[allow(clippy::disallowed_methods)]
@@ -183,14 +205,21 @@ async fn more_acks(world: &World, after: &str) {
     let goal = world.acks.load(Ordering::SeqCst) + ACKS_BETWEEN;
     let deadline = Instant::now() + PATIENCE;
     while world.acks.load(Ordering::SeqCst) < goal {
-        assert!(Instant::now() < deadline, "after {after} the acks stopped at {}", world.acks.load(Ordering::SeqCst));
+        assert!(
+            Instant::now() < deadline,
+            "after {after} the acks stopped at {}",
+            world.acks.load(Ordering::SeqCst)
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// The writer that was paused answers no command with an ack, whatever it remembers.
 async fn refuses(url: &str, n: usize) {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(35)).build().unwrap();
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(35))
+        .build()
+        .unwrap();
     for (name, body) in [
         ("0-0", json!({"type": "register", "kind": "person", "name": "c0"})),
         ("0-1", json!({"type": "assign-owner", "owner": format!("zombie{n}")})),
@@ -202,7 +231,12 @@ async fn refuses(url: &str, n: usize) {
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status().as_u16(), 503, "a writer that lost its shards answered {}", answer.text().await.unwrap());
+        assert_eq!(
+            answer.status().as_u16(),
+            503,
+            "a writer that lost its shards answered {}",
+            answer.text().await.unwrap()
+        );
     }
 }
 
@@ -215,7 +249,14 @@ async fn every_ack_stands_in_the_log_once(broker: &Broker, told: &HashMap<Uuid, 
         let found = audit(&log, shard, |commit| {
             let last = commit.events.last().unwrap();
             let (position, events) = (last.position, u64::from(last.commit_size));
-            applied.insert(last.command_id, Told { position, events, version: last.sequence });
+            applied.insert(
+                last.command_id,
+                Told {
+                    position,
+                    events,
+                    version: last.sequence,
+                },
+            );
         })
         .await
         .unwrap();
@@ -224,16 +265,27 @@ async fn every_ack_stands_in_the_log_once(broker: &Broker, told: &HashMap<Uuid, 
         total.claims += found.claims;
         total.void += found.void;
     }
-    println!("the log: {} events, {} claims, {} void records", total.events, total.claims, total.void);
+    println!(
+        "the log: {} events, {} claims, {} void records",
+        total.events, total.claims, total.void
+    );
     let mut lost = Vec::new();
     for (command, ack) in told {
         if ack.events > 0 && applied.get(command) != Some(ack) {
             lost.push((command, ack, applied.get(command)));
         }
     }
-    assert!(lost.is_empty(), "{} acks do not stand in the log as they were told: {:?}", lost.len(), &lost[..lost.len().min(5)]);
+    assert!(
+        lost.is_empty(),
+        "{} acks do not stand in the log as they were told: {:?}",
+        lost.len(),
+        &lost[..lost.len().min(5)]
+    );
     let untold = applied.keys().filter(|command| !told.contains_key(*command)).count();
-    assert_eq!(untold, 0, "clients insist until they are told; so nothing was applied that nobody was told");
+    assert_eq!(
+        untold, 0,
+        "clients insist until they are told; so nothing was applied that nobody was told"
+    );
 }
 
 /// The tables that were kept through all of it have the checksums of tables that are folded anew.
@@ -258,6 +310,10 @@ fn checksums(env: &[(&str, &str)]) -> Vec<(String, String, u64)> {
 
 fn run_well(args: &[&str], env: &[(&str, &str)]) -> String {
     let output = Crm::run(args, env);
-    assert!(output.status.success(), "crm {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "crm {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

@@ -9,7 +9,8 @@ use projections::{Group, Question, ReadModel};
 use services::shard::ShardConfig;
 use services::views::Ask;
 
-use super::import::{send_shown, wait_until_read};
+use super::import::{ends, send_shown, wait_until_read};
+use super::output::out;
 use super::serve::Serve;
 use super::table::{Format, render};
 use crate::config::{Places, Settings, Use};
@@ -62,26 +63,36 @@ impl Demo {
             return Ok(ExitCode::SUCCESS);
         }
         let listen = self.listen.unwrap_or_else(|| settings.listen.clone());
-        println!("\nserving on http://{listen}/ — Ctrl-C ends it");
-        Serve { listen: Some(listen), no_projections: false, command_timeout: 30 }.serve(&settings, parts.reopened()).await
+        out!("\nserving on http://{listen}/ — Ctrl-C ends it");
+        Serve {
+            listen: Some(listen),
+            no_projections: false,
+            command_timeout: 30,
+        }
+        .serve(&settings, parts.reopened())
+        .await
     }
 
     async fn fill(&self, settings: &Settings, parts: &Parts, scale: Scale) -> anyhow::Result<()> {
         let started = Instant::now();
+        let ends = ends(parts.log.as_ref()).await?;
         let writer = parts.start_writer(settings, "", ShardConfig::default());
         let (_, projecting) = parts.start_workers(Group::ALL.to_vec());
-        println!("making two years of a company in {} …", parts.log.address());
+        out!("making two years of a company in {} …", parts.log.address());
         let commands = Box::new(lines(scale).map(Ok));
-        let report = send_shown(commands, Sender::Local(writer.commands.clone()), 0, || 0).await?;
+        let report = send_shown(commands, Sender::Local(writer.commands.clone()), &ends, 0, || 0).await?;
         let made = started.elapsed().as_secs_f64();
         wait_until_read(parts, &Group::ALL).await?;
         let read = started.elapsed().as_secs_f64();
         parts.stop();
         writer.ended().await;
         projecting.await?;
-        println!(
+        out!(
             "{} events by {} commands in {made:.1} s, read models after {read:.1} s; {} commands were done before, {} rejected",
-            report.events, report.applied, report.unchanged, report.rejected
+            report.events,
+            report.applied,
+            report.unchanged,
+            report.rejected
         );
         for finding in report.findings.iter().take(5) {
             eprintln!("{}, {}: {}", finding.file, finding.line, finding.reason);
@@ -94,10 +105,22 @@ impl Demo {
         let today = crate::demo::last_day();
         for (title, name, limit) in SUMMARIES {
             let model = ReadModel::find(name).ok_or_else(|| anyhow::anyhow!("there is no read model {name}"))?;
-            let question = Question { limit: Some(limit), now: Some(today), ..Question::default() };
-            let mut answered = queries.ask(model, Ask { question, ..Ask::default() }).await?;
+            let question = Question {
+                limit: Some(limit),
+                now: Some(today),
+                ..Question::default()
+            };
+            let mut answered = queries
+                .ask(
+                    model,
+                    Ask {
+                        question,
+                        ..Ask::default()
+                    },
+                )
+                .await?;
             answered.answer.rows.truncate(limit);
-            println!("\n{title}\n{}", render(&answered.answer, Format::Table)?);
+            out!("\n{title}\n{}", render(&answered.answer, Format::Table)?);
         }
         Ok(())
     }

@@ -11,11 +11,12 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Group;
-use services::log::last_claim;
+use services::log::{EventLog, last_claim};
 use services::shard::ShardConfig;
 use services::views::generation_for;
 
 use super::FOUND_TROUBLE;
+use super::output::out;
 use crate::config::{Settings, Use};
 use crate::import::{Counts, Report, Sender, jsonl};
 use crate::runtime::Parts;
@@ -58,9 +59,20 @@ type BoxedLines = Box<dyn Iterator<Item = Result<ImportLine, BadLine>> + Send>;
 impl Import {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let is_stdin = self.file.as_os_str() == "-";
-        let shown = if is_stdin { "standard input".to_owned() } else { self.file.display().to_string() };
-        let stem = self.file.file_name().map_or_else(|| "import".to_owned(), |name| name.to_string_lossy().into_owned());
-        let name = self.name.unwrap_or(if is_stdin { "standard-input".to_owned() } else { stem.clone() });
+        let shown = if is_stdin {
+            "standard input".to_owned()
+        } else {
+            self.file.display().to_string()
+        };
+        let stem = self
+            .file
+            .file_name()
+            .map_or_else(|| "import".to_owned(), |name| name.to_string_lossy().into_owned());
+        let name = self.name.unwrap_or(if is_stdin {
+            "standard-input".to_owned()
+        } else {
+            stem.clone()
+        });
         let (reader, size): (Box<dyn BufRead + Send>, u64) = if is_stdin {
             (Box::new(BufReader::new(std::io::stdin())), 0)
         } else {
@@ -86,8 +98,21 @@ impl Ingest {
         let progress = Arc::new(sources::Progress::default());
         let lines = source.lines(&self.path, Arc::clone(&progress))?;
         let seen = Arc::clone(&progress);
-        let code = send_all(settings, self.server, lines, size, move || seen.bytes(), self.all_findings).await?;
-        println!("{} files, {} lines read, {} said nothing new", progress.files(), progress.rows(), progress.unchanged());
+        let code = send_all(
+            settings,
+            self.server,
+            lines,
+            size,
+            move || seen.bytes(),
+            self.all_findings,
+        )
+        .await?;
+        out!(
+            "{} files, {} lines read, {} said nothing new",
+            progress.files(),
+            progress.rows(),
+            progress.unchanged()
+        );
         Ok(code)
     }
 }
@@ -104,13 +129,15 @@ async fn send_all(
         Some(url) => {
             eprintln!("sending to {url}");
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-            send_shown(lines, Sender::Server { http, url }, size, read).await?
+            let ends = ends(settings.open_log(Use::Read)?.as_ref()).await?;
+            send_shown(lines, Sender::Server { http, url }, &ends, size, read).await?
         }
         None => {
             let parts = Parts::open(settings, settings.open_log(Use::Write)?).await?;
+            let ends = ends(parts.log.as_ref()).await?;
             let writer = parts.start_writer(settings, "", ShardConfig::default());
             let (_, projecting) = parts.start_workers(Group::ALL.to_vec());
-            let report = send_shown(lines, Sender::Local(writer.commands.clone()), size, read).await?;
+            let report = send_shown(lines, Sender::Local(writer.commands.clone()), &ends, size, read).await?;
             wait_until_read(&parts, &Group::ALL).await?;
             parts.stop();
             writer.ended().await;
@@ -125,6 +152,7 @@ async fn send_all(
 pub async fn send_shown(
     lines: BoxedLines,
     sender: Sender,
+    ends: &[u64],
     size: u64,
     read: impl Fn() -> u64 + Send + 'static,
 ) -> anyhow::Result<Report> {
@@ -136,15 +164,30 @@ pub async fn send_shown(
             loop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 bar.set_position(read());
-                let (done, rejected) = (counts.done.load(Ordering::Relaxed), counts.rejected.load(Ordering::Relaxed));
+                let (done, rejected) = (
+                    counts.done.load(Ordering::Relaxed),
+                    counts.rejected.load(Ordering::Relaxed),
+                );
                 bar.set_message(format!("{done} commands, {rejected} rejected"));
             }
         }
     });
-    let report = crate::import::run(lines, sender, counts).await;
+    let report = crate::import::run(lines, sender, ends, counts).await;
     shown.abort();
     bar.finish_and_clear();
     report
+}
+
+/// Where each shard ends now.
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn ends(log: &dyn EventLog) -> anyhow::Result<Vec<u64>> {
+    let mut ends = Vec::new();
+    for shard in 0..log.open().await? {
+        ends.push(log.end(shard).await?);
+    }
+    Ok(ends)
 }
 
 /// A bar on a terminal; nothing where standard error is none.
@@ -170,11 +213,19 @@ fn show(report: &Report, all_findings: bool) -> ExitCode {
     if report.findings.len() > shown {
         eprintln!("and {} more; --all-findings shows them", report.findings.len() - shown);
     }
-    println!(
+    out!(
         "{} commands applied ({} events), {} unchanged, {} rejected, {} lines made no sense",
-        report.applied, report.events, report.unchanged, report.rejected, report.bad
+        report.applied,
+        report.events,
+        report.unchanged,
+        report.rejected,
+        report.bad
     );
-    if report.rejected + report.bad > 0 { ExitCode::from(FOUND_TROUBLE) } else { ExitCode::SUCCESS }
+    if report.rejected + report.bad > 0 {
+        ExitCode::from(FOUND_TROUBLE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// The server that owns the shards, if one answers: the one that was named, or the one whose claim stands last in the log.
@@ -187,7 +238,9 @@ async fn find_server(settings: &Settings, named: Option<String>) -> anyhow::Resu
     let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
     let mut asked = std::collections::BTreeSet::new();
     for shard in 0..shards {
-        let Some(claim) = last_claim(log.as_ref(), shard).await? else { continue };
+        let Some(claim) = last_claim(log.as_ref(), shard).await? else {
+            continue;
+        };
         if claim.address.is_empty() || !asked.insert(claim.address.clone()) {
             continue;
         }
@@ -206,10 +259,7 @@ async fn find_server(settings: &Settings, named: Option<String>) -> anyhow::Resu
 /// # Errors
 /// When a read model stopped: its reason.
 pub async fn wait_until_read(parts: &Parts, groups: &[Group]) -> anyhow::Result<()> {
-    let mut ends = Vec::new();
-    for shard in 0..parts.opened.shards {
-        ends.push(parts.log.end(shard).await?);
-    }
+    let ends = ends(parts.log.as_ref()).await?;
     let total: u64 = ends.iter().sum::<u64>() * groups.len() as u64;
     let bar = progress_bar(total, "{pos}/{len} records");
     bar.set_message("building read models");

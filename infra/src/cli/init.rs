@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use services::clock::SystemClock;
 
+use super::output::out;
 use crate::config::{SHARDS_DEFAULT, Settings, Use};
 
 /// Creates the log. A log that exists with as many shards is left as it is.
@@ -24,7 +25,12 @@ impl Init {
         settings.replication = self.replication.unwrap_or(settings.replication);
         let log = settings.open_log(Use::Write)?;
         let opened = services::log::create(log.as_ref(), self.shards, &SystemClock).await?;
-        println!("log {} with {} shards is ready at {}", opened.log_id, opened.shards, log.address());
+        out!(
+            "log {} with {} shards is ready at {}",
+            opened.log_id,
+            opened.shards,
+            log.address()
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -10,6 +10,7 @@ use services::clock::{Clock, SystemClock};
 use services::log::{EventLog, Quarantine, audit};
 
 use super::FOUND_TROUBLE;
+use super::output::out;
 use crate::config::{Settings, Use};
 
 #[derive(Debug, Args)]
@@ -52,9 +53,12 @@ fn position(text: &str) -> Result<Position, String> {
 impl LogCommand {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         match self.command {
-            What::List { shard, from, limit, bodies } => {
-                list(settings.open_log(Use::Read)?.as_ref(), shard, from, limit, bodies).await
-            }
+            What::List {
+                shard,
+                from,
+                limit,
+                bodies,
+            } => list(settings.open_log(Use::Read)?.as_ref(), shard, from, limit, bodies).await,
             What::Verify => verify(settings.open_log(Use::Read)?.as_ref()).await,
             What::Quarantine { position, reason } => {
                 quarantine(settings.open_log(Use::Write)?.as_ref(), position, reason).await
@@ -80,9 +84,12 @@ async fn list(log: &dyn EventLog, shard: u16, from: u64, limit: usize, bodies: b
             let text = |name: &str| String::from_utf8_lossy(record.header(name).unwrap_or(b"-")).into_owned();
             let (kind, subject, sequence) = (text("ce_type"), text("ce_subject"), text("ce_sequence"));
             let (epoch, n, time, actor) = (text("ce_epoch"), text("ce_n"), text("ce_time"), text("ce_actor"));
-            println!("{shard}:{offset}  {time}  epoch {epoch} n {n}  {kind}  {subject} {sequence}  {actor}");
+            out!("{shard}:{offset}  {time}  epoch {epoch} n {n}  {kind}  {subject} {sequence}  {actor}");
             if bodies {
-                println!("    {}", String::from_utf8_lossy(record.value.as_deref().unwrap_or(b"null")));
+                out!(
+                    "    {}",
+                    String::from_utf8_lossy(record.value.as_deref().unwrap_or(b"null"))
+                );
             }
         }
     }
@@ -94,16 +101,24 @@ async fn verify(log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let mut broken = false;
     for shard in 0..shards {
         let found = audit(log, shard, |_| {}).await?;
-        println!(
+        out!(
             "shard {shard}: {} records, {} commits, {} events, {} claims, {} void",
-            found.records, found.commits, found.events, found.claims, found.void
+            found.records,
+            found.commits,
+            found.events,
+            found.claims,
+            found.void
         );
         for fault in &found.faults {
             broken = true;
-            println!("  BROKEN {fault}");
+            out!("  BROKEN {fault}");
         }
     }
-    Ok(if broken { ExitCode::from(FOUND_TROUBLE) } else { ExitCode::SUCCESS })
+    Ok(if broken {
+        ExitCode::from(FOUND_TROUBLE)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 async fn quarantine(log: &dyn EventLog, at: Position, reason: String) -> anyhow::Result<ExitCode> {
@@ -118,8 +133,15 @@ async fn quarantine(log: &dyn EventLog, at: Position, reason: String) -> anyhow:
     }
     #[allow(clippy::disallowed_methods, reason = "the word of an operator has an id of its own")]
     let id = uuid::Uuid::now_v7();
-    let word = Quarantine { offset: at.offset, fingerprint: record.fingerprint(), reason };
-    log.writer(at.shard).await?.append(vec![word.to_record(id, SystemClock.now())]).await?;
-    println!("readers step over {at} from now on");
+    let word = Quarantine {
+        offset: at.offset,
+        fingerprint: record.fingerprint(),
+        reason,
+    };
+    log.writer(at.shard)
+        .await?
+        .append(vec![word.to_record(id, SystemClock.now())])
+        .await?;
+    out!("readers step over {at} from now on");
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ mod demo;
 mod import;
 mod init;
 mod log;
+mod output;
 mod project;
 mod query;
 mod rebuild;

@@ -21,19 +21,27 @@ pub struct Project {
 
 /// Reads the name of a group.
 pub fn group(name: &str) -> Result<Group, String> {
-    Group::parse(name).ok_or_else(|| format!("there is no group {name:?}; there are sales, service, analytics, journal"))
+    Group::parse(name)
+        .ok_or_else(|| format!("there is no group {name:?}; there are sales, service, analytics, journal"))
 }
 
 impl Project {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let groups = if self.groups.is_empty() { Group::ALL.to_vec() } else { self.groups };
+        let groups = if self.groups.is_empty() {
+            Group::ALL.to_vec()
+        } else {
+            self.groups
+        };
         let log = settings.open_log(Use::Read)?;
         let parts = Parts::open_to_read(settings, log).await?;
         let (_, projecting) = parts.start_workers(groups.clone());
         if self.once {
             super::import::wait_until_read(&parts, &groups).await?;
         } else {
-            tracing::info!("projecting {}", groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", "));
+            tracing::info!(
+                "projecting {}",
+                groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ")
+            );
             stop_asked().await?;
         }
         parts.stop();

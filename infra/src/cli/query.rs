@@ -10,6 +10,7 @@ use projections::{Question, READ_MODELS, ReadModel, Where};
 use services::clock::SystemClock;
 use services::views::{Ask, Queries};
 
+use super::output::out;
 use super::table::{Format, render};
 use crate::config::Settings;
 
@@ -49,7 +50,9 @@ pub struct Positions(pub Vec<Position>);
 /// Reads `0:12,1:99`.
 pub fn positions(text: &str) -> Result<Positions, String> {
     let parsed: Option<Vec<_>> = text.split(',').map(|part| Position::parse(part.trim())).collect();
-    parsed.map(Positions).ok_or_else(|| format!("{text:?} is not <shard>:<offset>[,…]"))
+    parsed
+        .map(Positions)
+        .ok_or_else(|| format!("{text:?} is not <shard>:<offset>[,…]"))
 }
 
 /// Reads a time with an offset, or a day: its last microsecond in Taipei (UTC+8).
@@ -57,9 +60,13 @@ pub fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
-    let day: Date = text.parse().map_err(|_| format!("{text:?} is neither a day nor a time with an offset"))?;
+    let day: Date = text
+        .parse()
+        .map_err(|_| format!("{text:?} is neither a day nor a time with an offset"))?;
     let next = day.tomorrow().map_err(|error| error.to_string())?;
-    let midnight: Timestamp = format!("{next}T00:00:00+08:00").parse().map_err(|_| format!("{text:?} is out of range"))?;
+    let midnight: Timestamp = format!("{next}T00:00:00+08:00")
+        .parse()
+        .map_err(|_| format!("{text:?} is out of range"))?;
     Ok(midnight - jiff::SignedDuration::from_micros(1))
 }
 
@@ -67,7 +74,7 @@ impl QueryCommand {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let Some(name) = &self.name else {
             for model in READ_MODELS {
-                println!("{:20} {}", model.name, model.about);
+                out!("{:20} {}", model.name, model.about);
             }
             return Ok(ExitCode::SUCCESS);
         };
@@ -75,7 +82,11 @@ impl QueryCommand {
             .ok_or_else(|| anyhow::anyhow!("there is no read model {name:?}; `crm query` lists them"))?;
         let stores = settings.open_stores().await?;
         let queries = Queries::new(stores.views, std::sync::Arc::new(SystemClock));
-        let filters = self.filters.iter().map(|text| Where::parse(text)).collect::<Result<_, _>>()?;
+        let filters = self
+            .filters
+            .iter()
+            .map(|text| Where::parse(text))
+            .collect::<Result<_, _>>()?;
         let until = |positions: Positions| positions.0.into_iter().map(|at| (at.shard, at.offset)).collect();
         let question = Question {
             filters,
@@ -86,14 +97,30 @@ impl QueryCommand {
             now: None,
         };
         let at_least = self.at_least.map(|positions| positions.0).unwrap_or_default();
-        let answered = queries.ask(model, Ask { question, known_at: self.known_at, at_least }).await?;
-        println!("{}", render(&answered.answer, self.format)?);
+        let answered = queries
+            .ask(
+                model,
+                Ask {
+                    question,
+                    known_at: self.known_at,
+                    at_least,
+                },
+            )
+            .await?;
+        out!("{}", render(&answered.answer, self.format)?);
         if let Some(cursor) = &answered.answer.cursor {
             eprintln!("there is more: --cursor {cursor}");
         }
         if let Some(known) = &answered.known_until {
-            let positions: Vec<_> = known.iter().map(|(shard, offset)| format!("{shard}:{offset}")).collect();
-            eprintln!("known until {}; definition {}", positions.join(","), answered.definition);
+            let positions: Vec<_> = known
+                .iter()
+                .map(|(shard, offset)| format!("{shard}:{offset}"))
+                .collect();
+            eprintln!(
+                "known until {}; definition {}",
+                positions.join(","),
+                answered.definition
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

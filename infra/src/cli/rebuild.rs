@@ -10,6 +10,7 @@ use projections::{Group, ReadModel};
 use services::views::{GenerationStatus, rebuild};
 
 use super::import::progress_bar;
+use super::output::out;
 use super::project::group;
 use crate::config::{Settings, Use};
 use crate::runtime::Parts;
@@ -35,7 +36,11 @@ fn group_of(name: &str) -> Result<Group, String> {
 impl Rebuild {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let parts = Parts::open_to_read(settings, settings.open_log(Use::Read)?).await?;
-        let mut groups = if self.groups.is_empty() { Group::ALL.to_vec() } else { self.groups };
+        let mut groups = if self.groups.is_empty() {
+            Group::ALL.to_vec()
+        } else {
+            self.groups
+        };
         groups.sort_unstable();
         groups.dedup();
         for group in groups {
@@ -64,10 +69,12 @@ async fn build(parts: &Parts, group: Group) -> anyhow::Result<()> {
         bar.set_position(read.values().sum());
     };
     let (log, store) = (Arc::clone(&parts.log), Arc::clone(&parts.stores.views));
-    let built = rebuild(log, store, group, shards, report).await.map_err(anyhow::Error::msg)?;
+    let built = rebuild(log, store, group, shards, report)
+        .await
+        .map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
-    println!(
+    out!(
         "{}: generation {} is live; {total} records in {seconds:.1} s ({:.0} records/s)",
         group.name(),
         built.number,
@@ -78,9 +85,11 @@ async fn build(parts: &Parts, group: Group) -> anyhow::Result<()> {
 
 async fn roll_back(parts: &Parts, group: Group) -> anyhow::Result<()> {
     let generations = parts.stores.views.generations(group).await?;
-    let previous = generations.into_iter().find(|generation| generation.status == GenerationStatus::Previous);
+    let previous = generations
+        .into_iter()
+        .find(|generation| generation.status == GenerationStatus::Previous);
     let previous = previous.ok_or_else(|| anyhow::anyhow!("{} has no generation to go back to", group.name()))?;
     parts.stores.views.promote(&previous).await?;
-    println!("{}: generation {} is live again", group.name(), previous.number);
+    out!("{}: generation {} is live again", group.name(), previous.number);
     Ok(())
 }

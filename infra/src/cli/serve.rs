@@ -41,15 +41,24 @@ impl Serve {
     /// Serves with parts that are open already.
     pub async fn serve(self, settings: &Settings, parts: Parts) -> anyhow::Result<ExitCode> {
         let listen = self.listen.clone().unwrap_or_else(|| settings.listen.clone());
-        let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = TcpListener::bind(&listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             anyhow::bail!("{address} is open to others, and there is no access control yet: listen on 127.0.0.1");
         }
         let metrics = crate::telemetry::start_metrics()?;
-        let config = ShardConfig { command_timeout: Duration::from_secs(self.command_timeout), ..ShardConfig::default() };
+        let config = ShardConfig {
+            command_timeout: Duration::from_secs(self.command_timeout),
+            ..ShardConfig::default()
+        };
         let writer = parts.start_writer(settings, &address.to_string(), config);
-        let groups = if self.no_projections { vec![] } else { Group::ALL.to_vec() };
+        let groups = if self.no_projections {
+            vec![]
+        } else {
+            Group::ALL.to_vec()
+        };
         let (workers, projecting) = parts.start_workers(groups);
         let upkeep = tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped()));
         let api = router(ApiParts {
@@ -62,7 +71,11 @@ impl Serve {
             metrics: Arc::new(move || metrics.render()),
             stopping: parts.stopped(),
         });
-        tracing::info!("serving on http://{address}/, log {}, views {}", parts.log.address(), parts.stores.views.address());
+        tracing::info!(
+            "serving on http://{address}/, log {}, views {}",
+            parts.log.address(),
+            parts.stores.views.address()
+        );
         let (closing, mut closed) = tokio::sync::watch::channel(false);
         let server = tokio::spawn(async move {
             axum::serve(listener, api)
@@ -90,7 +103,10 @@ impl Serve {
 }
 
 /// Client-made command ids are remembered for 31 days: one more than they are accepted.
-async fn forget_old_commands(states: Arc<dyn services::states::StateStore>, mut stop: tokio::sync::watch::Receiver<bool>) {
+async fn forget_old_commands(
+    states: Arc<dyn services::states::StateStore>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
     use services::clock::{Clock, SystemClock};
     loop {
         tokio::select! {

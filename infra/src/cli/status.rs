@@ -10,6 +10,7 @@ use services::log::last_claim;
 use services::views::{GenerationStatus, Queries};
 
 use super::FOUND_TROUBLE;
+use super::output::out;
 use crate::config::{Settings, Use};
 use crate::runtime::Parts;
 
@@ -84,65 +85,123 @@ impl Status {
                 "" => claim.node,
                 address => format!("{} at {address}", claim.node),
             });
-            found.shards.push(ShardFound { shard, records, epoch, owner });
+            found.shards.push(ShardFound {
+                shard,
+                records,
+                epoch,
+                owner,
+            });
         }
         for group in Group::ALL {
             found.groups.push(self.group(&parts, group, &found.shards).await?);
         }
-        found.ok = found.groups.iter().all(|group| group.stops.is_empty() && group.lag <= self.lag_max);
+        found.ok = found
+            .groups
+            .iter()
+            .all(|group| group.stops.is_empty() && group.lag <= self.lag_max);
         if self.checksums {
             let queries = Queries::new(parts.stores.views, std::sync::Arc::new(SystemClock));
             for model in READ_MODELS {
                 let (checksum, rows) = queries.checksum(model).await?;
-                found.checksums.push(Checksum { read_model: model.name, checksum, rows });
+                found.checksums.push(Checksum {
+                    read_model: model.name,
+                    checksum,
+                    rows,
+                });
             }
         }
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&found)?),
+            true => out!("{}", serde_json::to_string_pretty(&found)?),
             false => show(&found),
         }
-        Ok(if found.ok { ExitCode::SUCCESS } else { ExitCode::from(FOUND_TROUBLE) })
+        Ok(if found.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(FOUND_TROUBLE)
+        })
     }
 
     async fn group(&self, parts: &Parts, group: Group, shards: &[ShardFound]) -> anyhow::Result<GroupFound> {
         let views = parts.stores.views.as_ref();
         let generations = views.generations(group).await?;
-        let live = generations.iter().rev().find(|generation| generation.status == GenerationStatus::Live);
+        let live = generations
+            .iter()
+            .rev()
+            .find(|generation| generation.status == GenerationStatus::Live);
         let Some(live) = live else {
             let lag = shards.iter().map(|shard| shard.records).sum();
-            return Ok(GroupFound { group: group.name(), generation: None, status: "not built", lag, stops: vec![] });
+            return Ok(GroupFound {
+                group: group.name(),
+                generation: None,
+                status: "not built",
+                lag,
+                stops: vec![],
+            });
         };
         let mut lag = 0;
         for shard in shards {
-            let next = views.checkpoint(live, shard.shard).await?.map_or(0, |checkpoint| checkpoint.next);
+            let next = views
+                .checkpoint(live, shard.shard)
+                .await?
+                .map_or(0, |checkpoint| checkpoint.next);
             lag += shard.records.saturating_sub(next);
         }
-        let stops = views.stops(live).await?.into_iter().map(|(shard, why)| format!("shard {shard}: {why}")).collect();
-        let rebuilding = generations.iter().any(|generation| generation.status == GenerationStatus::Building);
+        let stops = views
+            .stops(live)
+            .await?
+            .into_iter()
+            .map(|(shard, why)| format!("shard {shard}: {why}"))
+            .collect();
+        let rebuilding = generations
+            .iter()
+            .any(|generation| generation.status == GenerationStatus::Building);
         let status = if rebuilding { "live, rebuilding" } else { "live" };
-        Ok(GroupFound { group: group.name(), generation: Some(live.number), status, lag, stops })
+        Ok(GroupFound {
+            group: group.name(),
+            generation: Some(live.number),
+            status,
+            lag,
+            stops,
+        })
     }
 }
 
 fn show(found: &Found) {
-    println!("log   {} ({})\nviews {}\n", found.log, found.log_id, found.views);
+    out!("log   {} ({})\nviews {}\n", found.log, found.log_id, found.views);
     for shard in &found.shards {
         let owner = shard.owner.as_deref().unwrap_or("nobody yet");
-        println!("shard {:3}  {:>10} records  epoch {:>4}  last claimed by {owner}", shard.shard, shard.records, shard.epoch);
+        out!(
+            "shard {:3}  {:>10} records  epoch {:>4}  last claimed by {owner}",
+            shard.shard,
+            shard.records,
+            shard.epoch
+        );
     }
-    println!();
+    out!("");
     for group in &found.groups {
-        let generation = group.generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
-        println!("{:10} generation {generation:>3}  {:18} lag {} records", group.group, group.status, group.lag);
+        let generation = group
+            .generation
+            .map_or_else(|| "-".to_owned(), |number| number.to_string());
+        out!(
+            "{:10} generation {generation:>3}  {:18} lag {} records",
+            group.group,
+            group.status,
+            group.lag
+        );
         for stop in &group.stops {
-            println!("           STOPPED on {stop}");
+            out!("           STOPPED on {stop}");
         }
     }
     if !found.checksums.is_empty() {
-        println!();
+        out!("");
     }
     for checksum in &found.checksums {
-        println!("{:20} {}  {:>9} rows", checksum.read_model, checksum.checksum, checksum.rows);
+        out!(
+            "{:20} {}  {:>9} rows",
+            checksum.read_model,
+            checksum.checksum,
+            checksum.rows
+        );
     }
-    println!("\n{}", if found.ok { "ok" } else { "NOT ok" });
+    out!("\n{}", if found.ok { "ok" } else { "NOT ok" });
 }

@@ -23,7 +23,11 @@ pub fn render(answer: &Answer, format: Format) -> anyhow::Result<String> {
                 .rows
                 .iter()
                 .map(|row| {
-                    let fields = answer.columns.iter().zip(row).map(|(name, value)| ((*name).to_owned(), value.to_json()));
+                    let fields = answer
+                        .columns
+                        .iter()
+                        .zip(row)
+                        .map(|(name, value)| ((*name).to_owned(), value.to_json()));
                     serde_json::Value::Object(fields.collect())
                 })
                 .collect();
@@ -42,13 +46,19 @@ pub fn render(answer: &Answer, format: Format) -> anyhow::Result<String> {
 
 fn table(answer: &Answer) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(&answer.columns);
     for row in &answer.rows {
         table.add_row(row.iter().map(Value::to_text));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        if answer.rows.iter().any(|row| matches!(row.get(index), Some(Value::Int(_)))) {
+        if answer
+            .rows
+            .iter()
+            .any(|row| matches!(row.get(index), Some(Value::Int(_))))
+        {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

@@ -30,11 +30,22 @@ pub struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub fn new(reader: R, name: &str, file: &str, bytes: Arc<AtomicU64>) -> Lines<R> {
-        Lines { reader, name: name.to_owned(), file: Arc::from(file), line: 0, seen: HashMap::new(), bytes }
+        Lines {
+            reader,
+            name: name.to_owned(),
+            file: Arc::from(file),
+            line: 0,
+            seen: HashMap::new(),
+            bytes,
+        }
     }
 
     fn bad(&self, reason: impl Into<String>) -> BadLine {
-        BadLine { file: Arc::clone(&self.file), line: self.line, reason: reason.into() }
+        BadLine {
+            file: Arc::clone(&self.file),
+            line: self.line,
+            reason: reason.into(),
+        }
     }
 
     fn parse(&mut self, text: &[u8]) -> Result<ImportLine, BadLine> {
@@ -42,10 +53,16 @@ impl<R: BufRead> Lines<R> {
             return Err(self.bad(format!("the line has {} bytes, {LINE_BYTES_MAX} at most", text.len())));
         }
         let json: Value = serde_json::from_slice(text).map_err(|error| {
-            self.bad(format!("it is no JSON: {:?} error at column {}", error.classify(), error.column()))
+            self.bad(format!(
+                "it is no JSON: {:?} error at column {}",
+                error.classify(),
+                error.column()
+            ))
         })?;
         let canonical = json.to_string();
-        let Value::Object(mut fields) = json else { return Err(self.bad("a line is a JSON object")) };
+        let Value::Object(mut fields) = json else {
+            return Err(self.bad("a line is a JSON object"));
+        };
         let stream = match fields.remove("stream") {
             Some(Value::String(name)) => {
                 StreamKind::parse(&name).ok_or_else(|| self.bad(format!("there is no stream {name:?}")))?
@@ -54,7 +71,9 @@ impl<R: BufRead> Lines<R> {
         };
         let reference = |value: Option<Value>, at: &str| match value {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => Reference::from_json(&value, at).map(Some).map_err(|error| self.bad(error.to_string())),
+            Some(value) => Reference::from_json(&value, at)
+                .map(Some)
+                .map_err(|error| self.bad(error.to_string())),
         };
         let id = reference(fields.remove("id"), "id")?;
         let customer = reference(fields.remove("customer"), "customer")?;
@@ -65,7 +84,10 @@ impl<R: BufRead> Lines<R> {
             Some(_) => Err(self.bad(format!("its {what} is no text"))),
         };
         let effective_at = text(fields.remove("effective_at"), "effective_at")?
-            .map(|text| text.parse::<Timestamp>().map_err(|_| self.bad(format!("{text:?} is no time with an offset"))))
+            .map(|text| {
+                text.parse::<Timestamp>()
+                    .map_err(|_| self.bad(format!("{text:?} is no time with an offset")))
+            })
             .transpose()?;
         let actor = text(fields.remove("actor"), "actor")?.unwrap_or_else(|| "system:import".to_owned());
         let actor = Actor::parse(&actor).ok_or_else(|| self.bad("its actor is not <kind>:<id>, such as user:mei"))?;
@@ -74,7 +96,11 @@ impl<R: BufRead> Lines<R> {
             .transpose()?;
         let expected_version = match fields.remove("expected_version") {
             None | Some(Value::Null) => None,
-            Some(version) => Some(version.as_u64().ok_or_else(|| self.bad("its expected_version is no version"))?),
+            Some(version) => Some(
+                version
+                    .as_u64()
+                    .ok_or_else(|| self.bad("its expected_version is no version"))?,
+            ),
         };
         let correlation = text(fields.remove("correlation"), "correlation")?;
         if let Some(unknown) = fields.keys().next() {
@@ -85,7 +111,13 @@ impl<R: BufRead> Lines<R> {
         *occurrence += 1;
         let derived = derived_id(&["import", &self.name, &canonical, &occurrence.to_string()]);
         Ok(ImportLine {
-            incoming: Incoming { stream, id, customer, command, expected_version },
+            incoming: Incoming {
+                stream,
+                id,
+                customer,
+                command,
+                expected_version,
+            },
             command_id: command_id.unwrap_or(derived),
             effective_at,
             actor,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use domain::Position;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use services::commands::{CommandFailure, Reference};
@@ -36,8 +37,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub rejected: u64,
     pub bad: u64,
-    /// The last position per shard.
-    pub positions: HashMap<u16, u64>,
+    ends: Vec<u64>,
 }
 
 /// A line that came to nothing.
@@ -50,8 +50,11 @@ pub struct Finding {
 
 /// What one command came to.
 enum Outcome {
-    Applied { events: u64, shard: u16, offset: u64 },
-    Unchanged { shard: u16, offset: u64 },
+    Applied {
+        events: u64,
+        position: Position,
+    },
+    Unchanged,
     Rejected(Finding),
     /// Nobody took it, however often: the import stops and can be resumed.
     Stuck(Finding),
@@ -64,16 +67,20 @@ pub struct Counts {
     pub rejected: AtomicU64,
 }
 
-/// Sends all lines. Lines that name a common stream or key go in the order in which they stand.
+/// Sends all lines. `ends` is where each shard ended before: an ack from before that is of an earlier run. Lines that name a common stream or key go in the order in which they stand.
 ///
 /// # Errors
 /// When commands are not taken for minutes on end: what was applied is applied, run it again to go on.
 pub async fn run(
     lines: impl Iterator<Item = Result<ImportLine, BadLine>>,
     sender: Sender,
+    ends: &[u64],
     counts: Arc<Counts>,
 ) -> anyhow::Result<Report> {
-    let mut report = Report::default();
+    let mut report = Report {
+        ends: ends.to_vec(),
+        ..Report::default()
+    };
     let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut last: HashMap<String, Shared<BoxFuture<'static, ()>>> = HashMap::new();
     let mut running: futures::stream::FuturesUnordered<tokio::task::JoinHandle<Outcome>> = Default::default();
@@ -83,7 +90,11 @@ pub async fn run(
             Ok(line) => line,
             Err(bad) => {
                 report.bad += 1;
-                report.note(Finding { file: bad.file, line: bad.line, reason: bad.reason });
+                report.note(Finding {
+                    file: bad.file,
+                    line: bad.line,
+                    reason: bad.reason,
+                });
                 continue;
             }
         };
@@ -108,7 +119,9 @@ pub async fn run(
             outcome
         }));
         while running.len() >= IN_FLIGHT_MAX {
-            let Some(outcome) = futures::StreamExt::next(&mut running).await else { break };
+            let Some(outcome) = futures::StreamExt::next(&mut running).await else {
+                break;
+            };
             report.add(outcome?)?;
         }
         swept += 1;
@@ -125,15 +138,19 @@ pub async fn run(
 impl Report {
     fn add(&mut self, outcome: Outcome) -> anyhow::Result<()> {
         match outcome {
-            Outcome::Applied { events, shard, offset } => {
-                self.applied += 1;
-                self.events += events;
-                self.seen(shard, offset);
+            Outcome::Applied { events, position } => {
+                let was_there = self
+                    .ends
+                    .get(usize::from(position.shard))
+                    .is_some_and(|end| position.offset < *end);
+                if was_there {
+                    self.unchanged += 1;
+                } else {
+                    self.applied += 1;
+                    self.events += events;
+                }
             }
-            Outcome::Unchanged { shard, offset } => {
-                self.unchanged += 1;
-                self.seen(shard, offset);
-            }
+            Outcome::Unchanged => self.unchanged += 1,
             Outcome::Rejected(finding) => {
                 self.rejected += 1;
                 self.note(finding);
@@ -146,11 +163,6 @@ impl Report {
             ),
         }
         Ok(())
-    }
-
-    fn seen(&mut self, shard: u16, offset: u64) {
-        let last = self.positions.entry(shard).or_insert(offset);
-        *last = (*last).max(offset);
     }
 
     fn note(&mut self, finding: Finding) {
@@ -190,9 +202,10 @@ fn collect(json: &serde_json::Value, names: &mut Vec<String>) {
             {
                 names.push(key_name(source, key));
             }
-            if let (Some(source), Some(key)) =
-                (object.get("source").and_then(|s| s.as_str()), object.get("key").and_then(|k| k.as_str()))
-            {
+            if let (Some(source), Some(key)) = (
+                object.get("source").and_then(|s| s.as_str()),
+                object.get("key").and_then(|k| k.as_str()),
+            ) {
                 names.push(key_name(source, key));
             }
             object.values().for_each(|value| collect(value, names));
@@ -202,17 +215,18 @@ fn collect(json: &serde_json::Value, names: &mut Vec<String>) {
 }
 
 async fn send(sender: &Sender, line: ImportLine) -> Outcome {
-    let finding = |reason: String| Finding { file: Arc::clone(&line.file), line: line.line, reason };
+    let finding = |reason: String| Finding {
+        file: Arc::clone(&line.file),
+        line: line.line,
+        reason,
+    };
     for attempt in 1.. {
         match sender.send(&line).await {
-            Ok(accepted) if accepted.events == 0 => {
-                return Outcome::Unchanged { shard: accepted.position.shard, offset: accepted.position.offset };
-            }
-            Ok(accepted) => {
+            Ok(taken) if taken.events == 0 => return Outcome::Unchanged,
+            Ok(taken) => {
                 return Outcome::Applied {
-                    events: u64::from(accepted.events),
-                    shard: accepted.position.shard,
-                    offset: accepted.position.offset,
+                    events: u64::from(taken.events),
+                    position: taken.position,
                 };
             }
             Err(CommandFailure::Shard(

@@ -33,9 +33,17 @@ impl Sender {
                 let mut who = Who::new(line.actor.clone());
                 who.correlation = line.correlation.clone();
                 let (command_id, effective_at) = (Some(line.command_id), line.effective_at);
-                let terms = Terms { command_id, effective_at, who, lane: Lane::Imports };
+                let terms = Terms {
+                    command_id,
+                    effective_at,
+                    who,
+                    lane: Lane::Imports,
+                };
                 let accepted = commands.send(line.incoming.clone(), terms).await?;
-                Ok(Taken { events: accepted.ack.events, position: accepted.ack.position })
+                Ok(Taken {
+                    events: accepted.ack.events,
+                    position: accepted.ack.position,
+                })
             }
             Sender::Server { http, url } => send_to_server(http, url, line).await,
         }
@@ -67,13 +75,22 @@ async fn send_to_server(http: &reqwest::Client, url: &str, line: &ImportLine) ->
     if let Some(effective_at) = line.effective_at {
         request = request.query(&[("effective_at", effective_at.to_string())]);
     }
-    let response = request.send().await.map_err(|error| unknown(error.without_url().to_string()))?;
+    let response = request
+        .send()
+        .await
+        .map_err(|error| unknown(error.without_url().to_string()))?;
     let status = response.status().as_u16();
-    let body: serde_json::Value = response.json().await.map_err(|error| unknown(error.without_url().to_string()))?;
+    let body: serde_json::Value = response
+        .json()
+        .await
+        .map_err(|error| unknown(error.without_url().to_string()))?;
     if status < 300 {
         let position = body["position"].as_str().and_then(Position::parse);
         let position = position.ok_or_else(|| unknown("the server's answer has no position".into()))?;
-        return Ok(Taken { events: body["events"].as_u64().unwrap_or(0) as u32, position });
+        return Ok(Taken {
+            events: body["events"].as_u64().unwrap_or(0) as u32,
+            position,
+        });
     }
     let detail = body["detail"].as_str().unwrap_or("no reason was given").to_owned();
     Err(match status {

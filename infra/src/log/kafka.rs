@@ -4,7 +4,6 @@
 //! it void. What makes that safe is in the protocol; here are only the settings it relies on. The values were measured
 //! (see DESIGN); those with a reason that is not plain from their name bear a comment.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,9 +28,9 @@ use super::refuse_oversized;
 const APPEND_MAX: Duration = Duration::from_secs(10);
 /// How long a question to the brokers may take: metadata, settings, where a partition ends.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// How long a new topic may take until each partition has a leader.
-const LEADERS_MAX: Duration = Duration::from_secs(30);
-const LEADERS_POLL: Duration = Duration::from_millis(100);
+/// How long a new topic may take until each partition has a leader that answers.
+const READY_MAX: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(100);
 /// What one append may hold, and thus one producer: it has one append on its way at a time.
 const APPEND_RECORDS_MAX: usize = 100_000;
 const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -41,6 +40,8 @@ const READER_POLL: Duration = Duration::from_millis(100);
 const READER_BATCH_RECORDS_MAX: usize = 2_000;
 const READER_BATCH_BYTES_MAX: usize = 1024 * 1024;
 const READER_BATCHES_MAX: usize = 4;
+/// How often a record may come with a wrong checksum before it counts as damaged.
+const BAD_FETCHES_MAX: u32 = 3;
 
 /// For every client: be back within half a second of the broker. The defaults wait up to ten.
 const CLIENT: &[(&str, &str)] = &[
@@ -216,26 +217,37 @@ impl KafkaLog {
         Ok(())
     }
 
-    async fn wait_for_leaders(&self) -> Result<(), LogError> {
-        let deadline = Instant::now() + LEADERS_MAX;
+    /// Until each partition has a leader and that one answers: it may still be busy with its new office.
+    async fn wait_until_it_answers(&self) -> Result<(), LogError> {
+        let deadline = Instant::now() + READY_MAX;
         loop {
-            let waited_for = match self.leaders().await {
-                Ok(leaders) if !leaders.is_empty() && leaders.iter().all(|leader| *leader >= 0) => return Ok(()),
-                Ok(leaders) => {
-                    let without = leaders.iter().filter(|leader| **leader < 0).count();
-                    format!("{without} of {} partitions have no leader", leaders.len())
-                }
-                Err(error) => error.to_string(),
+            let error = match self.try_each_partition().await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
             };
             if Instant::now() >= deadline {
                 return Err(LogError::Unavailable(format!(
-                    "the topic {} is not ready after {} s: {waited_for}",
+                    "the topic {} is not ready after {} s: {error}",
                     self.topic,
-                    LEADERS_MAX.as_secs()
+                    READY_MAX.as_secs()
                 )));
             }
-            sleep(LEADERS_POLL).await;
+            sleep(READY_POLL).await;
         }
+    }
+
+    async fn try_each_partition(&self) -> Result<(), LogError> {
+        let leaders = self.leaders().await?;
+        if leaders.is_empty() || leaders.contains(&-1) {
+            let without = leaders.iter().filter(|leader| **leader < 0).count();
+            let why = format!("{without} of {} partitions have no leader", leaders.len());
+            return Err(LogError::Unavailable(why));
+        }
+        // More partitions than that are no log; `open` says so.
+        for shard in (0..u16::MAX).take(leaders.len()) {
+            self.end(shard).await?;
+        }
+        Ok(())
     }
 
     async fn check_settings(&self) -> Result<(), LogError> {
@@ -283,7 +295,7 @@ impl EventLog for KafkaLog {
             return Err(LogError::WrongSettings("a log needs at least one shard".into()));
         }
         self.create_topic(shards).await?;
-        self.wait_for_leaders().await?;
+        self.wait_until_it_answers().await?;
         let found = self.open().await?;
         match found == shards {
             true => Ok(()),
@@ -483,66 +495,96 @@ impl LogReader for Reader {
 
 /// A reader's thread.
 fn read_until_unwanted(consumer: &BaseConsumer, to_reader: &mpsc::Sender<Batch>, shard: u16, from: u64) {
-    let next = Cell::new(from);
-    let read = || loop {
-        let (records, end) = take_what_is_there(consumer, &next);
-        let nobody_reads = match records.is_empty() {
-            true => to_reader.is_closed(),
-            false => to_reader.blocking_send(Ok(records)).is_err(),
-        };
-        if nobody_reads {
-            return;
-        }
-        if end == Some(OutOfRange) {
-            let offset = next.get();
-            let _nobody_reads = to_reader.blocking_send(Err(LogError::OutOfRange { shard, offset }));
-            return;
-        }
+    let mut progress = Progress {
+        shard,
+        next: from,
+        bad_fetches: 0,
     };
     // The library panics on a header whose name is no UTF-8: such a record is not ours.
-    if catch_unwind(AssertUnwindSafe(read)).is_err() {
-        let _nobody_reads = to_reader.blocking_send(Err(LogError::Damaged {
-            shard,
-            offset: next.get(),
-            why: "the client library cannot take the record apart".into(),
-        }));
+    let attempt = catch_unwind(AssertUnwindSafe(|| progress.read(consumer, to_reader)));
+    let harm = attempt.unwrap_or_else(|_| Some(progress.damage("the client library cannot take the record apart")));
+    if let Some(harm) = harm {
+        let _nobody_reads = to_reader.blocking_send(Err(harm));
     }
 }
 
-#[derive(PartialEq, Eq)]
-struct OutOfRange;
+struct Progress {
+    shard: u16,
+    next: u64,
+    /// Fetches with a wrong checksum since the last good record.
+    bad_fetches: u32,
+}
 
-fn take_what_is_there(consumer: &BaseConsumer, next: &Cell<u64>) -> (Vec<(u64, Record)>, Option<OutOfRange>) {
-    let (mut records, mut bytes) = (vec![], 0);
-    let mut wait = READER_POLL;
-    while records.len() < READER_BATCH_RECORDS_MAX && bytes < READER_BATCH_BYTES_MAX {
-        match consumer.poll(wait) {
-            None => break,
-            Some(Ok(message)) => {
-                // Kafka's offsets are never negative.
-                let offset = message.offset().cast_unsigned();
-                let record = to_record(&message);
-                bytes += record.size();
-                records.push((offset, record));
-                next.set(offset + 1);
-                wait = Duration::ZERO;
-            }
-            Some(Err(error)) if is_out_of_range(&error) => return (records, Some(OutOfRange)),
-            Some(Err(error)) => {
-                // The end of the partition, or the broker is gone: the library goes on by itself.
-                tracing::trace!("a log reader goes on after: {error}");
-                wait = Duration::ZERO;
+impl Progress {
+    /// Until nobody reads any more, or it cannot go on.
+    fn read(&mut self, consumer: &BaseConsumer, to_reader: &mpsc::Sender<Batch>) -> Option<LogError> {
+        loop {
+            let (records, harm) = self.take_what_is_there(consumer);
+            let nobody_reads = match records.is_empty() {
+                true => to_reader.is_closed(),
+                false => to_reader.blocking_send(Ok(records)).is_err(),
+            };
+            if nobody_reads || harm.is_some() {
+                return harm;
             }
         }
     }
-    (records, None)
-}
 
-fn is_out_of_range(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-    )
+    fn take_what_is_there(&mut self, consumer: &BaseConsumer) -> (Vec<(u64, Record)>, Option<LogError>) {
+        let (mut records, mut bytes) = (vec![], 0);
+        let mut wait = READER_POLL;
+        while records.len() < READER_BATCH_RECORDS_MAX && bytes < READER_BATCH_BYTES_MAX {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    // Kafka's offsets are never negative.
+                    let offset = message.offset().cast_unsigned();
+                    let record = to_record(&message);
+                    bytes += record.size();
+                    records.push((offset, record));
+                    self.next = offset + 1;
+                    self.bad_fetches = 0;
+                }
+                Some(Err(error)) => {
+                    if let Some(harm) = self.harm_in(&error) {
+                        return (records, Some(harm));
+                    }
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        (records, None)
+    }
+
+    /// Most errors pass: at the end of the partition, or while the broker is gone, the library goes on by itself.
+    fn harm_in(&mut self, error: &KafkaError) -> Option<LogError> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Some(LogError::OutOfRange {
+                    shard: self.shard,
+                    offset: self.next,
+                })
+            }
+            // On the way, it would be right the next time; on the broker's disk, the library asks for it for ever.
+            Some(RDKafkaErrorCode::BadMessage) => {
+                self.bad_fetches += 1;
+                let stays_bad = self.bad_fetches >= BAD_FETCHES_MAX;
+                stays_bad.then(|| self.damage("its checksum is wrong"))
+            }
+            _ => {
+                tracing::trace!("a log reader goes on after: {error}");
+                None
+            }
+        }
+    }
+
+    fn damage(&self, why: &str) -> LogError {
+        LogError::Damaged {
+            shard: self.shard,
+            offset: self.next,
+            why: why.into(),
+        }
+    }
 }
 
 fn to_record(message: &BorrowedMessage) -> Record {

@@ -415,7 +415,7 @@ fn admit(mut epoch: u64, records: &[Record]) -> Option<u64> {
         };
         match text(record, "ce_type").as_deref() {
             Some("crm.log.created.v1" | "crm.log.quarantined.v1") => {}
-            Some("crm.log.shard-claimed.v1") if own == epoch + 1 => epoch = own,
+            Some("crm.log.shard-claimed.v1") if epoch.checked_add(1) == Some(own) => epoch = own,
             Some("crm.log.shard-claimed.v1") => return None,
             _ if own == 0 || own != epoch => return None,
             _ => {}
@@ -437,6 +437,9 @@ struct Reader {
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        if records_max == 0 {
+            return Ok(vec![]);
+        }
         let deadline = Instant::now() + wait;
         loop {
             let batch = self.ready(records_max).await?;
@@ -451,7 +454,7 @@ impl LogReader for Reader {
 impl Reader {
     async fn ready(&mut self, records_max: usize) -> Result<Vec<(u64, Record)>, LogError> {
         let at_end = self.grown.as_ref().is_some_and(|end| *end.borrow() <= self.next);
-        if at_end || records_max == 0 {
+        if at_end {
             return Ok(vec![]);
         }
         let (connection, folder) = (self.connection.take(), self.folder.clone());
@@ -653,27 +656,26 @@ fn make_tables(connection: &mut Connection, shards: u16) -> rusqlite::Result<()>
 }
 
 fn number_of_shards(connection: &Connection, folder: &Path) -> Result<u16, LogError> {
-    let read = || -> rusqlite::Result<Option<(Option<i64>, Option<i64>, i64)>> {
-        if !connection.table_exists(None, "meta")? {
-            return Ok(None);
-        }
+    let read = || -> rusqlite::Result<(i64, i64, i64)> {
         let rows = connection.query_row("SELECT count(*) FROM shards", [], |row| row.get(0))?;
-        Ok(Some((meta(connection, "format")?, meta(connection, "shards")?, rows)))
+        let number = |name| -> rusqlite::Result<i64> { Ok(meta(connection, name)?.unwrap_or(-1)) };
+        Ok((number("format")?, number("shards")?, rows))
     };
+    let failed = |error: rusqlite::Error| unavailable(folder, &error);
+    if !connection.table_exists(None, "meta").map_err(failed)? {
+        // Its creation was cut short.
+        return Err(LogError::NotCreated(address(folder)));
+    }
     let wrong = |what: String| LogError::WrongSettings(format!("{} {what}", folder.join(FILE).display()));
-    match read().map_err(|error| unavailable(folder, &error))? {
-        // Created half-way by a process that died.
-        None => Err(LogError::NotCreated(address(folder))),
-        Some((Some(FORMAT), Some(shards), rows)) if shards == rows => u16::try_from(shards).map_err(|_| {
-            wrong(format!(
-                "claims to have {shards} shards, which no log has; restore it from a copy"
-            ))
-        }),
-        Some((Some(FORMAT), shards, rows)) => Err(wrong(format!(
-            "contradicts itself: it should have {shards:?} shards and has {rows}; restore it from a copy"
+    match read().map_err(failed)? {
+        (FORMAT, shards, rows) if shards == rows => {
+            u16::try_from(shards).map_err(|_| wrong(format!("has {shards} shards: too many")))
+        }
+        (FORMAT, shards, rows) => Err(wrong(format!(
+            "is damaged: it should have {shards} shards and has {rows}; restore it from a copy"
         ))),
-        Some((format, ..)) => Err(wrong(format!(
-            "has format {format:?}, and this version of the program knows only {FORMAT}; use the version that wrote it"
+        (format, ..) => Err(wrong(format!(
+            "has format {format}, and this version of the program knows only {FORMAT}; use the version that wrote it"
         ))),
     }
 }

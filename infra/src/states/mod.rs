@@ -1,6 +1,6 @@
 //! State stores: a shard's cache of states and command ids, in the same database as the read models, for both are derived.
 //!
-//! The tables carry the definition of the states in their names: another program version keeps its own beside.
+//! The tables carry the definition of the states in their names: a program version with other states keeps its own beside.
 
 mod postgres;
 mod sqlite;
@@ -91,8 +91,13 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     }
 });
 
+/// The table's name with sixteen hex digits that change whenever a state type or one of these tables changes.
 fn name_of(table: &Table) -> String {
-    static DEFINITION: LazyLock<String> = LazyLock::new(states_definition);
+    static DEFINITION: LazyLock<String> = LazyLock::new(|| {
+        let tables = [StateRow::TABLE, CommandRow::TABLE, WatermarkRow::TABLE];
+        let id = domain::derived_id(&[&states_definition(), &format!("{tables:?}")]);
+        id.simple().to_string()[..16].to_owned()
+    });
     format!("{}_{}", table.name, *DEFINITION)
 }
 
@@ -167,9 +172,14 @@ fn claimed(row: Vec<Value>, log_id: Uuid, epoch: u64) -> Result<Option<Watermark
 
 /// How far a shard has come, without claiming it; `None` = nothing is stored.
 fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
-    let Some(row) = rows.pop().map(WatermarkRow::from_values) else { return Ok(None) };
+    let Some(row) = rows.pop().map(WatermarkRow::from_values) else {
+        return Ok(None);
+    };
     if row.log_id != log_id {
-        return Err(StateError::OtherLog { stored: row.log_id, wanted: log_id });
+        return Err(StateError::OtherLog {
+            stored: row.log_id,
+            wanted: log_id,
+        });
     }
     Ok(progress(&row))
 }
@@ -214,7 +224,11 @@ fn command_rows(shard: u16, commands: &[SavedCommand]) -> Vec<Vec<Value>> {
         shard: i64::from(shard),
         command: saved.id,
         hash: saved.hash.clone(),
-        streams: saved.streams.iter().map(|(stream, version)| (stream.to_string(), *version)).collect(),
+        streams: saved
+            .streams
+            .iter()
+            .map(|(stream, version)| (stream.to_string(), *version))
+            .collect(),
         log_offset: saved.offset.cast_signed(),
         events: i64::from(saved.events),
         at: saved.at,

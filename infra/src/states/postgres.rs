@@ -68,7 +68,10 @@ impl StateStore for PostgresViews {
         commands: &[SavedCommand],
     ) -> Result<(), StateError> {
         let advance = super::advance_values(watermark);
-        let (states, commands) = (super::state_rows(states), super::command_rows(watermark.shard, commands));
+        let (states, commands) = (
+            super::state_rows(states),
+            super::command_rows(watermark.shard, commands),
+        );
         let mut client = self.client().await?;
         let saved = bounded(async {
             let transaction = client.transaction().await?;

@@ -55,7 +55,10 @@ impl StateStore for SqliteViews {
         commands: &[SavedCommand],
     ) -> Result<(), StateError> {
         let advance = super::advance_values(watermark);
-        let (states, commands) = (super::state_rows(states), super::command_rows(watermark.shard, commands));
+        let (states, commands) = (
+            super::state_rows(states),
+            super::command_rows(watermark.shard, commands),
+        );
         let saved = self.write(move |transaction| {
             if execute(&transaction, &STATEMENTS.advance, cells(&advance))? == 0 {
                 return Ok(false);

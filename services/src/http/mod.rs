@@ -5,6 +5,7 @@
 
 mod body;
 mod commands;
+mod examples;
 mod openapi;
 mod page;
 mod problem;

@@ -4,7 +4,15 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use domain::StreamKind;
+use jiff::Timestamp;
+use projections::{ColumnType, DEFAULT_LIMIT, LIMIT_MAX, Question, READ_MODELS, ReadModel};
+use serde_json::{Map, Value, json};
+
+use super::problem::{self, Kind};
+use super::schemas::{self, commands_name, reference_to};
+use super::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX, examples};
+use crate::commands::{BUNDLE_MAX, COMMAND_ID_DAYS_MAX};
 
 /// The document depends on nothing but the program.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -19,5 +27,562 @@ pub async fn serve() -> Response {
 
 /// The OpenAPI document.
 pub fn document() -> Value {
-    json!({"openapi": "3.1.0", "info": {"title": "CRM", "version": env!("CARGO_PKG_VERSION")}, "paths": {}})
+    let mut paths = Map::new();
+    for kind in StreamKind::ALL {
+        add_stream(&mut paths, *kind);
+    }
+    add(&mut paths, "/api/bundle", "post", bundle());
+    for model in READ_MODELS {
+        add(&mut paths, &format!("/api/{}", model.name), "get", query(model));
+    }
+    add_server(&mut paths);
+    let streams = StreamKind::ALL
+        .iter()
+        .map(|kind| json!({"name": kind.name(), "description": format!("Commands to a {}.", kind.name())}));
+    let mut tags = vec![
+        json!({"name": "read models", "description": "What there is to know, with filters, pages, and both times: as_of and known_at."}),
+        json!({"name": "bundle", "description": "Several commands, all or nothing."}),
+    ];
+    tags.extend(streams);
+    tags.push(json!({"name": "server", "description": "How the server is doing."}));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "CRM",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "Commands go to streams and are answered when they are durable. Read models follow the log; ask one for at_least \
+                the position that a command was answered with, and it has seen that command.\n\nGive every command an Idempotency-Key: \
+                sent again with the same key it has one effect and the same answer. Every error is a problem (RFC 9457) with a sentence \
+                that may be shown."
+        },
+        "servers": [{"url": "/", "description": "This server."}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "parameters": parameters(),
+            "headers": headers(),
+            "responses": responses(),
+        }
+    })
+}
+
+fn add(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
+    let item = paths.entry(path).or_insert_with(|| json!({}));
+    item[method] = operation;
+}
+
+fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
+    let name = kind.name();
+    let body = json!({
+        "required": true,
+        "content": {"application/json": with_example(json!({"schema": reference_to(&commands_name(kind))}), examples::of_stream(name))},
+    });
+    let done = json!({
+        "description": "Done and durable.",
+        "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
+        "content": {"application/json": {"schema": reference_to("Done")}}
+    });
+    let began = json!({
+        "description": "Done and durable; it began the stream.",
+        "headers": {"ETag": {"$ref": "#/components/headers/ETag"}, "Location": {"$ref": "#/components/headers/Location"}},
+        "content": {"application/json": {"schema": reference_to("Done")}}
+    });
+    let mut answers = problems(&["400", "404", "409", "413", "415", "422", "503", "507"]);
+    answers.insert("200".into(), done);
+    answers.insert("201".into(), began);
+    let commands = kind.command_names().join(", ");
+    let begin = json!({
+        "tags": [name],
+        "operationId": format!("begin-{name}"),
+        "summary": format!("Begin a {name}"),
+        "description": format!("The id is derived from the command, so that a retry meets the same {name}. Commands: {commands}."),
+        "parameters": command_parameters(false),
+        "requestBody": body,
+        "responses": answers,
+    });
+    let send = json!({
+        "tags": [name],
+        "operationId": format!("command-{name}"),
+        "summary": format!("Send a command to a {name}"),
+        "description": format!("Commands: {commands}."),
+        "parameters": command_parameters(true),
+        "requestBody": body,
+        "responses": answers,
+    });
+    let mut answers = problems(&["400", "404", "503"]);
+    let present = json!({
+        "description": format!("The {name}'s present version and state."),
+        "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
+        "content": {"application/json": {"schema": reference_to("Present")}}
+    });
+    answers.insert("200".into(), present);
+    let present = json!({
+        "tags": [name],
+        "operationId": format!("get-{name}"),
+        "summary": format!("The present version and state of a {name}"),
+        "description": "As commands see it: never behind.",
+        "parameters": [parameter_ref("id")],
+        "responses": answers,
+    });
+    add(paths, &format!("/api/{name}"), "post", begin);
+    add(paths, &format!("/api/{name}/{{id}}"), "post", send);
+    add(paths, &format!("/api/{name}/{{id}}"), "get", present);
+}
+
+fn bundle() -> Value {
+    let mut answers = problems(&["400", "404", "409", "413", "415", "422", "503", "507"]);
+    let done = json!({
+        "description": "Done and durable, all of it.",
+        "content": {"application/json": {"schema": reference_to("BundleDone")}}
+    });
+    answers.insert("200".into(), done);
+    let mut parameters = command_parameters(false);
+    parameters.retain(|parameter| *parameter != parameter_ref("If-Match"));
+    json!({
+        "tags": ["bundle"],
+        "operationId": "bundle",
+        "summary": "Send several commands, all or nothing",
+        "description": format!(
+            "Up to {BUNDLE_MAX} commands on streams of one slot (a customer and what is theirs), decided in order, one commit. An item's \
+            command may name the stream of an earlier item: {{\"item\": 0}}."
+        ),
+        "parameters": parameters,
+        "requestBody": {
+            "required": true,
+            "content": {"application/json": with_example(json!({"schema": reference_to("Bundle")}), Some(examples::BUNDLE))},
+        },
+        "responses": answers,
+    })
+}
+
+fn query(model: &ReadModel) -> Value {
+    let mut parameters: Vec<Value> = Vec::new();
+    let mut properties = Map::new();
+    for (name, ty) in columns(model) {
+        let schema = ty.map_or_else(|| json!({}), column_schema);
+        parameters.push(json!({
+            "name": name, "in": "query", "required": false, "schema": {"type": "string"},
+            "description": format!("Only rows with this {name}; `null` is none."),
+        }));
+        properties.insert(name.to_owned(), json!({"anyOf": [schema, {"type": "null"}]}));
+    }
+    let names = [
+        "where",
+        "limit",
+        "cursor",
+        "as_of",
+        "known_at",
+        "known_until",
+        "at_least",
+        "format",
+    ];
+    parameters.extend(names.map(parameter_ref));
+    let answer = json!({
+        "type": "object",
+        "required": ["read_model", "rows", "definition"],
+        "properties": {
+            "read_model": {"type": "string", "const": model.name},
+            "rows": {"type": "array", "items": {"type": "object", "properties": properties}},
+            "cursor": {"type": "string", "description": "There is more: ask again with it."},
+            "as_of": {"type": "string", "format": "date-time"},
+            "known_until": {"type": "string", "description": "The positions that a known_at came to. Asked again with them, the answer is the same byte for byte."},
+            "definition": {"type": "string", "description": "Changes with the read model's definition."},
+            "read_until": {"type": "object", "additionalProperties": {"type": "integer"}, "description": "The next offset per shard. Not in an answer that is limited to what was known at a time."},
+        }
+    });
+    let mut answers = problems(&["400", "503"]);
+    answers.insert(
+        "200".into(),
+        json!({
+            "description": model.about,
+            "headers": {
+                "X-Read-Until": {"$ref": "#/components/headers/X-Read-Until"},
+                "X-Known-Until": {"$ref": "#/components/headers/X-Known-Until"},
+                "X-Definition": {"$ref": "#/components/headers/X-Definition"},
+                "X-Cursor": {"$ref": "#/components/headers/X-Cursor"},
+            },
+            "content": {"application/json": {"schema": answer}, "text/csv": {"schema": {"type": "string"}}}
+        }),
+    );
+    json!({
+        "tags": ["read models"],
+        "operationId": format!("query-{}", model.name),
+        "summary": model.about,
+        "parameters": parameters,
+        "responses": answers,
+    })
+}
+
+fn add_server(paths: &mut Map<String, Value>) {
+    let operation = |id: &str, summary: &str, content_type: &str, schema: Value| {
+        let answer = json!({"description": summary, "content": {content_type: {"schema": schema}}});
+        json!({"tags": ["server"], "operationId": id, "summary": summary, "responses": {"200": answer}})
+    };
+    let text = || json!({"type": "string"});
+    let object = || json!({"type": "object"});
+    let json = "application/json";
+    let mut ready = operation(
+        "ready",
+        "Is every shard owned, and can every read model be asked?",
+        "text/plain",
+        text(),
+    );
+    ready["responses"]["503"] = json!({"$ref": "#/components/responses/503"});
+    add(
+        paths,
+        "/api",
+        "get",
+        operation("index", "What there is", json, object()),
+    );
+    add(
+        paths,
+        "/api/openapi.json",
+        "get",
+        operation("openapi", "This document", json, object()),
+    );
+    let status = operation(
+        "status",
+        "Shards, read models, lag and trouble",
+        json,
+        reference_to("Status"),
+    );
+    add(paths, "/api/status", "get", status);
+    add(
+        paths,
+        "/health/live",
+        "get",
+        operation("live", "Does the process answer?", "text/plain", text()),
+    );
+    add(paths, "/health/ready", "get", ready);
+    let metrics = operation("metrics", "Metrics for Prometheus", "text/plain", text());
+    add(paths, "/metrics", "get", metrics);
+}
+
+/// The columns of a read model's answer. An answer to nothing has them too, and making one is pure.
+fn columns(model: &ReadModel) -> Vec<(&'static str, Option<ColumnType>)> {
+    let question = Question {
+        now: Some(Timestamp::UNIX_EPOCH),
+        ..Question::default()
+    };
+    let of_tables = model.tables.iter().flat_map(|table| table.columns);
+    let type_of = |name: &str| {
+        of_tables
+            .clone()
+            .find(|column| column.name == name)
+            .map(|column| column.ty)
+    };
+    match (model.plan)(&question) {
+        Ok(plan) => {
+            let nothing = plan.selects.iter().map(|_| vec![]).collect();
+            let columns = (plan.finish)(nothing).columns;
+            columns.into_iter().map(|name| (name, type_of(name))).collect()
+        }
+        Err(_) => of_tables.map(|column| (column.name, Some(column.ty))).collect(),
+    }
+}
+
+fn column_schema(ty: ColumnType) -> Value {
+    match ty {
+        ColumnType::Uuid => json!({"type": "string", "format": "uuid"}),
+        ColumnType::Text => json!({"type": "string"}),
+        ColumnType::Int => json!({"type": "integer", "format": "int64"}),
+        ColumnType::Bool => json!({"type": "boolean"}),
+        ColumnType::Date => json!({"type": "string", "format": "date"}),
+        ColumnType::Time => json!({"type": "string", "format": "date-time"}),
+        ColumnType::Json => json!({}),
+    }
+}
+
+fn with_example(mut content: Value, example: Option<&str>) -> Value {
+    if let Some(example) = example.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        content["example"] = example;
+    }
+    content
+}
+
+fn schemas() -> Map<String, Value> {
+    let mut schemas = schemas::of_commands();
+    let streams: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
+    let uuid = || json!({"type": "string", "format": "uuid"});
+    let version = || json!({"type": "integer", "minimum": 0});
+    let position = || {
+        json!({"type": "string", "pattern": "^[0-9]+:[0-9]+$", "examples": ["3:1207"],
+            "description": "The shard and offset of the last record that the answer rests on: ask a read model for at_least this."})
+    };
+    let events =
+        || json!({"type": "integer", "minimum": 0, "description": "How many events it wrote; 0 = it was so already."});
+    let commands: Vec<Value> = StreamKind::ALL
+        .iter()
+        .map(|kind| reference_to(&commands_name(*kind)))
+        .collect();
+    let rest = [
+        ("Problem", problem::schema()),
+        (
+            "Done",
+            json!({
+                "type": "object",
+                "required": ["stream", "id", "version", "position", "events", "command_id"],
+                "properties": {
+                    "stream": {"type": "string", "enum": streams}, "id": uuid(), "version": version(), "position": position(), "events": events(),
+                    "command_id": uuid(),
+                }
+            }),
+        ),
+        (
+            "Bundle",
+            json!({
+                "type": "object",
+                "required": ["commands"],
+                "additionalProperties": false,
+                "properties": {"commands": {"type": "array", "minItems": 1, "maxItems": BUNDLE_MAX, "items": reference_to("BundleItem")}}
+            }),
+        ),
+        (
+            "BundleItem",
+            json!({
+                "type": "object",
+                "required": ["stream", "command"],
+                "additionalProperties": false,
+                "properties": {
+                    "stream": {"type": "string", "enum": streams},
+                    "id": {"anyOf": [reference_to("Reference"), {"type": "null"}], "description": "Left out, the command begins a stream."},
+                    "customer": {"anyOf": [reference_to("Reference"), {"type": "null"}], "description": "Fills the command's customer when it has none."},
+                    "command": {"anyOf": commands},
+                    "expected_version": {"anyOf": [version(), {"type": "null"}]},
+                }
+            }),
+        ),
+        (
+            "BundleDone",
+            json!({
+                "type": "object",
+                "required": ["streams", "position", "events", "command_id"],
+                "properties": {
+                    "streams": {"type": "array", "items": {
+                        "type": "object",
+                        "required": ["stream", "id"],
+                        "properties": {
+                            "stream": {"type": "string", "enum": streams}, "id": uuid(),
+                            "version": {"type": "integer", "description": "Left out when nothing was written to it."},
+                        }
+                    }},
+                    "position": position(), "events": events(), "command_id": uuid(),
+                }
+            }),
+        ),
+        (
+            "Present",
+            json!({
+                "type": "object",
+                "required": ["stream", "id", "version", "state"],
+                "properties": {"stream": {"type": "string", "enum": streams}, "id": uuid(), "version": version(), "state": {"type": "object"}}
+            }),
+        ),
+        (
+            "Status",
+            json!({
+                "type": "object",
+                "required": ["ok", "instance", "version", "log", "views", "stopping", "shards", "read_models", "trouble"],
+                "properties": {
+                    "ok": {"type": "boolean"}, "instance": {"type": "string"}, "version": {"type": "string"},
+                    "log": {"type": "string"}, "views": {"type": "string"}, "stopping": {"type": "boolean"},
+                    "shards": {"type": "array", "items": {"type": "object"}},
+                    "read_models": {"type": "array", "items": {"type": "object"}},
+                    "trouble": {"type": "array", "items": {"type": "string"}, "description": "What is not as it should be, in sentences."},
+                }
+            }),
+        ),
+    ];
+    schemas.extend(rest.map(|(name, schema)| (name.to_owned(), schema)));
+    schemas
+}
+
+fn parameter_ref(name: &str) -> Value {
+    json!({"$ref": format!("#/components/parameters/{name}")})
+}
+
+fn command_parameters(has_id: bool) -> Vec<Value> {
+    let names = [
+        "Idempotency-Key",
+        "If-Match",
+        "effective_at",
+        "X-Actor",
+        "X-On-Behalf-Of",
+        "X-Correlation-Id",
+        "X-Causation-Id",
+        "X-Lane",
+        "traceparent",
+    ];
+    let id = has_id.then_some("id");
+    id.into_iter().chain(names).map(parameter_ref).collect()
+}
+
+fn parameters() -> Map<String, Value> {
+    let text = || json!({"type": "string"});
+    let time = "A time with its offset (RFC 3339), or a day, which is its end in Taiwan.";
+    let known = [
+        (
+            "id",
+            "path",
+            text(),
+            "A UUID, or `key:<source>:<key>`, percent-encoded, for a thing that another system named.".to_owned(),
+        ),
+        (
+            "Idempotency-Key",
+            "header",
+            json!({"type": "string", "format": "uuid"}),
+            format!(
+                "The command's id, a UUID of version 7; the same id has one effect. It is accepted for {COMMAND_ID_DAYS_MAX} days. Derived ones, of version 8, are accepted for ever."
+            ),
+        ),
+        (
+            "If-Match",
+            "header",
+            json!({"type": "string", "examples": ["\"3\""]}),
+            "The version that the stream must have; 0 = it must not be begun yet.".to_owned(),
+        ),
+        (
+            "effective_at",
+            "query",
+            json!({"type": "string", "format": "date-time"}),
+            "When it was true in the world, if that was not now.".to_owned(),
+        ),
+        (
+            "X-Actor",
+            "header",
+            json!({"type": "string", "default": "user:local", "examples": ["user:mei", "integration:erp"]}),
+            "Who does it: user:, system:, integration:, customer: or agent: and an opaque id.".to_owned(),
+        ),
+        (
+            "X-On-Behalf-Of",
+            "header",
+            text(),
+            "For whom the actor does it.".to_owned(),
+        ),
+        (
+            "X-Correlation-Id",
+            "header",
+            text(),
+            "The undertaking that it belongs to.".to_owned(),
+        ),
+        (
+            "X-Causation-Id",
+            "header",
+            text(),
+            "The event that caused it.".to_owned(),
+        ),
+        (
+            "X-Lane",
+            "header",
+            json!({"type": "string", "enum": ["people", "imports"], "default": "people"}),
+            "Imports wait behind people.".to_owned(),
+        ),
+        ("traceparent", "header", text(), "W3C trace context.".to_owned()),
+        (
+            "where",
+            "query",
+            json!({"type": "array", "items": {"type": "string"}, "examples": [["close_date<=2026-06-30"]]}),
+            "`<column><comparison><value>` with =, !=, <, <=, > or >=; may be given several times.".to_owned(),
+        ),
+        (
+            "limit",
+            "query",
+            json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": DEFAULT_LIMIT}),
+            "Rows of a page.".to_owned(),
+        ),
+        (
+            "cursor",
+            "query",
+            text(),
+            "Where the last page ended, as its answer said.".to_owned(),
+        ),
+        (
+            "as_of",
+            "query",
+            text(),
+            format!("The world at this time, with what was recorded about it since. {time}"),
+        ),
+        (
+            "known_at",
+            "query",
+            text(),
+            format!("Only what was recorded by this time. {time}"),
+        ),
+        (
+            "known_until",
+            "query",
+            text(),
+            "Only what was recorded up to these positions, as an answer gave them: `0:12,1:99`.".to_owned(),
+        ),
+        (
+            "at_least",
+            "query",
+            text(),
+            "Wait until the read model has passed this position (`3:1207`); several by comma or given several times."
+                .to_owned(),
+        ),
+        (
+            "format",
+            "query",
+            json!({"type": "string", "enum": ["json", "csv"], "default": "json"}),
+            "How the answer looks.".to_owned(),
+        ),
+    ];
+    let entries = known.into_iter().map(|(name, place, schema, description)| {
+        let parameter = json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description});
+        (name.to_owned(), parameter)
+    });
+    entries.collect()
+}
+
+fn headers() -> Value {
+    let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    json!({
+        "ETag": header("The stream's version, quoted, for If-Match."),
+        "Location": header("Where the stream is."),
+        "Retry-After": header("Seconds after which to try again."),
+        "X-Read-Until": header("The next offset per shard that the read model has come to."),
+        "X-Known-Until": header("The positions that a known_at came to."),
+        "X-Definition": header("Changes with the read model's definition."),
+        "X-Cursor": header("Asks for the next page."),
+    })
+}
+
+/// A response per status that problems have; what the kinds of it are is its description.
+fn responses() -> Map<String, Value> {
+    let mut responses: Map<String, Value> = Map::new();
+    for kind in Kind::ALL {
+        let status = kind.status();
+        let meaning = format!("`{}`: {}.", kind.name(), kind.title());
+        if let Some(known) = responses.get_mut(status.as_str()) {
+            let all = format!("{} {meaning}", known["description"].as_str().unwrap_or_default());
+            known["description"] = all.into();
+            continue;
+        }
+        let mut response = json!({
+            "description": meaning,
+            "content": {"application/problem+json": {"schema": reference_to("Problem")}}
+        });
+        if status.as_u16() == 503 {
+            response["headers"] = json!({"Retry-After": {"$ref": "#/components/headers/Retry-After"}});
+        }
+        if status.as_u16() == 413 {
+            let limits = format!("A command has {COMMAND_BYTES_MAX} bytes at most, a bundle {BUNDLE_BYTES_MAX}.");
+            response["description"] = format!("{meaning} {limits}").into();
+        }
+        responses.insert(status.as_str().to_owned(), response);
+    }
+    responses
+}
+
+fn problems(statuses: &[&str]) -> Map<String, Value> {
+    let references = statuses.iter().map(|status| {
+        (
+            (*status).to_owned(),
+            json!({"$ref": format!("#/components/responses/{status}")}),
+        )
+    });
+    references.collect()
 }

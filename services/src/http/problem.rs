@@ -142,10 +142,6 @@ impl Problem {
         self
     }
 
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The same problem at another path: where it stands in the body, not in the part of it that was read.
     pub fn moved(mut self, to: impl FnOnce(&str) -> String) -> Problem {
         if let Some(Value::String(at)) = self.members.get("at") {

@@ -16,17 +16,6 @@ use super::problem::Problem;
 use super::terms::time;
 use crate::views::{Answered, Ask};
 
-/// The parameters that are no column of a read model.
-pub const PARAMETERS: [&str; 8] = [
-    "where",
-    "limit",
-    "cursor",
-    "as_of",
-    "known_at",
-    "known_until",
-    "at_least",
-    "format",
-];
 /// Positions of one `known_until` or `at_least`: one per shard is enough.
 const POSITIONS_MAX: usize = 4096;
 

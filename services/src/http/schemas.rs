@@ -1,1 +1,246 @@
-//! JSON schemas of the commands.
+//! JSON schemas of the commands as they look in a request: `{"type": "win", …}`, where serde's derive has `{"win": {…}}`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::StreamKind;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// Where schemas stand in the document.
+const HOME: &str = "#/components/schemas/";
+
+/// The reference to a schema of this name.
+pub fn reference_to(name: &str) -> Value {
+    json!({"$ref": format!("{HOME}{name}")})
+}
+
+/// `OpportunityCommand`, the schema of all commands of a stream.
+pub fn commands_name(kind: StreamKind) -> String {
+    format!("{}Command", pascal(kind.name()))
+}
+
+/// The schema of one command of a stream: `OpportunityChangeStage`.
+pub fn command_name(kind: StreamKind, command: &str) -> String {
+    format!("{}{}", pascal(kind.name()), pascal(command))
+}
+
+/// The schemas of every stream's commands, and of the types in them.
+pub fn of_commands() -> Map<String, Value> {
+    let generated: Vec<(StreamKind, Map<String, Value>)> = StreamKind::ALL.iter().map(|kind| generate(*kind)).collect();
+    let ambiguous = ambiguous(&generated);
+    let mut schemas = Map::new();
+    for (kind, definitions) in generated {
+        let name_of = |name: &str| match ambiguous.contains(name) {
+            true => format!("{}{name}", pascal(kind.name())),
+            false => name.to_owned(),
+        };
+        for (name, mut schema) in definitions {
+            rename_references(&mut schema, &name_of);
+            match name == ENUM {
+                true => add_commands(kind, &schema, &mut schemas),
+                false => {
+                    schemas.insert(name_of(&name), schema);
+                }
+            }
+        }
+    }
+    schemas.insert("Reference".into(), reference());
+    schemas
+}
+
+/// What every stream calls its commands.
+const ENUM: &str = "Command";
+
+fn generate(kind: StreamKind) -> (StreamKind, Map<String, Value>) {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    kind.command_schema(&mut generator);
+    (kind, generator.take_definitions(true))
+}
+
+/// The names that mean different things in different streams: they get the stream's name in front.
+fn ambiguous(generated: &[(StreamKind, Map<String, Value>)]) -> BTreeSet<String> {
+    let mut meanings: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut mentions: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (name, schema) in generated.iter().flat_map(|(_, definitions)| definitions) {
+        meanings.entry(name).or_default().insert(schema.to_string());
+        let mentioned = mentions.entry(name).or_default();
+        for_each_reference(schema, &mut |other| {
+            mentioned.insert(other.to_owned());
+        });
+    }
+    let several = meanings
+        .iter()
+        .filter(|(name, meanings)| meanings.len() > 1 || **name == ENUM);
+    let mut ambiguous: BTreeSet<String> = several.map(|(name, _)| (*name).to_owned()).collect();
+    // What mentions something ambiguous means different things itself.
+    loop {
+        let known = ambiguous.len();
+        for (name, mentioned) in &mentions {
+            if !mentioned.is_disjoint(&ambiguous) {
+                ambiguous.insert((*name).to_owned());
+            }
+        }
+        if ambiguous.len() == known {
+            return ambiguous;
+        }
+    }
+}
+
+fn add_commands(kind: StreamKind, enumeration: &Value, schemas: &mut Map<String, Value>) {
+    let mut mapping = Map::new();
+    let mut all = Vec::new();
+    for command in kind.command_names() {
+        let name = command_name(kind, command);
+        schemas.insert(name.clone(), tagged(command, variant(enumeration, command)));
+        mapping.insert((*command).to_owned(), format!("{HOME}{name}").into());
+        all.push(reference_to(&name));
+    }
+    let any = json!({
+        "description": format!("A command to a stream of type {}.", kind.name()),
+        "oneOf": all,
+        "discriminator": {"propertyName": "type", "mapping": mapping},
+    });
+    schemas.insert(commands_name(kind), any);
+}
+
+/// What the derive says of a variant: its description and the schema of its fields.
+struct Variant<'a> {
+    description: Option<&'a Value>,
+    fields: Option<&'a Value>,
+}
+
+fn variant<'a>(enumeration: &'a Value, command: &str) -> Variant<'a> {
+    let variants = enumeration["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for variant in variants {
+        if let Some(fields) = variant["properties"].get(command) {
+            return Variant {
+                description: variant.get("description"),
+                fields: Some(fields),
+            };
+        }
+        if variant.get("const").and_then(Value::as_str) == Some(command) {
+            return Variant {
+                description: variant.get("description"),
+                fields: None,
+            };
+        }
+    }
+    Variant {
+        description: None,
+        fields: None,
+    }
+}
+
+/// `{"type": "win"}` and the fields.
+fn tagged(command: &str, variant: Variant<'_>) -> Value {
+    let mut schema = Map::new();
+    schema.insert("type".into(), "object".into());
+    if let Some(description) = variant.description {
+        schema.insert("description".into(), description.clone());
+    }
+    let none = Value::Null;
+    let fields = variant.fields.unwrap_or(&none);
+    let mut properties = Map::new();
+    properties.insert("type".into(), json!({"type": "string", "const": command}));
+    for (name, field) in fields["properties"].as_object().into_iter().flatten() {
+        properties.insert(name.clone(), with_references(name, field));
+    }
+    let mut required = vec![Value::from("type")];
+    required.extend(fields["required"].as_array().into_iter().flatten().cloned());
+    schema.insert("properties".into(), properties.into());
+    schema.insert("required".into(), required.into());
+    schema.insert("additionalProperties".into(), false.into());
+    schema.into()
+}
+
+/// An id may be given as the key that another system has for it.
+fn with_references(name: &str, field: &Value) -> Value {
+    let is_id = |schema: &Value| schema["format"] == "uuid";
+    let mut schema = match field {
+        field if is_id(field) && field["type"] == "string" => reference_to("Reference"),
+        field if is_id(field) => json!({"anyOf": [reference_to("Reference"), {"type": "null"}]}),
+        field if name == "about" && is_id(&field["items"]) => {
+            json!({"type": "array", "items": reference_to("Reference")})
+        }
+        field => return field.clone(),
+    };
+    for kept in ["description", "default"] {
+        if let Some(value) = field.get(kept) {
+            schema[kept] = value.clone();
+        }
+    }
+    schema
+}
+
+fn reference() -> Value {
+    let streams: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
+    json!({
+        "description": "A thing, by its id; by its key in another system; or, in a bundle, by the number of the item (from 0) that it is the stream of.",
+        "oneOf": [
+            {"type": "string", "format": "uuid"},
+            {
+                "type": "object",
+                "required": ["key"],
+                "additionalProperties": false,
+                "properties": {
+                    "key": {
+                        "type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "maxItems": 2,
+                        "description": "The source, and its key."
+                    },
+                    "stream": {"type": "string", "enum": streams, "description": "What it is; needed where the field's name does not say so."}
+                }
+            },
+            {
+                "type": "object",
+                "required": ["item"],
+                "additionalProperties": false,
+                "properties": {"item": {"type": "integer", "minimum": 0}}
+            }
+        ],
+        "examples": ["01979e04-0000-8abc-8000-000000000001", {"key": ["erp", "C-12"]}]
+    })
+}
+
+fn rename_references(schema: &mut Value, name_of: &impl Fn(&str) -> String) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(target)) = fields.get_mut("$ref")
+                && let Some(name) = target.strip_prefix(HOME)
+            {
+                *target = format!("{HOME}{}", name_of(name));
+            }
+            fields.values_mut().for_each(|field| rename_references(field, name_of));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, name_of)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn for_each_reference(schema: &Value, see: &mut impl FnMut(&str)) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(name) = fields
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|target| target.strip_prefix(HOME))
+            {
+                see(name);
+            }
+            fields.values().for_each(|field| for_each_reference(field, see));
+        }
+        Value::Array(items) => items.iter().for_each(|item| for_each_reference(item, see)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// `set-contact-point` → `SetContactPoint`.
+fn pascal(name: &str) -> String {
+    let words = name.split('-').map(|word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    });
+    words.collect()
+}

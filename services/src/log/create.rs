@@ -1,10 +1,16 @@
 //! Creating a log, and opening one that exists.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{EventLog, LogCreated, LogError};
+use super::{AppendError, EventLog, LogCreated, LogError};
 use crate::clock::Clock;
 use crate::shard::{TakeOverError, read_creation};
+
+/// How long a log that was just created may need to elect its leaders.
+const LEADERS_WAIT: Duration = Duration::from_secs(30);
 
 /// A log that was found in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +29,24 @@ pub async fn create(log: &dyn EventLog, shards: u16, clock: &dyn Clock) -> Resul
         return Err(LogError::WrongSettings(format!("a log has 1 to {} shards, not {shards}", domain::SLOTS)).into());
     }
     log.create(shards).await?;
+    // Partitions that were just made may have no leader yet.
+    let deadline = Instant::now() + LEADERS_WAIT;
+    loop {
+        match write_creations(log, shards, clock).await {
+            Ok(()) => return open(log).await,
+            Err(TakeOverError::Log(LogError::Unavailable(why)) | TakeOverError::Claim(AppendError::Unknown(why)))
+                if Instant::now() < deadline =>
+            {
+                tracing::debug!("the new log is not ready yet: {why}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes the first record of each shard that is empty; a second one after an unknown outcome is void.
+async fn write_creations(log: &dyn EventLog, shards: u16, clock: &dyn Clock) -> Result<(), TakeOverError> {
     let mut log_id = None;
     for shard in 0..shards {
         if log.end(shard).await? > 0 {
@@ -45,7 +69,7 @@ pub async fn create(log: &dyn EventLog, shards: u16, clock: &dyn Clock) -> Resul
                 .await?;
         }
     }
-    open(log).await
+    Ok(())
 }
 
 /// Opens a log: its settings are right, and all shards say that they belong to the same log with as many shards.

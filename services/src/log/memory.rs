@@ -198,16 +198,17 @@ impl Reader {
 #[async_trait]
 impl LogReader for Reader {
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        let deadline = tokio::time::Instant::now() + wait;
         let log = self.log.clone();
-        let grown = log.inner.grown.notified();
-        tokio::pin!(grown);
-        grown.as_mut().enable();
-        let batch = self.ready(records_max);
-        if !batch.is_empty() {
-            return Ok(batch);
+        loop {
+            let grown = log.inner.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            let batch = self.ready(records_max);
+            // Another shard's growth wakes it too. A time-out is no error: nothing came.
+            if !batch.is_empty() || tokio::time::timeout_at(deadline, grown).await.is_err() {
+                return Ok(batch);
+            }
         }
-        // A time-out is no error: nothing came.
-        let _waited = tokio::time::timeout(wait, grown).await;
-        Ok(self.ready(records_max))
     }
 }

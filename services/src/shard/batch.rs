@@ -162,6 +162,10 @@ pub fn decide(
         event.index = index as u32;
         event.commit_size = commit_size;
     }
+    if !events.is_empty() {
+        // Only what was written to: that is what the log tells when the same command comes again.
+        after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
+    }
     let streams = after
         .iter()
         .map(|(stream, cached)| (stream.to_string(), cached.version))
@@ -175,7 +179,6 @@ pub fn decide(
         last,
         events: commit_size,
     };
-    after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
     Decision {
         prepared,
         events,

@@ -1,1 +1,0 @@
-//! Specs of the API.

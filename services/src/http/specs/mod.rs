@@ -1,0 +1,7 @@
+//! Specs of the API: requests and responses over real shards on a log in memory.
+
+mod bad_input;
+mod commands;
+mod description;
+mod queries;
+mod world;

@@ -1,0 +1,264 @@
+//! A small server in memory, and answers that are easy to assert.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request};
+use projections::{Expr, Group, Key, Select, Table, TableChange, Value};
+use serde_json::Value as Json;
+use tokio::sync::watch;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use crate::clock::SystemClock;
+use crate::commands::Commands;
+use crate::http::{ApiParts, router};
+use crate::log::{Checkpoint, EventLog, MemoryLog, create};
+use crate::shard::{ShardConfig, ShardParts, spawn};
+use crate::states::MemoryStates;
+use crate::views::{Generation, GenerationStatus, Queries, ReadStore, Snapshot, ViewError, Workers};
+
+pub const SHARDS: u16 = 4;
+
+pub struct World {
+    pub log: MemoryLog,
+    router: Router,
+    stop: watch::Sender<bool>,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Json {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("no JSON ({error}): {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl World {
+    pub async fn new() -> World {
+        World::with(CannedRows::default()).await
+    }
+
+    /// A server whose read store gives canned rows, and whose shards are owned.
+    pub async fn with(rows: CannedRows) -> World {
+        let log = MemoryLog::new();
+        create(&log, SHARDS, &SystemClock).await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let parts = ShardParts {
+            log: Arc::new(log.clone()),
+            states: Arc::new(MemoryStates::default()),
+            clock: Arc::new(SystemClock),
+            node: "spec".into(),
+            address: "127.0.0.1:0".into(),
+            source: "/crm/spec".into(),
+            config: ShardConfig {
+                command_timeout: Duration::from_secs(10),
+                ..ShardConfig::default()
+            },
+        };
+        let handles = (0..SHARDS).map(|shard| spawn(shard, parts.clone(), stopped.clone()).0);
+        let commands = Commands::new(handles.collect(), Arc::new(SystemClock));
+        while commands.shards().iter().any(|shard| !shard.status().owned) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let store: Arc<dyn ReadStore> = Arc::new(rows);
+        let router = router(ApiParts {
+            commands,
+            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)),
+            log: Arc::new(log.clone()),
+            store: Arc::clone(&store),
+            workers: Workers::new(Arc::new(log.clone()), store, SHARDS, vec![]),
+            instance: "spec".into(),
+            metrics: Arc::new(|| "crm_commands_answered_total 1\n".into()),
+            stopping: stopped,
+        });
+        World { log, router, stop }
+    }
+
+    /// The server begins to stop.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        // What no client can send plain.
+        let path = path.replace('<', "%3C");
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(body.into()).unwrap())
+            .await
+            .unwrap();
+        let (head, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Json) -> Answer {
+        self.post_with(path, &[], body).await
+    }
+
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Json) -> Answer {
+        let json = [("content-type", "application/json")];
+        let headers: Vec<(&str, &str)> = json.iter().chain(headers).copied().collect();
+        self.request("POST", path, &headers, body.to_string()).await
+    }
+
+    /// A stream that is begun; its id.
+    pub async fn begun(&self, path: &str, body: Json) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// How many records there are in the log.
+    pub fn records(&self) -> usize {
+        (0..SHARDS).map(|shard| self.log.records(shard).len()).sum()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A command id of version 7 that was made so many milliseconds after the epoch.
+pub fn made_at_ms(ms: u64, n: u8) -> Uuid {
+    uuid::Builder::from_unix_timestamp_millis(ms, &[n; 10]).into_uuid()
+}
+
+pub fn now_ms() -> u64 {
+    use crate::clock::Clock;
+    SystemClock.now().as_millisecond() as u64
+}
+
+/// A read store that answers every select with the same rows, and says how far it is.
+#[derive(Default)]
+pub struct CannedRows {
+    pub rows: Vec<Vec<Value>>,
+    pub is_building: bool,
+    pub stops: Vec<(u16, String)>,
+    pub error: Option<fn() -> ViewError>,
+}
+
+/// Where it says that it stands, on every shard.
+pub const STANDS: u64 = 100;
+
+#[async_trait]
+impl ReadStore for CannedRows {
+    fn address(&self) -> String {
+        "memory:".into()
+    }
+
+    async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError> {
+        if let Some(error) = self.error {
+            return Err(error());
+        }
+        let status = if self.is_building {
+            GenerationStatus::Building
+        } else {
+            GenerationStatus::Live
+        };
+        Ok(vec![Generation {
+            group,
+            number: 1,
+            definition: group.definition(),
+            status,
+            shards: SHARDS,
+        }])
+    }
+
+    async fn create(&self, group: Group, _: u16) -> Result<Generation, ViewError> {
+        Ok(self.generations(group).await?.remove(0))
+    }
+
+    async fn promote(&self, _: &Generation) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, _: &Generation, _: u16) -> Result<Option<Checkpoint>, ViewError> {
+        Ok(Some(Checkpoint {
+            log_id: Uuid::nil(),
+            next: STANDS,
+            epoch: 1,
+            n: 1,
+            fingerprint: 0,
+        }))
+    }
+
+    async fn load(&self, _: &Generation, _: &'static Table, _: &[Key]) -> Result<Vec<Vec<Value>>, ViewError> {
+        Ok(vec![])
+    }
+
+    async fn commit(
+        &self,
+        _: &Generation,
+        _: u16,
+        _: Option<&Checkpoint>,
+        _: &Checkpoint,
+        _: &[TableChange],
+    ) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn note_stop(&self, _: &Generation, _: u16, _: &str) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn stops(&self, _: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
+        Ok(self.stops.clone())
+    }
+
+    async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
+        let checkpoint = self.checkpoint(generation, 0).await?.unwrap();
+        // Asked for the last positions that were recorded by a time, it knows two shards.
+        let is_last_position = |select: &Select| {
+            matches!(
+                select.exprs.as_slice(),
+                [Expr::Column("shard"), Expr::Max("log_offset")]
+            )
+        };
+        let result = |select: &Select| match is_last_position(select) {
+            true => vec![vec![Value::Int(0), Value::Int(12)], vec![Value::Int(1), Value::Int(99)]],
+            false => self
+                .rows
+                .iter()
+                .take(select.limit.unwrap_or(usize::MAX))
+                .cloned()
+                .collect(),
+        };
+        Ok(Snapshot {
+            checkpoints: vec![(0, checkpoint.clone()), (1, checkpoint)],
+            results: selects.iter().map(result).collect(),
+        })
+    }
+}
+
+/// The log's end is known without asking it.
+pub async fn end_of(log: &MemoryLog, shard: u16) -> u64 {
+    log.end(shard).await.unwrap()
+}

@@ -1,0 +1,1180 @@
+//! What every read store and state store keeps to: one suite, bound to SQLite and to PostgreSQL.
+//!
+//! It runs over the tables of all read models and over a few of its own, which have what read models may have one day:
+//! nullable keys, a roll-up without a key, JSON. What a store answers is compared with a [`Model`] in memory.
+
+#[path = "view_contract/dice.rs"]
+mod dice;
+#[path = "view_contract/model.rs"]
+mod model;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::{AnyState, Fact, StreamKind, StreamRef, customer};
+use infra::views::{PostgresViews, SqliteViews};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use projections::{
+    ColumnRole, ColumnType, Expr, Group, Op, Order, READ_MODELS, Row, Select, Table, TableChange, TableKind, Value,
+};
+use services::log::Checkpoint;
+use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use services::views::{Generation, GenerationStatus, ReadStore, ViewError};
+use tempfile::TempDir;
+use tests::{Database, Server};
+use uuid::Uuid;
+
+use dice::Dice;
+use model::Model;
+
+/// Each of these functions runs on both stores.
+macro_rules! on_both_stores {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::sqlite().await).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&super::postgres().await).await;
+            })+
+        }
+    };
+}
+
+on_both_stores! {
+    every_table_gives_back_what_it_was_given,
+    filters_orders_limits_and_sums_are_exact,
+    a_journal_ends_where_it_was_known,
+    of_two_workers_at_once_one_moves_the_checkpoint,
+    a_refused_batch_changes_nothing,
+    sums_that_do_not_fit_are_refused,
+    rows_and_checkpoints_are_of_one_snapshot,
+    shards_write_to_one_rollup_at_the_same_time,
+    generations_swap_and_swap_back,
+    a_half_built_generation_goes_on_or_is_dropped,
+    views_come_and_go_with_the_tables,
+    two_creates_at_once_make_one_generation,
+    every_group_can_be_created,
+    a_noted_stop_is_cleared_by_a_commit,
+    what_does_not_fit_is_refused_in_words,
+    a_claim_fences_the_owners_before,
+    states_of_another_log_are_not_taken_over,
+    states_and_commands_come_back_as_saved,
+    only_old_ids_of_clients_are_forgotten,
+}
+
+const SHARDS: u16 = 8;
+/// The group that the suite's own tables are built in.
+const GROUP: Group = Group::Sales;
+
+projections::table! {
+    entity Thing "suite_things" {
+        key thing: Uuid,
+        key part: Option<i64>,
+        set customer: Option<Uuid>,
+        set owner: Option<String>,
+        set status: String,
+        set is_open: Option<bool>,
+        set due: Option<Date>,
+        meta seen_at: Option<Timestamp>,
+        set amount: Option<i64>,
+        set tags: Vec<String>,
+    }
+}
+
+projections::table! {
+    entity Mark "suite_marks" { key mark: Uuid }
+}
+
+projections::table! {
+    rollup Total "suite_totals" {
+        key country: Option<String>,
+        key month: Date,
+        sum amount: i64,
+        sum discount: Option<i64>,
+        min first: Option<Timestamp>,
+        max last: Timestamp,
+        min least: Option<Uuid>,
+        max greatest: Uuid,
+        min all_paid: bool,
+        max any_paid: Option<bool>,
+        max name: Option<String>,
+        min small: i64,
+    }
+}
+
+projections::table! {
+    rollup Grand "suite_grand_total" { sum count: i64, max last: Option<Date> }
+}
+
+projections::table! {
+    journal Entry "suite_entries" {
+        set customer: Option<Uuid>,
+        set effective_at: Timestamp,
+        set amount: i64,
+        set text: String,
+        set about: Vec<String>,
+    }
+}
+
+const OWN_TABLES: [&Table; 5] = [Thing::TABLE, Mark::TABLE, Total::TABLE, Grand::TABLE, Entry::TABLE];
+
+/// The suite's own and those of all read models.
+fn all_tables() -> Vec<&'static Table> {
+    let models = READ_MODELS.iter().flat_map(|model| model.tables.iter().copied());
+    OWN_TABLES.into_iter().chain(models).collect()
+}
+
+// ---------------------------------------------------------------------------------------------------- stores
+
+/// A store of a test's own.
+struct Subject {
+    views: Arc<dyn ReadStore>,
+    states: Arc<dyn StateStore>,
+    ground: Ground,
+}
+
+enum Ground {
+    Sqlite(Arc<SqliteViews>, TempDir),
+    Postgres(Arc<PostgresViews>, Database),
+}
+
+async fn sqlite() -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteViews::open(folder.path()).await.unwrap());
+    Subject {
+        views: store.clone(),
+        states: store.clone(),
+        ground: Ground::Sqlite(store, folder),
+    }
+}
+
+async fn postgres() -> Subject {
+    let database = Database::create();
+    let store = Arc::new(PostgresViews::connect(database.url()).await.unwrap());
+    Subject {
+        views: store.clone(),
+        states: store.clone(),
+        ground: Ground::Postgres(store, database),
+    }
+}
+
+impl Subject {
+    /// A generation of these tables.
+    async fn create_with(&self, definition: &str, tables: &[&'static Table]) -> Generation {
+        let created = match &self.ground {
+            Ground::Sqlite(store, _) => store.create_with(GROUP, definition, tables, SHARDS).await,
+            Ground::Postgres(store, _) => store.create_with(GROUP, definition, tables, SHARDS).await,
+        };
+        created.unwrap()
+    }
+
+    /// How many rows a public view shows; `None` when there is no such view.
+    async fn public_rows(&self, view: &str) -> Option<i64> {
+        match &self.ground {
+            Ground::Sqlite(_, folder) => {
+                let connection = rusqlite::Connection::open(folder.path().join("views.db")).unwrap();
+                let count = format!("SELECT COUNT(*) FROM {view}");
+                connection.query_row(&count, [], |row| row.get(0)).ok()
+            }
+            Ground::Postgres(_, database) => {
+                let connected = tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await;
+                let (client, connection) = connected.unwrap();
+                tokio::spawn(connection);
+                let count = format!("SELECT COUNT(*) FROM crm.{view}");
+                Some(client.query_one(&count, &[]).await.ok()?.get(0))
+            }
+        }
+    }
+
+    /// One select's rows.
+    async fn rows(&self, generation: &Generation, select: Select) -> Vec<Vec<Value>> {
+        let mut snapshot = self.views.query(generation, &[select]).await.unwrap();
+        snapshot.results.remove(0)
+    }
+
+    /// Some batches of random rows, and the model of what they came to.
+    async fn fill(&self, generation: &Generation, seed: u64, size: usize) -> Model {
+        let mut model = Model::default();
+        for (shard, changes) in batches(seed, size) {
+            let expected = self.views.checkpoint(generation, shard).await.unwrap();
+            let next = after(expected.as_ref(), 1000);
+            let committed = self.views.commit(generation, shard, expected.as_ref(), &next, &changes);
+            committed.await.unwrap();
+            for change in &changes {
+                model.apply(shard, change);
+            }
+        }
+        model
+    }
+}
+
+/// Six batches for two shards, over all tables.
+fn batches(seed: u64, size: usize) -> Vec<(u16, Vec<TableChange>)> {
+    let mut dice = Dice(seed);
+    let mut batches = Vec::new();
+    for round in 0..3_u64 {
+        for shard in [0, 5] {
+            let mut change = |table: &&'static Table| dice.change(table, round * 1000, size);
+            batches.push((shard, all_tables().iter().map(&mut change).collect()));
+        }
+    }
+    batches
+}
+
+fn after(checkpoint: Option<&Checkpoint>, events: u64) -> Checkpoint {
+    Checkpoint {
+        log_id: Uuid::from_u128(77),
+        next: checkpoint.map_or(0, |checkpoint| checkpoint.next) + events,
+        epoch: 1,
+        n: checkpoint.map_or(0, |checkpoint| checkpoint.n) + events,
+        // Needs all 64 bits.
+        fingerprint: u64::MAX - events,
+    }
+}
+
+fn no_change(table: &'static Table) -> TableChange {
+    TableChange {
+        table,
+        upserts: vec![],
+        removes: vec![],
+        deltas: vec![],
+        appends: vec![],
+    }
+}
+
+fn mark(number: u128) -> TableChange {
+    let mark = Mark {
+        mark: Uuid::from_u128(number),
+    };
+    TableChange {
+        upserts: vec![mark.into_values()],
+        ..no_change(Mark::TABLE)
+    }
+}
+
+fn grand(count: i64) -> TableChange {
+    TableChange {
+        deltas: vec![Grand { count, last: None }.into_values()],
+        ..no_change(Grand::TABLE)
+    }
+}
+
+fn marks() -> Select {
+    Select::all(Mark::TABLE)
+}
+
+/// All columns, with those that are hidden.
+fn everything(table: &'static Table) -> Select {
+    let hidden = match table.kind {
+        TableKind::Journal => &Table::JOURNAL_KEY[..],
+        TableKind::Entity | TableKind::Rollup => &[],
+    };
+    let columns = hidden.iter().chain(table.columns);
+    Select::of(table, columns.map(|column| Expr::Column(column.name)))
+}
+
+// ------------------------------------------------------------------------------------------------------ rows
+
+async fn every_table_gives_back_what_it_was_given(subject: &Subject) {
+    let generation = subject.create_with("a", &all_tables()).await;
+    for seed in [1, 2] {
+        let generation = match seed {
+            1 => generation.clone(),
+            // Large enough for PostgreSQL's COPY; beside the first one.
+            _ => subject.create_with("b", &all_tables()).await,
+        };
+        let model = subject.fill(&generation, seed, [12, 300][seed as usize - 1]).await;
+        for table in all_tables() {
+            let rows = subject.rows(&generation, everything(table)).await;
+            assert_eq!(rows, model.rows(table), "{}", table.name);
+            if table.kind != TableKind::Entity {
+                continue;
+            }
+            let mut dice = Dice(seed + 100);
+            let key = |row: &[Value]| row[..table.key_len()].to_vec();
+            let mut wanted: Vec<_> = model.rows(table).iter().step_by(2).map(|row| key(row)).collect();
+            wanted.extend((0..5).map(|_| key(&dice.row(table))));
+            wanted.sort();
+            wanted.dedup();
+            let mut found = subject.views.load(&generation, table, &wanted).await.unwrap();
+            found.sort();
+            let mut expected = model.rows(table);
+            expected.retain(|row| wanted.contains(&key(row)));
+            assert_eq!(found, expected, "{}", table.name);
+            assert!(!expected.is_empty());
+            assert_eq!(
+                subject.views.load(&generation, table, &[]).await.unwrap(),
+                Vec::<Vec<Value>>::new()
+            );
+        }
+    }
+}
+
+/// Selects of every kind on a table whose rows are in the model.
+fn selects(table: &'static Table, model: &Model, dice: &mut Dice) -> Vec<Select> {
+    let rows = model.rows(table);
+    let mut selects = Vec::new();
+    let comparable: Vec<_> = table
+        .columns
+        .iter()
+        .filter(|column| column.ty != ColumnType::Json)
+        .collect();
+    for column in table.columns {
+        for op in [Op::Eq, Op::Ne, Op::Lt, Op::Le, Op::Gt, Op::Ge] {
+            selects.push(everything(table).filter(column.name, op, Value::Null));
+            if column.ty == ColumnType::Json {
+                continue;
+            }
+            let stored = dice.pick(&rows)[model::place(table, column.name)].clone();
+            selects.push(everything(table).filter(column.name, op, stored));
+            let other = dice.value(column);
+            selects.push(everything(table).filter(column.name, op, other));
+        }
+    }
+    // Earlier and later than anything.
+    for column in &comparable {
+        let ends = match column.ty {
+            ColumnType::Date => [Value::Date(Date::MIN), Value::Date(Date::MAX)],
+            ColumnType::Time => [Value::Time(Timestamp::MIN), Value::Time(Timestamp::MAX)],
+            _ => continue,
+        };
+        for end in ends {
+            selects.push(everything(table).filter(column.name, Op::Ge, end.clone()));
+            selects.push(everything(table).filter(column.name, Op::Le, end));
+        }
+    }
+    for _ in 0..40 {
+        let mut select = everything(table);
+        select.order = orders(&comparable, dice);
+        select.limit = (!dice.one_in(3)).then(|| dice.below(rows.len() + 2));
+        if dice.one_in(2) {
+            let column = dice.pick(&comparable);
+            let value = dice.value(column);
+            select = select.filter(column.name, *dice.pick(&[Op::Le, Op::Ge, Op::Ne]), value);
+        }
+        selects.push(select);
+    }
+    for _ in 0..40 {
+        let mut exprs = vec![Expr::Count];
+        let mut asked = Vec::new();
+        for column in &comparable {
+            // Sums of what may be the largest number do not fit.
+            let is_summable = column.role == ColumnRole::Sum;
+            match dice.below(6) {
+                0 => exprs.push(Expr::Column(column.name)),
+                1 => exprs.push(Expr::Min(column.name)),
+                2 => exprs.push(Expr::Max(column.name)),
+                3 if is_summable => exprs.push(Expr::Sum(column.name)),
+                _ => continue,
+            }
+            asked.push(*column);
+        }
+        let mut select = Select::of(table, exprs);
+        if !asked.is_empty() && dice.one_in(2) {
+            select.order = orders(&asked, dice);
+        }
+        select.limit = dice.one_in(2).then(|| dice.below(10));
+        if dice.one_in(3) {
+            let column = dice.pick(&comparable);
+            let value = dice.value(column);
+            select = select.filter(column.name, *dice.pick(&[Op::Lt, Op::Gt, Op::Eq]), value);
+        }
+        selects.push(select);
+    }
+    selects
+}
+
+fn orders(columns: &[&projections::Column], dice: &mut Dice) -> Vec<Order> {
+    let mut order = |_| Order {
+        column: dice.pick(columns).name,
+        descending: dice.one_in(2),
+    };
+    let first = order(());
+    let second = order(());
+    match first.column == second.column {
+        true => vec![first],
+        false => vec![first, second],
+    }
+}
+
+async fn filters_orders_limits_and_sums_are_exact(subject: &Subject) {
+    let generation = subject.create_with("a", &all_tables()).await;
+    let model = subject.fill(&generation, 3, 40).await;
+    let mut dice = Dice(4);
+    for table in all_tables() {
+        let selects = selects(table, &model, &mut dice);
+        let snapshot = subject.views.query(&generation, &selects).await.unwrap();
+        for (select, rows) in selects.iter().zip(snapshot.results) {
+            assert_eq!(rows, model.answer(select), "{select:?}");
+        }
+    }
+}
+
+async fn a_journal_ends_where_it_was_known(subject: &Subject) {
+    let generation = subject.create_with("a", &all_tables()).await;
+    let model = subject.fill(&generation, 5, 60).await;
+    for table in all_tables()
+        .into_iter()
+        .filter(|table| table.kind == TableKind::Journal)
+    {
+        let all = model.rows(table).len();
+        let untils = [
+            (vec![], 0..1),
+            (vec![(0, 7)], 1..all),
+            (vec![(5, 1000), (0, 3)], 1..all),
+            (vec![(0, u64::MAX), (5, u64::MAX), (6, 9)], all..all + 1),
+        ];
+        for (until, count) in untils {
+            let mut select = everything(table);
+            select.until = Some(until);
+            let rows = subject.rows(&generation, select.clone()).await;
+            assert_eq!(rows, model.answer(&select), "{select:?}");
+            assert!(count.contains(&rows.len()), "{} rows of {select:?}", rows.len());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_stores_answer_alike() {
+    let (sqlite, postgres) = (sqlite().await, postgres().await);
+    let mut answers = Vec::new();
+    for subject in [&sqlite, &postgres] {
+        let generation = subject.create_with("a", &all_tables()).await;
+        let model = subject.fill(&generation, 6, 80).await;
+        let mut dice = Dice(7);
+        let tables = all_tables();
+        let selects: Vec<Select> = tables
+            .iter()
+            .flat_map(|table| selects(table, &model, &mut dice))
+            .collect();
+        answers.push(subject.views.query(&generation, &selects).await.unwrap());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+// ------------------------------------------------------------------------------------------------ checkpoints
+
+async fn of_two_workers_at_once_one_moves_the_checkpoint(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let mut expected: Option<Checkpoint> = None;
+    for round in 0..20 {
+        let worker = |number: u64| {
+            let (views, generation, expected) = (subject.views.clone(), generation.clone(), expected.clone());
+            tokio::spawn(async move {
+                let next = after(expected.as_ref(), number);
+                let changes = [mark(u128::from(round * 2 + number)), grand(1)];
+                let committed = views.commit(&generation, 3, expected.as_ref(), &next, &changes).await;
+                (next, committed)
+            })
+        };
+        let (one, other) = tokio::join!(worker(1), worker(2));
+        let (winner, loser) = match (one.unwrap(), other.unwrap()) {
+            ((next, Ok(())), (_, Err(error))) | ((_, Err(error)), (next, Ok(()))) => (next, error),
+            both => panic!("one must win and the other be told: {both:?}"),
+        };
+        assert!(matches!(loser, ViewError::Moved), "{loser}");
+        assert_eq!(
+            subject.views.checkpoint(&generation, 3).await.unwrap(),
+            Some(winner.clone())
+        );
+        expected = Some(winner);
+    }
+    assert_eq!(subject.rows(&generation, marks()).await.len(), 20);
+    assert_eq!(
+        subject.rows(&generation, Select::all(Grand::TABLE)).await[0][0],
+        Value::Int(20)
+    );
+
+    // Whoever expects a first or an older checkpoint, or one that differs in a single field, is too late.
+    let expected = expected.unwrap();
+    let next = after(Some(&expected), 5);
+    let mut wrong = vec![None];
+    let mut differing = |change: &dyn Fn(&mut Checkpoint)| {
+        let mut other = expected.clone();
+        change(&mut other);
+        wrong.push(Some(other));
+    };
+    differing(&|checkpoint| checkpoint.log_id = Uuid::from_u128(78));
+    differing(&|checkpoint| checkpoint.next -= 1);
+    differing(&|checkpoint| checkpoint.epoch += 1);
+    differing(&|checkpoint| checkpoint.n += 1);
+    differing(&|checkpoint| checkpoint.fingerprint ^= 1 << 63);
+    for wrong in wrong {
+        let committed = subject
+            .views
+            .commit(&generation, 3, wrong.as_ref(), &next, &[mark(9999)])
+            .await;
+        assert!(matches!(committed, Err(ViewError::Moved)), "{wrong:?}: {committed:?}");
+    }
+    assert_eq!(subject.rows(&generation, marks()).await.len(), 20);
+    assert_eq!(subject.views.checkpoint(&generation, 4).await.unwrap(), None);
+}
+
+async fn a_refused_batch_changes_nothing(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let first = after(None, 1);
+    let changes = [mark(1), grand(i64::MAX)];
+    subject
+        .views
+        .commit(&generation, 0, None, &first, &changes)
+        .await
+        .unwrap();
+
+    let next = after(Some(&first), 1);
+    let changes = [mark(2), grand(1), mark(3)];
+    let refused = subject
+        .views
+        .commit(&generation, 0, Some(&first), &next, &changes)
+        .await;
+    assert!(matches!(refused, Err(ViewError::Refused(_))), "{refused:?}");
+
+    assert_eq!(
+        subject.views.checkpoint(&generation, 0).await.unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(subject.rows(&generation, marks()).await.len(), 1);
+    let mended = [mark(2), grand(-1)];
+    subject
+        .views
+        .commit(&generation, 0, Some(&first), &next, &mended)
+        .await
+        .unwrap();
+    assert_eq!(subject.rows(&generation, marks()).await.len(), 2);
+}
+
+async fn sums_that_do_not_fit_are_refused(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let mut expected = None;
+    for (before, more) in [
+        (i64::MAX, 1),
+        (i64::MIN, -1),
+        (i64::MIN, i64::MIN),
+        (i64::MAX, i64::MAX),
+    ] {
+        let back = match subject.rows(&generation, Select::all(Grand::TABLE)).await.first() {
+            None => 0,
+            Some(row) => row[0].as_int(),
+        };
+        // To zero, and from there to the edge: neither step overflows.
+        for count in [
+            back.checked_neg().unwrap_or(i64::MAX),
+            i64::from(back == i64::MIN),
+            before,
+        ] {
+            let next = after(expected.as_ref(), 1);
+            let changes = [grand(count)];
+            let committed = subject.views.commit(&generation, 0, expected.as_ref(), &next, &changes);
+            committed.await.unwrap();
+            expected = Some(next);
+        }
+        assert_eq!(
+            subject.rows(&generation, Select::all(Grand::TABLE)).await[0][0],
+            Value::Int(before)
+        );
+        let next = after(expected.as_ref(), 1);
+        let committed = subject
+            .views
+            .commit(&generation, 0, expected.as_ref(), &next, &[grand(more)])
+            .await;
+        assert!(
+            matches!(committed, Err(ViewError::Refused(_))),
+            "{before} + {more}: {committed:?}"
+        );
+        assert_eq!(
+            subject.rows(&generation, Select::all(Grand::TABLE)).await[0][0],
+            Value::Int(before)
+        );
+    }
+    // Each shard's sum fits; that of both does not.
+    let next = after(None, 1);
+    subject
+        .views
+        .commit(&generation, 1, None, &next, &[grand(1)])
+        .await
+        .unwrap();
+    let answered = subject.views.query(&generation, &[Select::all(Grand::TABLE)]).await;
+    assert!(matches!(answered, Err(ViewError::Refused(_))), "{answered:?}");
+}
+
+async fn rows_and_checkpoints_are_of_one_snapshot(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let writer = {
+        let (views, generation) = (subject.views.clone(), generation.clone());
+        tokio::spawn(async move {
+            let mut expected = None;
+            for _ in 0..60 {
+                let next = after(expected.as_ref(), 1);
+                let changes = [grand(1), mark(u128::from(next.next))];
+                views
+                    .commit(&generation, 2, expected.as_ref(), &next, &changes)
+                    .await
+                    .unwrap();
+                expected = Some(next);
+            }
+        })
+    };
+    let mut seen = 0;
+    while seen < 60 {
+        let selects = [Select::of(Grand::TABLE, [Expr::Sum("count")]), marks()];
+        let snapshot = subject.views.query(&generation, &selects).await.unwrap();
+        let next = snapshot.checkpoints.first().map_or(0, |(shard, checkpoint)| {
+            assert_eq!(*shard, 2);
+            checkpoint.next
+        });
+        assert_eq!(snapshot.results[0][0][0].as_int() as u64, next);
+        assert_eq!(snapshot.results[1].len() as u64, next);
+        assert!(next >= seen, "a later snapshot went back");
+        seen = next;
+    }
+    writer.await.unwrap();
+}
+
+async fn shards_write_to_one_rollup_at_the_same_time(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let workers: Vec<_> = (0..SHARDS)
+        .map(|shard| {
+            let (views, generation) = (subject.views.clone(), generation.clone());
+            tokio::spawn(async move {
+                let mut expected = None;
+                for _ in 0..10 {
+                    let next = after(expected.as_ref(), 1);
+                    let changes = [grand(i64::from(shard) + 1)];
+                    views
+                        .commit(&generation, shard, expected.as_ref(), &next, &changes)
+                        .await
+                        .unwrap();
+                    expected = Some(next);
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert_eq!(
+        subject.rows(&generation, Select::all(Grand::TABLE)).await[0][0],
+        Value::Int(360)
+    );
+    assert_eq!(
+        subject.views.query(&generation, &[]).await.unwrap().checkpoints.len(),
+        8
+    );
+}
+
+// ------------------------------------------------------------------------------------------------ generations
+
+async fn statuses(subject: &Subject) -> Vec<(i64, GenerationStatus)> {
+    let generations = subject.views.generations(GROUP).await.unwrap();
+    generations
+        .iter()
+        .map(|generation| (generation.number, generation.status))
+        .collect()
+}
+
+async fn generations_swap_and_swap_back(subject: &Subject) {
+    use GenerationStatus::{Building, Live, Previous};
+    assert_eq!(statuses(subject).await, vec![]);
+
+    let first = subject.create_with("a", &OWN_TABLES).await;
+    assert_eq!((first.number, first.status, first.shards), (1, Live, SHARDS));
+    let at = after(None, 1);
+    subject.views.commit(&first, 0, None, &at, &[mark(1)]).await.unwrap();
+    assert_eq!(subject.public_rows("suite_marks").await, Some(1));
+
+    let second = subject.create_with("a", &OWN_TABLES).await;
+    assert_eq!((second.number, second.status), (2, Building));
+    subject
+        .views
+        .commit(&second, 0, None, &at, &[mark(1), mark(2)])
+        .await
+        .unwrap();
+    assert_eq!(subject.public_rows("suite_marks").await, Some(1));
+    subject.views.promote(&second).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Previous), (2, Live)]);
+    assert_eq!(subject.public_rows("suite_marks").await, Some(2));
+    // Once more is no swap back.
+    subject.views.promote(&second).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Previous), (2, Live)]);
+
+    // The one before goes on, and can be brought back.
+    let next = after(Some(&at), 1);
+    let changes = [mark(2), mark(3)];
+    subject
+        .views
+        .commit(&first, 0, Some(&at), &next, &changes)
+        .await
+        .unwrap();
+    assert_eq!(subject.rows(&first, marks()).await.len(), 3);
+    subject.views.promote(&first).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Live), (2, Previous)]);
+    assert_eq!(subject.public_rows("suite_marks").await, Some(3));
+
+    let third = subject.create_with("b", &OWN_TABLES).await;
+    assert_eq!((third.number, third.status), (3, Building));
+    subject.views.promote(&third).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Previous), (3, Live)]);
+    assert_eq!(subject.public_rows("suite_marks").await, Some(0));
+
+    // Generation 2 is gone, with its checkpoints, and nobody writes to it any more.
+    assert_eq!(subject.views.checkpoint(&second, 0).await.unwrap(), None);
+    let late = subject.views.commit(&second, 0, Some(&at), &next, &[mark(9)]).await;
+    assert!(matches!(late, Err(ViewError::Moved)), "{late:?}");
+    let late = subject.views.commit(&second, 0, None, &next, &[]).await;
+    assert!(matches!(late, Err(ViewError::Refused(_))), "{late:?}");
+    let late = subject.views.query(&second, &[marks()]).await;
+    assert!(matches!(late, Err(ViewError::Refused(_))), "{late:?}");
+    let late = subject.views.promote(&second).await;
+    assert!(
+        matches!(&late, Err(ViewError::Refused(why)) if why == "generation 2 of sales is gone"),
+        "{late:?}"
+    );
+}
+
+async fn a_half_built_generation_goes_on_or_is_dropped(subject: &Subject) {
+    use GenerationStatus::{Building, Live};
+    let live = subject.create_with("a", &OWN_TABLES).await;
+    subject
+        .views
+        .commit(&live, 0, None, &after(None, 1), &[])
+        .await
+        .unwrap();
+
+    let half = subject.create_with("b", &OWN_TABLES).await;
+    subject
+        .views
+        .commit(&half, 0, None, &after(None, 1), &[mark(1)])
+        .await
+        .unwrap();
+    let again = subject.create_with("b", &OWN_TABLES).await;
+    assert_eq!(again, half);
+    assert_eq!(subject.rows(&again, marks()).await.len(), 1);
+
+    let other = subject.create_with("c", &OWN_TABLES).await;
+    assert_eq!(
+        (other.number, other.status, other.definition.as_str()),
+        (3, Building, "c")
+    );
+    assert_eq!(statuses(subject).await, vec![(1, Live), (3, Building)]);
+    assert_eq!(subject.rows(&other, marks()).await.len(), 0);
+    let dropped = subject.views.query(&half, &[marks()]).await;
+    assert!(matches!(dropped, Err(ViewError::Refused(_))), "{dropped:?}");
+}
+
+async fn views_come_and_go_with_the_tables(subject: &Subject) {
+    let first = subject.create_with("a", &[Mark::TABLE, Grand::TABLE]).await;
+    subject
+        .views
+        .commit(&first, 0, None, &after(None, 1), &[grand(1)])
+        .await
+        .unwrap();
+    assert_eq!(subject.public_rows("suite_grand_total").await, Some(1));
+    assert_eq!(subject.public_rows("suite_entries").await, None);
+
+    let second = subject.create_with("b", &[Mark::TABLE, Entry::TABLE]).await;
+    subject.views.promote(&second).await.unwrap();
+    assert_eq!(subject.public_rows("suite_grand_total").await, None);
+    assert_eq!(subject.public_rows("suite_entries").await, Some(0));
+
+    // As an older program would, which knows nothing of the newer tables.
+    subject.views.promote(&first).await.unwrap();
+    assert_eq!(subject.public_rows("suite_grand_total").await, Some(1));
+    assert_eq!(subject.public_rows("suite_entries").await, None);
+
+    // A table whose columns have changed: the view of the same name shows the new ones.
+    static CHANGED: Table = Table {
+        name: "suite_marks",
+        kind: TableKind::Entity,
+        columns: Thing::TABLE.columns,
+    };
+    let third = subject.create_with("c", &[&CHANGED]).await;
+    subject.views.promote(&third).await.unwrap();
+    assert_eq!(subject.public_rows("suite_marks WHERE due IS NULL").await, Some(0));
+}
+
+async fn two_creates_at_once_make_one_generation(subject: &Subject) {
+    let create = || {
+        let views = subject.views.clone();
+        tokio::spawn(async move { views.create(Group::Sales, SHARDS).await.unwrap() })
+    };
+    let (one, other, third) = tokio::join!(create(), create(), create());
+    let first = one.unwrap();
+    assert_eq!((other.unwrap(), third.unwrap()), (first.clone(), first.clone()));
+    assert_eq!(first.definition, Group::Sales.definition());
+
+    subject
+        .views
+        .commit(&first, 0, None, &after(None, 1), &[])
+        .await
+        .unwrap();
+    let (one, other, third) = tokio::join!(create(), create(), create());
+    let second = one.unwrap();
+    assert_eq!((other.unwrap(), third.unwrap()), (second.clone(), second.clone()));
+    assert_eq!(second.number, 2);
+    assert_eq!(
+        subject.views.generations(Group::Sales).await.unwrap(),
+        vec![first, second]
+    );
+}
+
+async fn every_group_can_be_created(subject: &Subject) {
+    for group in Group::ALL {
+        let generation = subject.views.create(group, SHARDS).await.unwrap();
+        assert_eq!(
+            subject.views.generations(group).await.unwrap(),
+            vec![generation.clone()]
+        );
+        for table in group.tables() {
+            assert_eq!(
+                subject.rows(&generation, Select::all(table)).await,
+                Vec::<Vec<Value>>::new()
+            );
+            assert_eq!(subject.public_rows(table.name).await, Some(0));
+        }
+    }
+    let address = subject.views.address();
+    assert!(
+        address.starts_with("sqlite:") || address.starts_with("postgres://"),
+        "{address}"
+    );
+}
+
+async fn a_noted_stop_is_cleared_by_a_commit(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let views = &subject.views;
+    views.note_stop(&generation, 3, "a first reason").await.unwrap();
+    views.note_stop(&generation, 3, "因為讀不懂").await.unwrap();
+    views.note_stop(&generation, 1, "another shard's").await.unwrap();
+    let stops = vec![(1, "another shard's".to_owned()), (3, "因為讀不懂".to_owned())];
+    assert_eq!(views.stops(&generation).await.unwrap(), stops);
+
+    views.commit(&generation, 3, None, &after(None, 1), &[]).await.unwrap();
+    assert_eq!(views.stops(&generation).await.unwrap(), stops[..1]);
+}
+
+async fn what_does_not_fit_is_refused_in_words(subject: &Subject) {
+    let generation = subject.create_with("a", &OWN_TABLES).await;
+    let mut known_until = Select::all(Thing::TABLE);
+    known_until.until = Some(vec![(0, 1)]);
+    let selects = [
+        (
+            Select::of(Thing::TABLE, []),
+            "a select on table suite_things asks for nothing",
+        ),
+        (
+            Select::all(Thing::TABLE).filter("nobody", Op::Eq, Value::Null),
+            "table suite_things has no column \"nobody\"",
+        ),
+        (
+            Select::all(Thing::TABLE).filter("due", Op::Eq, Value::Int(1)),
+            "column \"due\" of table suite_things was given another type of value",
+        ),
+        (
+            Select::all(Thing::TABLE).order_by("tags"),
+            "column \"tags\" of table suite_things holds JSON, which is not grouped, ordered or compared",
+        ),
+        (
+            Select::of(Thing::TABLE, [Expr::Sum("status")]),
+            "column \"status\" of table suite_things is no number to add",
+        ),
+        (
+            Select::of(Thing::TABLE, [Expr::Count]).order_by("status"),
+            "groups cannot be ordered by \"status\", which is not asked for",
+        ),
+        (known_until, "table suite_things is no journal and has no positions"),
+    ];
+    for (select, why) in selects {
+        match subject.views.query(&generation, &[select]).await {
+            Err(ViewError::Refused(refused)) => assert_eq!(refused, why),
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+
+    let entry = |text: &str, effective_at| Entry {
+        customer: None,
+        effective_at,
+        amount: 1,
+        text: text.to_owned(),
+        about: vec![],
+    };
+    let appends = [
+        (
+            entry("a\0b", Timestamp::UNIX_EPOCH),
+            "column \"text\" of table suite_entries was given the character NUL",
+        ),
+        (
+            entry("", Timestamp::MIN),
+            "column \"effective_at\" of table suite_entries was given a time before the year 0",
+        ),
+    ];
+    for (entry, why) in appends {
+        let change = TableChange {
+            appends: vec![(0, 0, entry.into_values())],
+            ..no_change(Entry::TABLE)
+        };
+        match subject
+            .views
+            .commit(&generation, 0, None, &after(None, 1), &[change])
+            .await
+        {
+            Err(ViewError::Refused(refused)) => assert_eq!(refused, why),
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+    assert_eq!(subject.views.checkpoint(&generation, 0).await.unwrap(), None);
+}
+
+// ----------------------------------------------------------------------------------------------------- states
+
+fn log_id() -> Uuid {
+    Uuid::from_u128(77)
+}
+
+fn watermark(owner_epoch: u64, next: u64) -> Watermark {
+    Watermark {
+        shard: 2,
+        owner_epoch,
+        checkpoint: after(None, next),
+        last_time: Timestamp::from_microsecond(1_760_000_000_123_456).unwrap(),
+    }
+}
+
+fn saved(number: u128, version: u64, facts: &[Fact]) -> SavedState {
+    let initial = AnyState::initial(StreamKind::Customer);
+    SavedState {
+        stream: StreamRef {
+            kind: StreamKind::Customer,
+            id: Uuid::from_u128(number),
+        },
+        version,
+        state: facts.iter().fold(initial, AnyState::evolve),
+    }
+}
+
+fn registered(name: &str) -> Fact {
+    Fact::from(customer::Event::Registered {
+        kind: customer::Kind::Organisation,
+        name: domain::Personal::new(name.to_owned()),
+        country: Some("TW".to_owned()),
+        locale: None,
+        external: vec![],
+    })
+}
+
+/// A version 7 id of a client, or a version 8 id of our own.
+fn command(number: u128, id_version: u128, at_second: i64) -> SavedCommand {
+    SavedCommand {
+        id: Uuid::from_u128(number | id_version << 76 | 0b10 << 62),
+        hash: "0123456789abcdef".to_owned(),
+        streams: vec![
+            (saved(number, 1, &[]).stream, 3),
+            (saved(number + 1, 1, &[]).stream, u64::from(u32::MAX)),
+        ],
+        offset: 4711,
+        events: 2,
+        at: Timestamp::from_second(at_second).unwrap(),
+    }
+}
+
+async fn a_claim_fences_the_owners_before(subject: &Subject) {
+    let states = &subject.states;
+    assert_eq!(states.watermark(2, log_id()).await.unwrap(), None);
+    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), None);
+    assert_eq!(states.watermark(2, log_id()).await.unwrap(), None);
+    // A retry, and a claim without any save between.
+    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), None);
+    states.save(&watermark(5, 10), &[saved(1, 1, &[])], &[]).await.unwrap();
+    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), Some(watermark(5, 10)));
+
+    assert_eq!(states.watermark(2, log_id()).await.unwrap(), Some(watermark(5, 10)));
+
+    assert_eq!(states.claim(2, log_id(), 7).await.unwrap(), Some(watermark(7, 10)));
+    let late = states
+        .save(&watermark(5, 20), &[saved(1, 2, &[])], &[command(1, 7, 0)])
+        .await;
+    assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
+    let late = states.claim(2, log_id(), 6).await;
+    assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
+    let early = states.save(&watermark(8, 20), &[], &[]).await;
+    assert!(matches!(early, Err(StateError::Fenced)), "{early:?}");
+
+    let streams = [saved(1, 1, &[]).stream];
+    let kept = states.load(2, &streams, &[command(1, 7, 0).id]).await.unwrap();
+    assert_eq!((kept.states, kept.commands), (vec![saved(1, 1, &[])], vec![]));
+    assert_eq!(states.claim(2, log_id(), 7).await.unwrap(), Some(watermark(7, 10)));
+
+    // A shard that nobody claimed has no owner who could save, and shards have owners of their own.
+    let mut elsewhere = watermark(7, 1);
+    elsewhere.shard = 3;
+    let unclaimed = states.save(&elsewhere, &[], &[]).await;
+    assert!(matches!(unclaimed, Err(StateError::Fenced)), "{unclaimed:?}");
+    assert_eq!(states.claim(3, log_id(), 1).await.unwrap(), None);
+
+    // Of claims at once the last epoch owns it, whoever comes first.
+    let claims: Vec<_> = (1..=8_u64)
+        .map(|epoch| {
+            let states = states.clone();
+            tokio::spawn(async move { states.claim(4, log_id(), epoch).await })
+        })
+        .collect();
+    for (epoch, claim) in (1..).zip(claims) {
+        let claim = claim.await.unwrap();
+        let is_fenced = matches!(claim, Err(StateError::Fenced));
+        assert!(claim.is_ok() || (is_fenced && epoch < 8), "{epoch}: {claim:?}");
+    }
+    let mut last = watermark(8, 1);
+    last.shard = 4;
+    states.save(&last, &[], &[]).await.unwrap();
+}
+
+async fn states_of_another_log_are_not_taken_over(subject: &Subject) {
+    let other_log = Uuid::from_u128(78);
+    subject.states.claim(2, log_id(), 5).await.unwrap();
+    for answer in [
+        subject.states.claim(2, other_log, 9).await,
+        subject.states.watermark(2, other_log).await,
+    ] {
+        match answer {
+            Err(StateError::OtherLog { stored, wanted }) => assert_eq!((stored, wanted), (log_id(), other_log)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The owner there was is still the owner.
+    subject.states.save(&watermark(5, 10), &[], &[]).await.unwrap();
+}
+
+async fn states_and_commands_come_back_as_saved(subject: &Subject) {
+    let states = &subject.states;
+    states.claim(2, log_id(), 1).await.unwrap();
+    let first = saved(1, 1, &[registered("臺灣電機 \0 \"股份\" 😀")]);
+    let second = saved(2, 1, &[registered("Ann")]);
+    let commands = [command(1, 7, 1_760_000_000), command(2, 8, 1_760_000_000)];
+    let all = [first.clone(), second.clone()];
+    states.save(&watermark(1, 10), &all, &commands).await.unwrap();
+
+    let later = saved(2, 2, &[registered("Ann"), Fact::from(customer::Event::Closed)]);
+    let mut answered_again = commands[1].clone();
+    answered_again.offset = u64::MAX - 1;
+    states
+        .save(&watermark(1, 20), &[later.clone()], &[answered_again.clone()])
+        .await
+        .unwrap();
+
+    let streams: Vec<StreamRef> = (1..=3).map(|number| saved(number, 1, &[]).stream).collect();
+    let ids: Vec<Uuid> = (1..=3)
+        .map(|number| command(number, 7, 0).id)
+        .chain([commands[1].id])
+        .collect();
+    let Loaded {
+        mut states,
+        mut commands,
+    } = subject.states.load(2, &streams, &ids).await.unwrap();
+    states.sort_by_key(|saved| saved.stream);
+    commands.sort_by_key(|saved| saved.id);
+    assert_eq!(states, vec![first, later]);
+    assert_eq!(commands, vec![command(1, 7, 1_760_000_000), answered_again]);
+
+    // A command id counts in its own shard only.
+    let elsewhere = subject.states.load(3, &[], &ids).await.unwrap();
+    assert_eq!(elsewhere.commands, vec![]);
+}
+
+async fn only_old_ids_of_clients_are_forgotten(subject: &Subject) {
+    let states = &subject.states;
+    states.claim(2, log_id(), 1).await.unwrap();
+    let commands = [command(1, 7, 100), command(2, 7, 200), command(3, 8, 100)];
+    states.save(&watermark(1, 10), &[], &commands).await.unwrap();
+    let many: Vec<SavedCommand> = (1000..21_500).map(|number| command(number, 7, 50)).collect();
+    states.save(&watermark(1, 11), &[], &many).await.unwrap();
+
+    let before = Timestamp::from_second(200).unwrap();
+    assert_eq!(states.forget_commands(before).await.unwrap(), 20_501);
+    assert_eq!(states.forget_commands(before).await.unwrap(), 0);
+
+    let ids: Vec<Uuid> = commands.iter().chain(&many).map(|saved| saved.id).collect();
+    let mut kept = states.load(2, &[], &ids).await.unwrap().commands;
+    kept.sort_by_key(|saved| saved.streams.clone());
+    assert_eq!(kept, commands[1..]);
+}
+
+// ------------------------------------------------------------------------------------------- each on its own
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_closed_opens_again_with_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let deeper = folder.path().join("not/there/yet");
+    let first = SqliteViews::open(&deeper).await.unwrap();
+    let generation = first.create(Group::Sales, SHARDS).await.unwrap();
+    first.commit(&generation, 0, None, &after(None, 1), &[]).await.unwrap();
+    drop(first);
+
+    let again = SqliteViews::open(&deeper).await.unwrap();
+    assert_eq!(again.generations(Group::Sales).await.unwrap(), vec![generation.clone()]);
+    assert_eq!(again.checkpoint(&generation, 0).await.unwrap(), Some(after(None, 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_somebody_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("views.db"),
+        "no database at all, but long enough to look at",
+    )
+    .unwrap();
+    let refused = SqliteViews::open(folder.path()).await.err().unwrap();
+    assert!(
+        matches!(&refused, ViewError::Refused(why) if why.contains("not a database")),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_postgres_everything_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let store = PostgresViews::connect(&server.url()).await.unwrap();
+    let generation = store.create(Group::Sales, SHARDS).await.unwrap();
+    let first = after(None, 1);
+    store.commit(&generation, 0, None, &first, &[]).await.unwrap();
+    store.claim(0, log_id(), 1).await.unwrap();
+
+    server.kill();
+    // Its children notice a moment later.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while store.checkpoint(&generation, 0).await.is_ok() {
+        assert!(Instant::now() < deadline, "a killed server still answers");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..3 {
+        let gone = store.checkpoint(&generation, 0).await;
+        assert!(matches!(gone, Err(ViewError::Unavailable(_))), "{gone:?}");
+        let gone = store.claim(0, log_id(), 2).await;
+        assert!(matches!(gone, Err(StateError::Unavailable(_))), "{gone:?}");
+    }
+    server.restart();
+
+    let at = store.checkpoint(&generation, 0).await.unwrap();
+    let next = after(at.as_ref(), 1);
+    store.commit(&generation, 0, at.as_ref(), &next, &[]).await.unwrap();
+    store.claim(0, log_id(), 2).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_is_not_there_is_unavailable_at_once() {
+    let started = Instant::now();
+    let error = PostgresViews::connect("postgres://crm:secret@127.0.0.1:1/crm")
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, ViewError::Unavailable(_)), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(!error.to_string().contains("secret"), "{error}");
+    let error = PostgresViews::connect("mysql://127.0.0.1/crm").await.err().unwrap();
+    assert!(matches!(error, ViewError::Refused(_)), "{error}");
+}

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Currency, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, id_from_key};
+use crate::{Currency, Home, Id, MINOR_MAX, Moment, Money, Stream, StreamKind, StreamRef, id_from_key};
 
 /// More lines than this are no receipt but a file that lost its separators.
 pub const LINES_MAX: usize = 10_000;
@@ -498,6 +498,9 @@ fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64, Rejection> {
     for amount in amounts {
         total = total.checked_add(amount).ok_or(Rejection::TotalTooLarge)?;
     }
+    if total.unsigned_abs() > MINOR_MAX.unsigned_abs() {
+        return Err(Rejection::TotalTooLarge);
+    }
     Ok(total)
 }
 
@@ -804,7 +807,7 @@ mod specs {
         given::<Purchase>([])
             .when(sale(vec![rung("A", "1000000000000", "1000000000000")], None))
             .then_rejected(Rejection::AmountTooLarge(1));
-        let large = || rung("A", "1", "90000000000000000");
+        let large = || rung("A", "1", "9000000000000");
         given::<Purchase>([])
             .when(sale(vec![large(), large()], None))
             .then_rejected(Rejection::TotalTooLarge);

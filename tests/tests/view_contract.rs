@@ -1062,7 +1062,11 @@ async fn states_and_commands_come_back_as_saved(subject: &Subject) {
     let mut answered_again = commands[1].clone();
     answered_again.offset = u64::MAX - 1;
     states
-        .save(&watermark(1, 20), &[later.clone()], &[answered_again.clone()])
+        .save(
+            &watermark(1, 20),
+            std::slice::from_ref(&later),
+            std::slice::from_ref(&answered_again),
+        )
         .await
         .unwrap();
 

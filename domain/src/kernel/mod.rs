@@ -10,7 +10,7 @@ mod streams;
 mod wire;
 
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, id_from_key, slot_of};
-pub use money::{Currency, Money, MoneyError};
+pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};
 pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef};

@@ -96,11 +96,36 @@ impl JsonSchema for Currency {
 
 /// An amount in the currency's minor units: TWD 12.50 is 1,250.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Unchecked", deny_unknown_fields)]
 pub struct Money {
     /// Minor units (cents), signed.
     pub minor: i64,
     pub currency: Currency,
+}
+
+/// Minor units of one amount at most, either sign: ten trillion in a currency with two decimals. Thousands of the largest still sum
+/// in 64 bits.
+pub const MINOR_MAX: i64 = 1_000_000_000_000_000;
+
+/// An amount as it comes in.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Money")]
+struct Unchecked {
+    /// Minor units (cents), signed; at most 10^15.
+    minor: i64,
+    currency: Currency,
+}
+
+impl TryFrom<Unchecked> for Money {
+    type Error = MoneyError;
+
+    fn try_from(Unchecked { minor, currency }: Unchecked) -> Result<Money, MoneyError> {
+        match minor.unsigned_abs() > MINOR_MAX.unsigned_abs() {
+            true => Err(MoneyError::TooLarge),
+            false => Ok(Money { minor, currency }),
+        }
+    }
 }
 
 impl Money {
@@ -118,7 +143,7 @@ impl Money {
             .ok_or(MoneyError::TooLarge)?
             .round_dp_with_strategy(0, RoundingStrategy::MidpointNearestEven);
         let minor = i64::try_from(minor).map_err(|_| MoneyError::TooLarge)?;
-        Ok(Money { minor, currency })
+        Money::try_from(Unchecked { minor, currency })
     }
 
     pub fn to_decimal(self) -> Decimal {
@@ -138,7 +163,7 @@ impl fmt::Display for Money {
 pub enum MoneyError {
     #[error("{0:?} is not an ISO 4217 currency code such as TWD")]
     UnknownCurrency(String),
-    #[error("the amount is too large")]
+    #[error("an amount is at most {MINOR_MAX} minor units")]
     TooLarge,
 }
 
@@ -162,6 +187,14 @@ mod specs {
             error.to_string().contains("\"NTD\" is not an ISO 4217 currency code"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_amount_that_would_break_sums_is_refused() {
+        let read = |minor: i64| serde_json::from_str::<Money>(&format!(r#"{{"minor": {minor}, "currency": "TWD"}}"#));
+        assert!(read(-MINOR_MAX).is_ok());
+        assert!(read(MINOR_MAX + 1).unwrap_err().to_string().contains("at most"));
+        assert!(read(i64::MIN).is_err());
     }
 
     #[test]

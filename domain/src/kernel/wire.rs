@@ -124,6 +124,15 @@ pub fn command_from_json<C: DeserializeOwned>(json: Value) -> Result<C, CommandE
     let Value::Object(mut fields) = json else {
         return Err(whole("a command is a JSON object"));
     };
+    if let Some(at) = fields
+        .iter()
+        .find_map(|(name, value)| has_nul(value).then(|| name.clone()))
+    {
+        return Err(CommandError {
+            at,
+            message: "a text must not contain the character NUL".into(),
+        });
+    }
     let tag = match fields.remove("type") {
         Some(Value::String(tag)) => tag,
         Some(_) => {
@@ -160,6 +169,16 @@ pub fn command_from_json<C: DeserializeOwned>(json: Value) -> Result<C, CommandE
             message: error.into_inner().to_string(),
         }
     })
+}
+
+/// NUL is no character that a text of ours can have: databases cannot store it.
+fn has_nul(json: &Value) -> bool {
+    match json {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(has_nul),
+        Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The names of an enum's variants as its derive knows them.

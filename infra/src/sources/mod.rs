@@ -65,7 +65,8 @@ pub struct ImportLine {
     pub file: Arc<str>,
     /// From 1. Several commands may come from one line, and one command from several: then it is the first of them.
     pub line: u64,
-    /// Lines with the same key are applied in the order in which they are given; others may overtake each other.
+    /// Lines with the same key, like those of the same stream, are applied in the order in which they are given; others may
+    /// overtake each other.
     pub key: Uuid,
 }
 

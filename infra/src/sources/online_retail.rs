@@ -515,7 +515,10 @@ mod specs {
             file.extend(b"\r\n");
             expected.push((3 + place as u64, reason.to_string()));
         }
-        file.extend(good.replace(",6,", ",1,").as_bytes());
+        let quoted = good
+            .replace(",6,", ",1,")
+            .replace("T-LIGHT HOLDER ", "\"T-LIGHT, \"\"HOLDER\"\"\"");
+        file.extend(quoted.as_bytes());
         file.extend(vec![b'x'; 70_000]);
         file.extend(b"\n\n");
         file.extend(good.replace(",6,", ",2,").trim_end().as_bytes());

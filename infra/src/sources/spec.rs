@@ -21,7 +21,7 @@ pub struct Folded {
     /// Commands that were sent before under their id.
     pub repeated: usize,
     /// Commands that gave no event.
-    pub idle: usize,
+    pub idle: Vec<String>,
     pub rejected: Vec<String>,
     pub bad: Vec<BadLine>,
     applied: HashMap<Uuid, String>,
@@ -86,9 +86,12 @@ impl Folded {
         let state = self.states.get(&stream).cloned();
         let mut state = state.unwrap_or_else(|| AnyState::initial(kind));
         let name = line.incoming.command["type"].clone();
+        let place = format!("{} line {}: {} {name}", line.file, line.line, kind.name());
         match state.decide(command, &at) {
             Ok(facts) => {
-                self.idle += usize::from(facts.is_empty());
+                if facts.is_empty() {
+                    self.idle.push(place);
+                }
                 for fact in facts {
                     state = state.evolve(&fact);
                     self.facts.push((stream, at.effective_at, fact));
@@ -96,7 +99,6 @@ impl Folded {
                 self.states.insert(stream, state);
             }
             Err(rejection) => {
-                let place = format!("{} line {}: {} {name}", line.file, line.line, kind.name());
                 self.rejected.push(format!("{place}: {rejection}"));
             }
         }

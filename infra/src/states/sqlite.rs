@@ -18,7 +18,7 @@ impl StateStore for SqliteViews {
     async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
         let rows = self.read(move |transaction| {
             let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
-            Ok(find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?)
+            find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])
         });
         super::looked_up(rows.await?, log_id)
     }

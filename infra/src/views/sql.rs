@@ -192,34 +192,40 @@ impl Stored {
                 self.conflict_target()
             ));
         }
-        for column in self.indexed() {
+        for columns in self.indexes() {
+            let by: Vec<&str> = columns.iter().map(|column| column.name).collect();
             statements.push(format!(
                 "CREATE INDEX {} ON {} ({})",
-                quoted(&format!("{}_by_{}", self.index_prefix, column.name)),
+                quoted(&format!("{}_by_{}", self.index_prefix, by.join("_"))),
                 self.name,
-                quoted(column.name)
+                names(&columns)
             ));
         }
         statements
     }
 
-    /// The columns that questions usually filter by.
-    fn indexed(&self) -> impl Iterator<Item = &'static Column> {
-        let wanted: &[(&str, Option<ColumnType>)] = match self.table.kind {
-            TableKind::Entity => &[("customer", None), ("owner", None), ("status", None)],
-            TableKind::Rollup => &[],
-            TableKind::Journal => &[("effective_at", Some(ColumnType::Time)), ("customer", None)],
-        };
-        let first_of_key = match self.table.kind {
-            TableKind::Entity | TableKind::Rollup => self.table.key_columns().first(),
-            TableKind::Journal => None,
-        };
-        self.table.columns.iter().filter(move |column| {
-            let is_wanted = wanted
-                .iter()
-                .any(|(name, ty)| column.name == *name && ty.is_none_or(|ty| column.ty == ty));
-            is_wanted && first_of_key != Some(column)
-        })
+    /// The columns that questions usually filter by, as far as the table has them.
+    fn indexes(&self) -> Vec<Vec<&'static Column>> {
+        let own = |name: &str| self.table.columns.iter().find(|column| column.name == name);
+        match self.table.kind {
+            TableKind::Entity => {
+                let columns = ["customer", "owner", "status"].into_iter().filter_map(own);
+                // The first key column is found by the key.
+                let others = columns.filter(|column| self.table.key_columns().first() != Some(column));
+                others.map(|column| vec![column]).collect()
+            }
+            TableKind::Rollup => vec![],
+            TableKind::Journal => {
+                let effective_at = own("effective_at").filter(|column| column.ty == ColumnType::Time);
+                // A customer's story is read in order of time.
+                let of_customer = own("customer").map(|customer| [customer].into_iter().chain(effective_at).collect());
+                effective_at
+                    .map(|column| vec![column])
+                    .into_iter()
+                    .chain(of_customer)
+                    .collect()
+            }
+        }
     }
 
     /// Writes rows of all stored columns: an entity's replace, a rollup's are merged, a journal's are new. PostgreSQL takes an array per

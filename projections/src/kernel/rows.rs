@@ -219,7 +219,7 @@ impl TableChange {
 pub(super) fn merge(role: ColumnRole, old: &mut Value, new: Value) {
     match role {
         ColumnRole::Key => {}
-        ColumnRole::Sum => *old = Value::Int(old.as_int() + new.as_int()),
+        ColumnRole::Sum => *old = Value::Int(old.as_int().checked_add(new.as_int()).expect("a sum fits 64 bits")),
         ColumnRole::Min if new != Value::Null && (*old == Value::Null || new < *old) => *old = new,
         ColumnRole::Max if new != Value::Null && new > *old => *old = new,
         ColumnRole::Min | ColumnRole::Max => {}

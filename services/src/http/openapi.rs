@@ -38,7 +38,7 @@ pub fn document() -> Value {
     add_server(&mut paths);
     let streams = StreamKind::ALL
         .iter()
-        .map(|kind| json!({"name": kind.name(), "description": format!("Commands to a {}.", kind.name())}));
+        .map(|kind| json!({"name": kind.name(), "description": format!("Streams of type {}.", kind.name())}));
     let mut tags = vec![
         json!({"name": "read models", "description": "What there is to know, with filters, pages, and both times: as_of and known_at."}),
         json!({"name": "bundle", "description": "Several commands, all or nothing."}),
@@ -64,6 +64,7 @@ pub fn document() -> Value {
             "parameters": parameters(),
             "headers": headers(),
             "responses": responses(),
+            "x-problems": Kind::ALL.map(|kind| json!({"name": kind.name(), "status": kind.status().as_u16(), "title": kind.title()})),
         }
     })
 }
@@ -75,6 +76,10 @@ fn add(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Valu
 
 fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
     let name = kind.name();
+    let a_name = match name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        true => format!("an {name}"),
+        false => format!("a {name}"),
+    };
     let body = json!({
         "required": true,
         "content": {"application/json": with_example(json!({"schema": reference_to(&commands_name(kind))}), examples::of_stream(name))},
@@ -96,7 +101,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
     let begin = json!({
         "tags": [name],
         "operationId": format!("begin-{name}"),
-        "summary": format!("Begin a {name}"),
+        "summary": format!("Begin {a_name}"),
         "description": format!("The id is derived from the command, so that a retry meets the same {name}. Commands: {commands}."),
         "parameters": command_parameters(false),
         "requestBody": body,
@@ -105,7 +110,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
     let send = json!({
         "tags": [name],
         "operationId": format!("command-{name}"),
-        "summary": format!("Send a command to a {name}"),
+        "summary": format!("Send a command to {a_name}"),
         "description": format!("Commands: {commands}."),
         "parameters": command_parameters(true),
         "requestBody": body,
@@ -121,7 +126,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
     let present = json!({
         "tags": [name],
         "operationId": format!("get-{name}"),
-        "summary": format!("The present version and state of a {name}"),
+        "summary": format!("The present version and state of {a_name}"),
         "description": "As commands see it: never behind.",
         "parameters": [parameter_ref("id")],
         "responses": answers,
@@ -163,7 +168,7 @@ fn query(model: &ReadModel) -> Value {
     for (name, ty) in columns(model) {
         let schema = ty.map_or_else(|| json!({}), column_schema);
         parameters.push(json!({
-            "name": name, "in": "query", "required": false, "schema": {"type": "string"},
+            "name": name, "in": "query", "required": false, "schema": {"type": "string"}, "x-column": true,
             "description": format!("Only rows with this {name}; `null` is none."),
         }));
         properties.insert(name.to_owned(), json!({"anyOf": [schema, {"type": "null"}]}));

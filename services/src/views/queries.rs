@@ -71,7 +71,10 @@ impl Queries {
     pub async fn ask(&self, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
         let generation = self.live(model.group).await?;
         self.wait_for(&generation, &ask.at_least).await?;
-        ask.question.now.get_or_insert_with(|| self.clock.now());
+        // What was known at a time is told as it was told then, ages and due dates included.
+        let now = self.clock.now();
+        let then = ask.known_at.map_or(now, |known_at| known_at.min(now));
+        ask.question.now.get_or_insert(then);
         if let Some(known_at) = ask.known_at {
             let plan = (model.plan)(&Question {
                 known_until: Some(vec![]),

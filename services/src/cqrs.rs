@@ -44,6 +44,12 @@ impl<S: Stream> Default for Adapted<S> {
     }
 }
 
+impl<S: Stream> fmt::Debug for Adapted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl<S: Stream> Clone for AdaptedEvent<S> {
     fn clone(&self) -> AdaptedEvent<S> {
         AdaptedEvent(self.0.clone())

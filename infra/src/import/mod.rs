@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::Position;
+use domain::{Position, id_from_key, slot_of};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use services::commands::{CommandFailure, Reference};
@@ -172,9 +172,17 @@ impl Report {
     }
 }
 
-/// Everything that the line names: its stream, and all ids and keys in the command.
+/// Everything that the line names: its stream and its slot, and all ids and keys in the command. Streams of one slot have one
+/// order (a machine's and its inspections', a customer's and their deals'), which is that of the lines and not of luck.
 fn names(line: &ImportLine) -> Vec<String> {
     let mut names = vec![line.key.to_string()];
+    names.extend(line.incoming.id.as_ref().map(|id| {
+        let id = match id {
+            Reference::Id(id) => *id,
+            Reference::Key { source, key } => id_from_key(line.incoming.stream.name(), source, key),
+        };
+        format!("slot {}", slot_of(id).number())
+    }));
     let own = [&line.incoming.id, &line.incoming.customer];
     for reference in own.into_iter().flatten() {
         names.push(match reference {
@@ -241,4 +249,30 @@ async fn send(sender: &Sender, line: ImportLine) -> Outcome {
         }
     }
     unreachable!("the loop ends by an answer")
+}
+
+#[cfg(test)]
+mod specs {
+    use domain::{Id, inspection::inspection_id};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn names_of(line: Value) -> Vec<String> {
+        let text = line.to_string();
+        let mut lines = jsonl::Lines::new(text.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        names(&lines.next().unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_machine_and_its_inspection_do_not_overtake_each_other() {
+        let machine = id_from_key("equipment", "Maker", "S-1");
+        let inspection = inspection_id(Id::new(machine), "yearly", "2026-03-01".parse().unwrap());
+        let down = names_of(json!({"stream": "equipment", "id": {"key": ["Maker", "S-1"]},
+                                   "command": {"type": "report-down", "symptom": "noise"}}));
+        let start =
+            names_of(json!({"stream": "inspection", "id": inspection.to_string(), "command": {"type": "start"}}));
+        let common: Vec<&String> = down.iter().filter(|name| start.contains(name)).collect();
+        assert_eq!(common, [&format!("slot {}", slot_of(machine).number())]);
+    }
 }

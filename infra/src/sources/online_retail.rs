@@ -40,6 +40,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const QUANTITY_MAX: i64 = 100_000_000;
 const PRICE_MAX: i64 = 100_000_000;
 const PRICE_DECIMALS_MAX: u32 = 6;
+/// In pounds. Ten thousand such lines are still an invoice that the sums can hold.
+const AMOUNT_MAX: i64 = 1_000_000_000;
 
 /// No till says when it first met a customer, and the first invoice would depend on the order of the days: the first day of the
 /// shop's records stands for it.
@@ -246,6 +248,9 @@ fn sold_line(row: &Row) -> Result<SoldLine, &'static str> {
     if price.abs() > Decimal::from(PRICE_MAX) || price.normalize().scale() > PRICE_DECIMALS_MAX {
         return Err("the unit price has more than 6 decimals or is beyond 100,000,000");
     }
+    if (quantity * price).abs() > Decimal::from(AMOUNT_MAX) {
+        return Err("the amount is beyond 1,000,000,000");
+    }
     if is_return && quantity > Decimal::ZERO {
         return Err("a return with a positive quantity");
     }
@@ -443,7 +448,15 @@ mod specs {
         let mut file = HEADER.join(",").into_bytes();
         file.push(b'\n');
         file.extend(good.as_bytes());
-        let bad: [(&[u8], &str); 16] = [
+        let bad: [(&[u8], &str); 18] = [
+            (
+                b"536365,85123A,X\0,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom",
+                "it has the character NUL",
+            ),
+            (
+                b"536365,85123A,X,99999999,2010-12-01 08:26:00,99999999,17850.0,United Kingdom",
+                "the amount is beyond 1,000,000,000",
+            ),
             (
                 b"536365,85123A,X,six,2010-12-01 08:26:00,2.55,17850.0,United Kingdom",
                 "the quantity is no number",
@@ -522,7 +535,7 @@ mod specs {
         file.extend(vec![b'x'; 70_000]);
         file.extend(b"\n\n");
         file.extend(good.replace(",6,", ",2,").trim_end().as_bytes());
-        expected.push((20, "longer than 65536 bytes".to_owned()));
+        expected.push((22, "longer than 65536 bytes".to_owned()));
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), file).unwrap();
         std::fs::write(folder.path().join("b.csv"), "Name,Price\nx,1\n").unwrap();
@@ -537,7 +550,7 @@ mod specs {
             .map(|bad| (&*bad.file, bad.line, bad.reason.as_str()))
             .collect();
         assert_eq!(
-            found.split_off(17),
+            found.split_off(19),
             [
                 (
                     "b.csv",
@@ -552,7 +565,7 @@ mod specs {
             .map(|(line, reason)| ("a.csv", *line, reason.as_str()))
             .collect();
         assert_eq!(found, expected);
-        assert_eq!((progress.rows(), progress.files()), (20, 3));
+        assert_eq!((progress.rows(), progress.files()), (22, 3));
         assert_eq!(net_minor(&folded), 9 * 255);
         assert_eq!(folded.rejected, Vec::<String>::new());
     }

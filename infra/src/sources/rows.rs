@@ -100,6 +100,9 @@ impl Rows {
 
     fn columns(&self, bytes: &[u8]) -> Result<StringRecord, BadLine> {
         let text = std::str::from_utf8(bytes).map_err(|_| self.bad(self.line, "not UTF-8"))?;
+        if text.contains('\0') {
+            return Err(self.bad(self.line, "it has the character NUL"));
+        }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if !text.contains('"') {
             // Nearly all lines; building a parser for each takes far longer than this.

@@ -1,0 +1,471 @@
+//! Real files, read by the program as its users run it: a shop's tills, a service desk's log, and files of commands that are good,
+//! bad, sent twice, or cut short.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use infra::log::sqlite::SqliteLog;
+use serde_json::{Value, json};
+use services::log::EventLog;
+use tempfile::TempDir;
+use tests::Crm;
+
+/// Exit code of a command that ran, and found lines that came to nothing.
+const FOUND_TROUBLE: i32 = 2;
+/// How long an import may take until so many events are in the log.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn december_2010_comes_out_to_the_penny_in_any_order_of_days_and_with_a_day_sent_twice() {
+    let Some(folder) = real_input("online-retail") else {
+        return;
+    };
+    let shop = Shop::new();
+    let output = shop.run(&["ingest", "online-retail", text(&folder)]);
+    assert_eq!(
+        said(&output),
+        "2973 commands applied (2973 events), 0 unchanged, 0 rejected, 0 lines made no sense\n\
+         20 files, 42481 lines read, 0 said nothing new\n"
+    );
+    let purchases = shop.ask(&["purchases", "--limit", "10000"]);
+    let returns = purchases.iter().filter(|purchase| purchase["kind"] == "return").count();
+    assert_eq!((purchases.len(), returns), (2_025, 326));
+    assert_eq!(sum(&purchases, "total_minor"), 74_895_702);
+    assert_eq!(sum(&purchases, "lines"), 42_481);
+    let anonymous: Vec<Value> = purchases
+        .iter()
+        .filter(|it| it["customer"].is_null())
+        .cloned()
+        .collect();
+    assert_eq!(sum(&anonymous, "lines"), 15_631);
+    assert_eq!(shop.ask(&["customers", "--limit", "10000"]).len(), 948);
+    let months = shop.ask(&["sales_by_month", "--limit", "10000"]);
+    let currencies: Vec<&Value> = months.iter().map(|month| &month["currency"]).collect();
+    assert!(currencies.iter().all(|currency| *currency == "GBP"), "{currencies:?}");
+    assert_eq!(
+        ["amount_minor", "receipts", "returns"].map(|column| sum(&months, column)),
+        [74_895_702, 2_025, 326]
+    );
+    let once = shop.status();
+
+    let shuffled = Shop::new();
+    let days = shuffled_days(&folder);
+    assert_eq!(days.len(), 20);
+    for day in &days {
+        assert_eq!(
+            shuffled.run(&["ingest", "online-retail", text(day)]).status.code(),
+            Some(0)
+        );
+    }
+    assert_eq!(shuffled.status().checksums, once.checksums);
+    let before_again = shuffled.status();
+    let again = shuffled.run(&["ingest", "online-retail", text(&days[7])]);
+    assert!(said(&again).starts_with("0 commands applied (0 events), "), "{again:?}");
+    assert_eq!(shuffled.status().checksums, once.checksums);
+    assert_eq!(shuffled.events(), shop.events());
+    assert_eq!(before_again.checksums, once.checksums);
+}
+
+#[test]
+fn a_damaged_file_is_reported_line_by_line_and_its_good_lines_go_in() {
+    let Some(folder) = real_input("online-retail") else {
+        return;
+    };
+    let day = std::fs::read(folder.join("2010-12-23.csv")).unwrap();
+    let lines: Vec<&[u8]> = day.split_inclusive(|byte| *byte == b'\n').collect();
+    let damage: [(&[u8], &str); 4] = [
+        (b"\x01\x02 the printer was here\n", "1 columns instead of 8"),
+        (
+            b"539999,22423,REGENCY CAKESTAND,1,2010-13-45 25:61:00,12.75,17850.0,United Kingdom\n",
+            "the date is no time such as 2010-12-01 08:26:00",
+        ),
+        (
+            b"539999,22423,REGENCY CAKESTAND,1,2010-12-23 10:00:00,12.75,17850.0\n",
+            "7 columns instead of 8",
+        ),
+        (
+            b"539999,22423,CAF\xc9 CAKESTAND,1,2010-12-23 10:00:00,12.75,17850.0,United Kingdom\n",
+            "not UTF-8",
+        ),
+    ];
+    let mut damaged: Vec<u8> = Vec::new();
+    let mut expected = String::new();
+    let mut line_number = 0;
+    for (place, line) in lines.iter().enumerate() {
+        // After the 1st, the 11th, the 21st and the 31st line of the file.
+        if place % 10 == 1
+            && let Some((bad, reason)) = damage.get(place / 10)
+        {
+            damaged.extend(*bad);
+            line_number += 1;
+            expected += &format!("2010-12-23.csv, line {line_number}: {reason}\n");
+        }
+        damaged.extend(*line);
+        line_number += 1;
+    }
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("2010-12-23.csv");
+    std::fs::write(&file, damaged).unwrap();
+
+    let whole = Shop::new();
+    let undamaged = whole.run(&["ingest", "online-retail", text(&folder.join("2010-12-23.csv"))]);
+    assert_eq!(undamaged.status.code(), Some(0));
+    let shop = Shop::new();
+    let output = shop.run(&["ingest", "online-retail", text(&file)]);
+    assert_eq!(output.status.code(), Some(FOUND_TROUBLE));
+    assert_eq!(complained(&output), expected);
+    let counts = said(&output);
+    assert!(counts.contains(", 0 rejected, 4 lines made no sense\n"), "{counts}");
+    assert!(
+        counts.contains(&format!("1 files, {} lines read", lines.len() - 1 + 4)),
+        "{counts}"
+    );
+    assert_eq!(shop.status().checksums, whole.status().checksums);
+}
+
+#[test]
+fn two_thousand_incidents_end_closed_and_say_nothing_new_the_second_time() {
+    let Some(folder) = real_input("incidents") else {
+        return;
+    };
+    let log = folder.join("incident_event_log_first_2000.csv");
+    let desk = Shop::new();
+    let output = desk.run(&["ingest", "incidents", text(&log)]);
+    assert_eq!(output.status.code(), Some(0));
+    let counts = said(&output);
+    assert!(
+        counts.contains(", 0 unchanged, 0 rejected, 0 lines made no sense\n"),
+        "{counts}"
+    );
+    assert!(counts.contains("1 files, 14041 lines read, "), "{counts}");
+
+    let cases = desk.ask(&["cases", "--limit", "10000"]);
+    let closed = cases.iter().filter(|case| case["status"] == "closed").count();
+    let reopened = cases
+        .iter()
+        .filter(|case| case["reopens"].as_i64().unwrap() > 0)
+        .count();
+    assert_eq!((cases.len(), closed, reopened), (2_000, 2_000, 27));
+    let mut open_cases = desk.ask(&["backlog", "--as-of", "2016-03-31"]);
+    assert!(sum(&open_cases, "cases") > 0, "the desk had work in March");
+    open_cases = desk.ask(&["backlog"]);
+    assert_eq!(open_cases, Vec::<Value>::new());
+    // A case that did not make its SLA was escalated for it.
+    let misses = desk.ask(&[
+        "timeline",
+        "--limit",
+        "10000",
+        "--where",
+        "event=escalated",
+        "--where",
+        "stream_kind=case",
+    ]);
+    let missed: std::collections::BTreeSet<&str> = misses.iter().map(|miss| miss["stream"].as_str().unwrap()).collect();
+    assert_eq!(2_000 - missed.len(), 833);
+
+    let (first, events) = (desk.status(), desk.events());
+    let again = desk.run(&["ingest", "incidents", text(&log)]);
+    assert_eq!(again.status.code(), Some(0));
+    assert!(said(&again).starts_with("0 commands applied (0 events), "), "{again:?}");
+    assert_eq!(desk.events(), events);
+    assert_eq!(desk.status().checksums, first.checksums);
+}
+
+#[test]
+fn a_file_of_commands_is_applied_once_and_each_bad_line_is_named_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("commands.jsonl");
+    let register = |key: &str| {
+        json!({"stream": "customer", "id": {"key": ["erp", key]},
+               "command": {"type": "register", "kind": "organisation", "name": format!("Customer {key}")},
+               "effective_at": "2025-03-01T09:00:00+08:00", "actor": "user:mei"})
+    };
+    let set_grade = |grade: &str, version: u64| {
+        json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "expected_version": version,
+               "command": {"type": "set-grade", "grade": grade}, "effective_at": "2025-03-02T09:00:00+08:00"})
+    };
+    let lines = [
+        register("C-1").to_string(),
+        register("C-2").to_string(),
+        // Its fields stand in another order, and it is another command: the customer is there already.
+        r#"{"command": {"name": "Customer C-2", "kind": "organisation", "type": "register"}, "id": {"key": ["erp", "C-2"]}, "stream": "customer"}"#.to_owned(),
+        String::new(),
+        json!({"stream": "opportunity", "id": {"key": ["erp", "D-1"]}, "customer": {"key": ["erp", "C-1"]},
+               "command": {"type": "open", "name": "Two lathes", "amount": {"minor": 120_000_000, "currency": "TWD"},
+                           "close_date": "2025-12-31", "owner": "mei"},
+               "effective_at": "2025-03-03T09:00:00+08:00", "command_id": "0195e3a0-1111-8222-9333-444455556666"})
+            .to_string(),
+        set_grade("A", 1).to_string(),
+        set_grade("B", 1).to_string(),
+        "this is no JSON".to_owned(),
+        r#"["customer"]"#.to_owned(),
+        json!({"stream": "shop", "command": {"type": "open"}}).to_string(),
+        json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "command": {"type": "promote"}}).to_string(),
+        json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "command": {"type": "rename", "name": "X"}, "effective_at": "2025-02-30T09:00:00+08:00"}).to_string(),
+        json!({"stream": "customer", "id": {"key": ["erp", "C-3"]}, "command": {"type": "rename", "name": "X"}}).to_string(),
+        json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "command": {"type": "rename", "name": "X"}, "colour": "red"}).to_string(),
+        json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "command": {"type": "rename", "name": "X"}, "effective_at": "2099-01-01T00:00:00Z"}).to_string(),
+    ];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+
+    let shop = Shop::new();
+    let first = shop.run(&["import", text(&file)]);
+    assert_eq!(
+        said(&first),
+        "4 commands applied (4 events), 1 unchanged, 4 rejected, 5 lines made no sense\n"
+    );
+    assert_eq!(first.status.code(), Some(FOUND_TROUBLE));
+    let named = findings(&first);
+    let numbers: Vec<u64> = named.keys().copied().collect();
+    assert_eq!(numbers, [7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    let reason = |line: u64, part: &str| {
+        assert!(
+            named[&line].contains(part),
+            "line {line}: {:?} says nothing of {part:?}",
+            named[&line]
+        );
+    };
+    reason(7, "at version 2, not 1");
+    reason(8, "it is no JSON");
+    reason(9, "a line is a JSON object");
+    reason(10, "there is no stream \"shop\"");
+    reason(11, "promote");
+    reason(12, "\"2025-02-30T09:00:00+08:00\" is no time with an offset");
+    reason(14, "it has an unknown field \"colour\"");
+    reason(15, "lies in the future");
+
+    let (status, events) = (shop.status(), shop.events());
+    assert_eq!(events, 4);
+    let second = shop.run(&["import", text(&file)]);
+    assert_eq!(
+        said(&second),
+        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n"
+    );
+    assert_eq!(findings(&second), named);
+    assert_eq!(shop.events(), events);
+    assert_eq!(shop.status().checksums, status.checksums);
+    assert_eq!(shop.ask(&["customers", "--where", "grade=A"]).len(), 1);
+
+    // The same file through a pipe, under the same name.
+    let piped = shop.import_piped(&["import", "-", "--name", "commands.jsonl"], &lines.join("\n"));
+    assert_eq!(
+        said(&piped),
+        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n"
+    );
+    assert_eq!(shop.events(), events);
+    let more = shop.import_piped(&["import", "-"], &register("C-4").to_string());
+    assert_eq!(
+        (said(&more), more.status.code()),
+        (
+            "1 commands applied (1 events), 0 unchanged, 0 rejected, 0 lines made no sense\n".to_owned(),
+            Some(0)
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_import_that_is_killed_is_sent_again_and_comes_out_as_if_nothing_had_been() {
+    const LINES: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.jsonl");
+    let mut text_of_all = String::new();
+    for n in 0..LINES {
+        // Each customer is registered, renamed, and then regraded over and over.
+        let (customer, step) = (n % 2_000, n / 2_000);
+        let command = match step {
+            0 => json!({"type": "register", "kind": "person", "name": format!("Customer {customer}")}),
+            1 => json!({"type": "rename", "name": format!("Customer number {customer}")}),
+            _ => json!({"type": "set-grade", "grade": format!("grade {step}"), "reason": "year's end"}),
+        };
+        let at = jiff::Timestamp::from_second(1_735_689_600 + n as i64 * 60).unwrap();
+        let line = json!({"stream": "customer", "id": {"key": ["erp", customer.to_string()]}, "command": command,
+                          "effective_at": at.to_string()});
+        text_of_all += &format!("{line}\n");
+    }
+    std::fs::write(&file, &text_of_all).unwrap();
+
+    let clean = Shop::new();
+    let counts = said(&clean.run(&["import", text(&file)]));
+    assert_eq!(
+        counts,
+        "20000 commands applied (20000 events), 0 unchanged, 0 rejected, 0 lines made no sense\n"
+    );
+
+    let cut = Shop::new();
+    let mut before = 0;
+    for goal in [4_000, 11_000] {
+        let mut import = cut.command(&["import", text(&file)]).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while cut.records().await < goal {
+            assert!(Instant::now() < deadline, "the import does not come to {goal} records");
+            assert_eq!(
+                import.try_wait().unwrap(),
+                None,
+                "the import was to be killed while it ran"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        import.kill().unwrap();
+        import.wait().unwrap();
+        let events = cut.events();
+        println!("killed at {events} of {LINES} events");
+        assert!(before < events && events < LINES, "{events} is not the middle");
+        before = events;
+    }
+    let counts = said(&cut.run(&["import", text(&file)]));
+    let rest = LINES - before;
+    assert_eq!(
+        counts,
+        format!("{rest} commands applied ({rest} events), {before} unchanged, 0 rejected, 0 lines made no sense\n")
+    );
+    assert_eq!(cut.events(), LINES);
+    assert_eq!(cut.status().checksums, clean.status().checksums);
+    let verified = cut.run(&["log", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+}
+
+/// A folder with a log and read models of its own.
+struct Shop {
+    dir: TempDir,
+    place: String,
+}
+
+struct Status {
+    /// Checksum and rows of each read model.
+    checksums: BTreeMap<String, (String, u64)>,
+}
+
+impl Shop {
+    fn new() -> Shop {
+        let dir = tempfile::tempdir().unwrap();
+        let place = format!("sqlite:{}", dir.path().display());
+        Shop { dir, place }
+    }
+
+    fn env(&self) -> [(&str, &str); 2] {
+        [("CRM_LOG", self.place.as_str()), ("CRM_VIEWS", self.place.as_str())]
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Crm::run(args, &self.env())
+    }
+
+    /// For what the harness does not do: a kill, and standard input.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Crm::binary());
+        command
+            .args(args)
+            .env_remove("CRM_CONFIG")
+            .envs(self.env())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn import_piped(&self, args: &[&str], input: &str) -> Output {
+        let mut import = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        import.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        import.wait_with_output().unwrap()
+    }
+
+    /// The rows of an answer.
+    fn ask(&self, question: &[&str]) -> Vec<Value> {
+        let args = [&["query"], question, &["--format", "json"]].concat();
+        let output = self.run(&args);
+        assert!(output.status.success(), "crm {args:?}: {}", complained(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn status(&self) -> Status {
+        let output = self.run(&["status", "--checksums", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", complained(&output));
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = status["checksums"].as_array().unwrap().iter();
+        let checksums = rows.map(|row| {
+            let word = |name: &str| row[name].as_str().unwrap().to_owned();
+            (word("read_model"), (word("checksum"), row["rows"].as_u64().unwrap()))
+        });
+        Status {
+            checksums: checksums.collect(),
+        }
+    }
+
+    /// Events in the log, as its auditor counts them.
+    fn events(&self) -> u64 {
+        let output = self.run(&["log", "verify"]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let counted = said(&output);
+        let events = counted.split(", ").filter_map(|part| part.strip_suffix(" events"));
+        events.map(|number| number.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Records in the log while somebody writes it; 0 while there is none.
+    async fn records(&self) -> u64 {
+        let log = SqliteLog::read_only(self.dir.path());
+        let Ok(shards) = log.open().await else { return 0 };
+        let mut records = 0;
+        for shard in 0..shards {
+            records += log.end(shard).await.unwrap();
+        }
+        records
+    }
+}
+
+/// A folder of the public data sets, or a line that says that it is not there.
+fn real_input(folder: &str) -> Option<PathBuf> {
+    let root = match std::env::var_os("CRM_DATA_DIR") {
+        Some(root) => PathBuf::from(root),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+    };
+    let path = root.join(folder);
+    if path.exists() {
+        return Some(path);
+    }
+    // Not `eprintln!`: what a test that passes prints is not shown.
+    let line = format!(
+        "SKIPPED: real input {} is not there, set CRM_DATA_DIR\n",
+        path.display()
+    );
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    None
+}
+
+/// The day files, in an order that has nothing to do with time and is the same in every run.
+fn shuffled_days(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut days: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    days.retain(|path| path.extension().is_some_and(|it| it == "csv"));
+    days.sort_by_cached_key(|path| domain::derived_id(&["shuffled", text(path.file_name().unwrap().as_ref())]));
+    days
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn complained(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The lines that came to nothing, by number.
+fn findings(output: &Output) -> BTreeMap<u64, String> {
+    let text = complained(output);
+    let lines = text.lines().filter_map(|line| line.split_once(", line "));
+    let numbered = lines.map(|(_, rest)| rest.split_once(": ").unwrap());
+    numbered
+        .map(|(number, reason)| (number.parse().unwrap(), reason.to_owned()))
+        .collect()
+}
+
+fn sum(rows: &[Value], column: &str) -> i64 {
+    rows.iter().map(|row| row[column].as_i64().unwrap()).sum()
+}

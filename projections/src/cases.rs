@@ -31,6 +31,8 @@ table! {
         set code: Option<String>,
         /// Why it was escalated, until somebody else has it.
         set escalation: Option<String>,
+        /// How often it was escalated at all: 0 = it stayed within what was promised.
+        set escalations: i64,
         set reopens: i64,
         /// Public ones, by whoever.
         set replies: i64,
@@ -83,6 +85,7 @@ fn project(event: &Event, rows: &mut Rows) {
             closed_at: None,
             code: None,
             escalation: None,
+            escalations: 0,
             reopens: 0,
             replies: 0,
             changed_at: at,
@@ -112,7 +115,10 @@ fn project(event: &Event, rows: &mut Rows) {
                 }
             }
             case::Event::Pending { .. } | case::Event::Resumed { .. } => {}
-            case::Event::Escalated { reason, .. } => row.escalation = Some(reason.clone()),
+            case::Event::Escalated { reason, .. } => {
+                row.escalation = Some(reason.clone());
+                row.escalations += 1;
+            }
             case::Event::Resolved { code, .. } => {
                 row.code = Some(code.clone());
                 row.first_resolved_at = earliest(row.first_resolved_at, at);
@@ -223,6 +229,7 @@ mod specs {
             closed_at: None,
             code: None,
             escalation: None,
+            escalations: 0,
             reopens: 1,
             replies: 2,
             changed_at: moment("2026-03-03T09:00:00+08:00"),

@@ -386,7 +386,7 @@ mod specs {
                 prop_assert!((1..=5).contains(&score));
                 // The score of the last of its equals, had each a rank of its own.
                 let highest = values.iter().rposition(|other| other == value).unwrap() + 1;
-                prop_assert_eq!(score, (5.0 * highest as f64 / values.len() as f64).ceil() as i64);
+                prop_assert_eq!(score, (5 * highest).div_ceil(values.len()) as i64);
                 if at > 0 {
                     prop_assert!(quintile(&values, values[at - 1]) <= score);
                 }

@@ -564,7 +564,7 @@ fn what_is_too_large(ids: &Ids) -> Vec<Bad> {
         bytes("a command", &customer, body(1024 * 1024)).status(413, "1048576 bytes at most"),
         bytes("no JSON, without end", &customer, "[".repeat(8 * 1024 * 1024)).status(413, "1048576 bytes at most"),
         bad("a bundle", "/api/bundle", json!({"commands": [item]})).status(413, "4194304 bytes at most"),
-        bytes("an event", &customer, body(1000 * 1024)).status(413, "too large"),
+        bytes("a text", &customer, body(1000 * 1024)).at("name", "100000 at most"),
     ]
 }
 

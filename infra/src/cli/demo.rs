@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use projections::{Group, Question, ReadModel};
+use projections::{Group, LIMIT_MAX, Question, ReadModel};
 use services::shard::ShardConfig;
 use services::views::Ask;
 
@@ -36,14 +36,14 @@ pub struct Demo {
     listen: Option<String>,
 }
 
-/// What is shown: title, read model, rows.
+/// What is shown: title, read model, and how many of its last rows.
 const SUMMARIES: [(&str, &str, usize); 6] = [
-    ("Sales pipeline, latest days 業務管線", "pipeline_daily", 8),
-    ("Forecast 銷售預測", "forecast", 12),
-    ("Open cases 未結案件", "backlog", 15),
-    ("Jobs 工單", "jobs", 8),
-    ("Sales by month 每月銷售", "sales_by_month", 12),
-    ("Points owed 點數負債", "loyalty_liability", 8),
+    ("Open sales pipeline 業務管線", "pipeline", 12),
+    ("Forecast by close month 銷售預測", "forecast", 10),
+    ("Won and lost, latest months 贏單率", "win_rate", 6),
+    ("Open cases by state and age 未結案件", "backlog", 15),
+    ("Sales by month and store 每月銷售", "sales_by_month", 9),
+    ("Points owed by month of expiry 點數負債", "loyalty_liability", 8),
 ];
 
 impl Demo {
@@ -103,14 +103,18 @@ impl Demo {
     async fn show(&self, parts: &Parts) -> anyhow::Result<()> {
         let queries = Arc::new(parts.queries());
         let today = crate::demo::last_day();
-        for (title, name, limit) in SUMMARIES {
+        for (title, name, last) in SUMMARIES {
             let model = ReadModel::find(name).ok_or_else(|| anyhow::anyhow!("there is no read model {name}"))?;
-            let question = Question {
-                limit: Some(limit),
+            let mut question = Question {
+                limit: Some(LIMIT_MAX),
                 now: Some(today),
                 ..Question::default()
             };
-            let mut answered = queries
+            if name == "pipeline" {
+                // Of a day it shows sums by stage, of now each deal.
+                question.as_of = Some(today);
+            }
+            let mut answer = queries
                 .ask(
                     model,
                     Ask {
@@ -118,9 +122,10 @@ impl Demo {
                         ..Ask::default()
                     },
                 )
-                .await?;
-            answered.answer.rows.truncate(limit);
-            out!("\n{title}\n{}", render(&answered.answer, Format::Table)?);
+                .await?
+                .answer;
+            answer.rows.drain(..answer.rows.len().saturating_sub(last));
+            out!("\n{title}\n{}", render(&answer, Format::Table)?);
         }
         Ok(())
     }

@@ -14,9 +14,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging: `RUST_LOG` says how much, `info` otherwise.
+/// Starts logging: `RUST_LOG` says how much. Otherwise librdkafka's own lines are left out: it calls the end of a partition an error, and
+/// what really goes wrong is logged by those who meet it.
 pub fn start_logging(format: LogFormat, default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default_level},librdkafka=off")));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

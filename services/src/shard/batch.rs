@@ -228,6 +228,19 @@ pub fn texts(streams: &[(StreamRef, u64)]) -> Vec<(String, u64)> {
         .collect()
 }
 
+/// The streams that a command's events were written to, in order of their first event, with their versions after it. The answer to a
+/// retry after a take-over is made of this too, so that it equals the first.
+pub fn written(events: &[StoredEvent]) -> Vec<(StreamRef, u64)> {
+    let mut streams: Vec<(StreamRef, u64)> = Vec::new();
+    for event in events {
+        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
+            Some((_, version)) => *version = event.sequence,
+            None => streams.push((event.stream, event.sequence)),
+        }
+    }
+    streams
+}
+
 fn look_up(stream: StreamRef, after: &[(StreamRef, Cached)], states: &mut States) -> Cached {
     let own = after
         .iter()

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::batch::{Batch, Prepared, decide};
+use super::batch::{Batch, Prepared, decide, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::request::{Ack, Failure, Message, Open, Request, Ticket};
 use super::takeover::{Claimant, Owned, TakeOverError, fill};
@@ -877,18 +877,6 @@ fn needed(request: &Request) -> Vec<StreamRef> {
                     .into_iter()
                     .filter(|other| other.slot() == step.stream.slot()),
             );
-        }
-    }
-    streams
-}
-
-/// The streams that events were written to, with their last versions.
-fn written(events: &[crate::log::StoredEvent]) -> Vec<(StreamRef, u64)> {
-    let mut streams: Vec<(StreamRef, u64)> = Vec::new();
-    for event in events {
-        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
-            Some((_, version)) => *version = event.sequence,
-            None => streams.push((event.stream, event.sequence)),
         }
     }
     streams

@@ -8,7 +8,7 @@ use domain::{AnyState, Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::batch::evolve;
+use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::run::ShardConfig;
 use crate::clock::Clock;
@@ -439,17 +439,10 @@ pub fn fill(asked: &[StreamRef], found: Vec<crate::states::SavedState>, states: 
 /// What a commit says of its command.
 pub fn saved_command(commit: &Commit) -> SavedCommand {
     let last = commit.events.last().expect("a commit has events");
-    let mut streams: Vec<(StreamRef, u64)> = Vec::new();
-    for event in &commit.events {
-        match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {
-            Some((_, version)) => *version = event.sequence,
-            None => streams.push((event.stream, event.sequence)),
-        }
-    }
     SavedCommand {
         id: last.command_id,
         hash: last.command_hash.clone(),
-        streams,
+        streams: written(&commit.events),
         offset: last.position.offset,
         events: last.commit_size,
         at: last.time,

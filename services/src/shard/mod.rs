@@ -5,13 +5,16 @@
 
 mod batch;
 mod cache;
+mod handle;
 mod request;
-mod run;
+mod serving;
 #[cfg(test)]
 mod specs;
 mod takeover;
+mod task;
 
 pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
+pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
 pub use request::{Ack, Action, Failure, Message, Request, Step, Who};
-pub use run::{Lane, ShardConfig, ShardHandle, ShardParts, ShardStatus, spawn};
 pub use takeover::{TakeOverError, judge_or_step_over, read_creation, resume};
+pub use task::{ShardParts, spawn};

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
-use super::run::ShardConfig;
+use super::handle::ShardConfig;
 use crate::clock::Clock;
 use crate::log::{
     AppendError, Checkpoint, Claim, Commit, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader,

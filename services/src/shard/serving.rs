@@ -1,334 +1,26 @@
-//! The task that owns a shard: takes it over, serves it until it is lost, and again.
+//! Work on a shard that we own: commands are decided, batches appended, answers released, states saved behind.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use domain::{AnyState, Position, StreamRef};
-use serde::Serialize;
-use tokio::sync::{mpsc, oneshot, watch};
+use domain::{Position, StreamRef};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batch::{Batch, Prepared, decide, written};
 use super::cache::{Cached, CommandIds, States, saved};
-use super::request::{Ack, Failure, Message, Open, Request, Ticket};
-use super::takeover::{Claimant, Owned, TakeOverError, fill};
-use crate::clock::Clock;
-use crate::log::{AppendError, Checkpoint, Envelope, EventLog, LogWriter, Record};
-use crate::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
-
-/// The limits of a shard; each with its reason.
-#[derive(Debug, Clone)]
-pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more are answered 503 at once.
-    pub queue_max: usize,
-    /// Records of one append: what fits in a few milliseconds.
-    pub batch_records_max: usize,
-    /// Bytes of one append.
-    pub batch_bytes_max: usize,
-    /// States in memory that could be loaded again. Changed ones come on top, up to `unsaved_max`.
-    pub cached_streams_max: usize,
-    /// Command ids in memory.
-    pub cached_commands_max: usize,
-    /// Changed states and command ids that wait for the state store; beyond it commands are answered 503.
-    pub unsaved_max: usize,
-    /// How many of them make a save due before its time.
-    pub save_at: usize,
-    /// How often states are saved when little happens.
-    pub save_every: Duration,
-    /// How long a command may take, queue included.
-    pub command_timeout: Duration,
-    /// Pause between two attempts to take over.
-    pub retry_pause: Duration,
-}
-
-impl Default for ShardConfig {
-    fn default() -> ShardConfig {
-        ShardConfig {
-            queue_max: 1_024,
-            batch_records_max: 2_000,
-            batch_bytes_max: 4 * 1024 * 1024,
-            cached_streams_max: 100_000,
-            cached_commands_max: 100_000,
-            unsaved_max: 100_000,
-            save_at: 5_000,
-            save_every: Duration::from_secs(1),
-            command_timeout: Duration::from_secs(30),
-            retry_pause: Duration::from_millis(200),
-        }
-    }
-}
-
-/// How a shard is doing, for `crm status` and `/health/ready`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct ShardStatus {
-    pub shard: u16,
-    /// Do we own it now?
-    pub owned: bool,
-    pub epoch: u64,
-    /// The offset that our next record will have.
-    pub next: u64,
-    pub cached_streams: usize,
-    pub unsaved: usize,
-    /// Why it is not served, if so.
-    pub trouble: Option<String>,
-}
-
-/// Where commands for a shard go in.
-#[derive(Clone)]
-pub struct ShardHandle {
-    people: mpsc::Sender<Message>,
-    imports: mpsc::Sender<Message>,
-    status: Arc<RwLock<ShardStatus>>,
-    command_timeout: Duration,
-}
-
-/// Which queue a command waits in: imports stand behind people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    People,
-    Imports,
-}
-
-impl ShardHandle {
-    /// Sends a request and waits for its answer, for the shard's command time-out at most.
-    ///
-    /// # Errors
-    /// [`Failure`]: rejected, in conflict, or not known to be applied.
-    pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
-        let (reply, answer) = oneshot::channel();
-        let ticket = Arc::new(Ticket::default());
-        let message = Message::Execute(Open {
-            request,
-            reply,
-            ticket: Arc::clone(&ticket),
-        });
-        let sent = match lane {
-            Lane::People => self.people.try_send(message).is_ok(),
-            Lane::Imports => self.imports.send(message).await.is_ok(),
-        };
-        if !sent {
-            return Err(Failure::NotAccepted("too many commands are waiting".into()));
-        }
-        match tokio::time::timeout(self.command_timeout, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) if ticket.cancel() => Err(Failure::NotAccepted("the server is stopping".into())),
-            Ok(Err(_)) => Err(Failure::OutcomeUnknown("the server is stopping".into())),
-            Err(_) if ticket.cancel() => Err(Failure::NotAccepted(self.trouble("the log did not take it in time"))),
-            Err(_) => Err(Failure::OutcomeUnknown(
-                self.trouble("the log did not confirm it in time"),
-            )),
-        }
-    }
-
-    /// The present state of a stream and its version, as the shard's owner has it.
-    ///
-    /// # Errors
-    /// [`Failure::NotAccepted`] when the shard cannot answer.
-    pub async fn peek(&self, stream: StreamRef) -> Result<(Arc<AnyState>, u64), Failure> {
-        let (reply, answer) = oneshot::channel();
-        if self.people.try_send(Message::Peek { stream, reply }).is_err() {
-            return Err(Failure::NotAccepted("too many commands are waiting".into()));
-        }
-        match tokio::time::timeout(self.command_timeout, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(Failure::NotAccepted(self.trouble("the shard did not answer in time"))),
-        }
-    }
-
-    pub fn status(&self) -> ShardStatus {
-        self.status.read().expect("no panic under the lock").clone()
-    }
-
-    fn trouble(&self, otherwise: &str) -> String {
-        self.status().trouble.unwrap_or_else(|| otherwise.to_owned())
-    }
-}
-
-/// What a shard's task works with.
-#[derive(Clone)]
-pub struct ShardParts {
-    pub log: Arc<dyn EventLog>,
-    pub states: Arc<dyn StateStore>,
-    pub clock: Arc<dyn Clock>,
-    /// Names this process; a claim by another one makes this one yield.
-    pub node: String,
-    /// Where this process answers commands.
-    pub address: String,
-    /// `/crm/<instance>`, the CloudEvents source.
-    pub source: String,
-    pub config: ShardConfig,
-}
-
-/// Starts the task of a shard. It ends after `stop` turns true, when what it had accepted is answered and saved.
-pub fn spawn(shard: u16, parts: ShardParts, stop: watch::Receiver<bool>) -> (ShardHandle, JoinHandle<()>) {
-    let (people, people_queue) = mpsc::channel(parts.config.queue_max);
-    let (imports, imports_queue) = mpsc::channel(parts.config.queue_max);
-    let status = Arc::new(RwLock::new(ShardStatus {
-        shard,
-        ..ShardStatus::default()
-    }));
-    let command_timeout = parts.config.command_timeout;
-    let handle = ShardHandle {
-        people,
-        imports,
-        status: Arc::clone(&status),
-        command_timeout,
-    };
-    let task = Task {
-        shard,
-        parts,
-        people: people_queue,
-        imports: imports_queue,
-        reopened: VecDeque::new(),
-        status,
-        stop,
-        owned_epoch: None,
-    };
-    (handle, tokio::spawn(task.run()))
-}
-
-struct Task {
-    shard: u16,
-    parts: ShardParts,
-    people: mpsc::Receiver<Message>,
-    imports: mpsc::Receiver<Message>,
-    /// Requests of a failed append, to be decided anew before any others.
-    reopened: VecDeque<Message>,
-    status: Arc<RwLock<ShardStatus>>,
-    stop: watch::Receiver<bool>,
-    /// The last epoch in which this process owned the shard.
-    owned_epoch: Option<u64>,
-}
+use super::request::{Ack, Failure, Message, Open, Request};
+use super::takeover::{Owned, fill};
+use super::task::{ShardParts, Task};
+use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record};
+use crate::states::{Loaded, SavedCommand, SavedState, StateError, Watermark};
 
 /// Why a shard is no longer served.
-enum End {
+pub enum End {
     Stopped,
     /// An append failed or somebody else owns the states: the log decides what became of the open commands.
     Unsettled(String),
-}
-
-impl Task {
-    async fn run(mut self) {
-        while !*self.stop.borrow() {
-            match self.take_over().await {
-                Ok(owned) => {
-                    let epoch = owned.epoch;
-                    self.owned_epoch = Some(epoch);
-                    tracing::info!(shard = self.shard, epoch, "took over the shard");
-                    metrics::counter!("crm_takeovers_total").increment(1);
-                    match self.serve(owned).await {
-                        End::Stopped => break,
-                        End::Unsettled(why) => {
-                            tracing::warn!(shard = self.shard, epoch, "takes over anew: {why}");
-                            self.set_trouble(why);
-                        }
-                    }
-                }
-                Err(error @ TakeOverError::Yielded { .. }) => {
-                    tracing::warn!(shard = self.shard, "yields: {error}");
-                    self.set_trouble(error.to_string());
-                    self.stand_by(&error.to_string()).await;
-                }
-                Err(error) => {
-                    tracing::warn!(shard = self.shard, "cannot take over: {error}");
-                    self.set_trouble(error.to_string());
-                    self.pause().await;
-                }
-            }
-        }
-        self.update_status(|status| status.owned = false);
-    }
-
-    async fn take_over(&self) -> Result<Owned, TakeOverError> {
-        let parts = &self.parts;
-        let claimant = Claimant {
-            shard: self.shard,
-            log: parts.log.as_ref(),
-            states: parts.states.as_ref(),
-            clock: parts.clock.as_ref(),
-            node: &parts.node,
-            address: &parts.address,
-            source: &parts.source,
-            config: &parts.config,
-            owned_epoch: self.owned_epoch,
-        };
-        claimant.take_over().await
-    }
-
-    /// Waits before the next attempt, with jitter so that two claimants do not stay in step.
-    async fn pause(&mut self) {
-        let eighths = (u32::from(self.shard) + self.parts.node.bytes().map(u32::from).sum::<u32>()) % 8;
-        let pause = self.parts.config.retry_pause * (8 + eighths) / 8;
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = self.stop.changed() => {}
-        }
-    }
-
-    /// Another process owns the shard: refuse what comes, until this one is stopped. Claiming it back would only start a
-    /// fight; who serves which shard is the operator's to say.
-    async fn stand_by(&mut self, why: &str) {
-        let mut stop = self.stop.clone();
-        while !*stop.borrow() {
-            tokio::select! {
-                message = self.next() => match message {
-                    Some(Message::Execute(open)) => refuse(open, Failure::NotAccepted(why.to_owned())),
-                    Some(Message::Peek { reply, .. }) => {
-                        reply.send(Err(Failure::NotAccepted(why.to_owned()))).unwrap_or_default();
-                    }
-                    None => return,
-                },
-                _ = stop.changed() => {}
-            }
-        }
-    }
-
-    async fn serve(&mut self, owned: Owned) -> End {
-        self.update_status(|status| {
-            status.owned = true;
-            status.epoch = owned.epoch;
-            status.next = owned.next;
-            status.trouble = None;
-        });
-        let mut serving = Serving::new(self.shard, self.parts.clone(), owned);
-        let end = serving.run(self).await;
-        // Whatever was not settled is decided anew, oldest first.
-        for open in serving.open_requests() {
-            self.reopened.push_back(open);
-        }
-        self.update_status(|status| status.owned = false);
-        end
-    }
-
-    fn set_trouble(&self, why: String) {
-        self.update_status(|status| status.trouble = Some(why));
-    }
-
-    fn update_status(&self, change: impl FnOnce(&mut ShardStatus)) {
-        change(&mut self.status.write().expect("no panic under the lock"));
-    }
-
-    /// The next message: reopened ones first, then people, then imports. `None` when all senders are gone.
-    async fn next(&mut self) -> Option<Message> {
-        if let Some(message) = self.try_next() {
-            return Some(message);
-        }
-        tokio::select! {
-            biased;
-            message = self.people.recv() => message,
-            Some(message) = self.imports.recv() => Some(message),
-        }
-    }
-
-    fn try_next(&mut self) -> Option<Message> {
-        let waiting = self.reopened.pop_front();
-        waiting
-            .or_else(|| self.people.try_recv().ok())
-            .or_else(|| self.imports.try_recv().ok())
-    }
 }
 
 type Append = JoinHandle<(Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)>;
@@ -352,7 +44,7 @@ struct Loading {
 }
 
 /// Work on a shard that we own.
-struct Serving {
+pub struct Serving {
     shard: u16,
     parts: ShardParts,
     epoch: u64,
@@ -378,7 +70,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(shard: u16, parts: ShardParts, owned: Owned) -> Serving {
+    pub fn new(shard: u16, parts: ShardParts, owned: Owned) -> Serving {
         Serving {
             shard,
             epoch: owned.epoch,
@@ -401,7 +93,7 @@ impl Serving {
         }
     }
 
-    async fn run(&mut self, task: &mut Task) -> End {
+    pub async fn run(&mut self, task: &mut Task) -> End {
         let mut stop = task.stop.clone();
         let mut stopping = *stop.borrow();
         loop {
@@ -846,7 +538,7 @@ impl Serving {
     }
 
     /// The requests that are not answered yet, oldest first.
-    fn open_requests(&mut self) -> Vec<Message> {
+    pub fn open_requests(&mut self) -> Vec<Message> {
         let mut open = Vec::new();
         if let Some(in_flight) = self.in_flight.take() {
             // The writer must not send on while the log is asked what became of it.
@@ -882,7 +574,7 @@ fn needed(request: &Request) -> Vec<StreamRef> {
     streams
 }
 
-fn refuse(open: Open, failure: Failure) {
+pub fn refuse(open: Open, failure: Failure) {
     reply(open, Err(failure));
 }
 

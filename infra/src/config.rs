@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -17,6 +18,8 @@ use crate::views::{PostgresViews, SqliteViews};
 
 /// Shards of a log that is created without another word.
 pub const SHARDS_DEFAULT: u16 = 8;
+/// The shortest that a broker allows by default.
+const SESSION_TIMEOUT_DEFAULT: u64 = 6;
 const DATA_DEFAULT: &str = "sqlite:data";
 
 /// Where the log and the read models are. Every command takes these.
@@ -44,6 +47,8 @@ struct File {
     listen: Option<String>,
     /// Brokers that should hold each record; used by `crm init`.
     replication: Option<i32>,
+    /// Seconds without a sign of life after which a process's shards move to others.
+    session_timeout: Option<u64>,
     /// Further librdkafka settings, such as `security.protocol`.
     #[serde(default)]
     kafka: BTreeMap<String, String>,
@@ -57,6 +62,8 @@ pub struct Settings {
     pub instance: String,
     pub listen: String,
     pub replication: i32,
+    /// How long a process may be silent before the group gives its shards to others.
+    pub session_timeout: Duration,
     kafka: BTreeMap<String, String>,
 }
 
@@ -90,6 +97,7 @@ impl Places {
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
             replication: file.replication.unwrap_or(1),
+            session_timeout: Duration::from_secs(file.session_timeout.unwrap_or(SESSION_TIMEOUT_DEFAULT)),
             kafka: file.kafka,
         })
     }
@@ -115,13 +123,8 @@ impl Settings {
                 Use::Read => Arc::new(SqliteLog::read_only(&folder)),
             });
         }
-        if let Some(rest) = self.log.strip_prefix("kafka://") {
-            let Some((brokers, topic)) = rest.split_once('/').filter(|(b, t)| !b.is_empty() && !t.is_empty()) else {
-                bail!("{:?} names no topic; write kafka://host:9092/crm.events", self.log);
-            };
-            return Ok(Arc::new(
-                KafkaLog::new(brokers, topic, self.kafka.clone()).with_replication(self.replication),
-            ));
+        if let Some(log) = self.kafka_log()? {
+            return Ok(Arc::new(log));
         }
         if self.log == "memory:" {
             return Ok(Arc::new(MemoryLog::new()));
@@ -130,6 +133,21 @@ impl Settings {
             "{:?} is no log; write sqlite:<folder>, kafka://host:9092/<topic> or memory:",
             self.log
         )
+    }
+
+    /// The log as a Kafka topic, if it is one.
+    ///
+    /// # Errors
+    /// A URL without a topic.
+    pub fn kafka_log(&self) -> anyhow::Result<Option<KafkaLog>> {
+        let Some(rest) = self.log.strip_prefix("kafka://") else {
+            return Ok(None);
+        };
+        let Some((brokers, topic)) = rest.split_once('/').filter(|(b, t)| !b.is_empty() && !t.is_empty()) else {
+            bail!("{:?} names no topic; write kafka://host:9092/crm.events", self.log);
+        };
+        let log = KafkaLog::new(brokers, topic, self.kafka.clone());
+        Ok(Some(log.with_replication(self.replication)))
     }
 
     /// Is the log made by whoever first opens it? An embedded one is; a Kafka topic is made by `crm init` only.

@@ -5,6 +5,8 @@ pub mod config;
 pub mod demo;
 pub mod import;
 pub mod log;
+pub mod membership;
+pub mod peers;
 pub mod runtime;
 pub mod sources;
 pub mod states;

@@ -6,18 +6,23 @@ use projections::Group;
 use services::clock::{Clock, SystemClock};
 use services::commands::Commands;
 use services::log::{EventLog, Opened, create, open};
-use services::shard::{ShardConfig, ShardParts, spawn};
+use services::routing::{Owners, Routing};
+use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, spawn};
 use services::views::{Queries, Workers};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::config::{SHARDS_DEFAULT, Settings, Stores};
+use crate::log::kafka::KafkaLog;
+use crate::membership::{self, Membership, Work};
+use crate::peers::HttpPeers;
 
-/// A process that owns the shards: commands go in, events go to the log.
+/// A process that serves shards, all or some: commands go in, events go to the log.
 pub struct Writer {
     pub commands: Commands,
     tasks: Vec<JoinHandle<()>>,
+    membership: Option<Membership>,
 }
 
 /// What `start` is given.
@@ -90,13 +95,57 @@ impl Parts {
         self.stop.send_replace(true);
     }
 
-    /// Takes over every shard. `address` is where this process answers commands.
+    /// Serves every shard in this process. `address` is where it answers commands.
     pub fn start_writer(&self, settings: &Settings, address: &str, config: ShardConfig) -> Writer {
+        let words = vec![Assignment::alone(); usize::from(self.opened.shards)];
+        let (handles, tasks) = self.spawn_shards(settings, address, &config, words);
+        Writer {
+            commands: Commands::new(Routing::alone(handles), Arc::clone(&self.clock)),
+            tasks,
+            membership: None,
+        }
+    }
+
+    /// Serves the shards that the group of this Kafka log's writers assigns to this process, and sends commands for the others to where
+    /// they are served.
+    ///
+    /// # Errors
+    /// When the group cannot be joined.
+    pub async fn join_writers(
+        &self,
+        settings: &Settings,
+        log: &KafkaLog,
+        address: &str,
+        config: ShardConfig,
+    ) -> anyhow::Result<Writer> {
+        let (words, heard) = membership::words(self.opened.shards);
+        let (handles, tasks) = self.spawn_shards(settings, address, &config, heard);
+        let owners = Owners {
+            log: Arc::clone(&self.log),
+            log_id: self.opened.log_id,
+            states: Arc::clone(&self.stores.states),
+            own_address: address.to_owned(),
+        };
+        let routing = Routing::among(handles.clone(), Arc::new(HttpPeers::new()?), owners);
+        let is_released = move |shard: u16| !handles[usize::from(shard)].status().owned;
+        let membership = Membership::join(log, Work::Writing, settings.session_timeout, words, is_released).await?;
+        Ok(Writer {
+            commands: Commands::new(routing, Arc::clone(&self.clock)),
+            tasks,
+            membership: Some(membership),
+        })
+    }
+
+    fn spawn_shards(
+        &self,
+        settings: &Settings,
+        address: &str,
+        config: &ShardConfig,
+        words: Vec<watch::Receiver<Assignment>>,
+    ) -> (Vec<ShardHandle>, Vec<JoinHandle<()>>) {
         #[allow(clippy::disallowed_methods, reason = "a process is told apart from others by luck")]
         let node = Uuid::now_v7().to_string();
-        let mut handles = Vec::new();
-        let mut tasks = Vec::new();
-        for shard in 0..self.opened.shards {
+        let spawned = words.into_iter().zip(0_u16..).map(|(word, shard)| {
             let parts = ShardParts {
                 log: Arc::clone(&self.log),
                 states: Arc::clone(&self.stores.states),
@@ -106,20 +155,36 @@ impl Parts {
                 source: format!("/crm/{}", settings.instance),
                 config: config.clone(),
             };
-            let (handle, task) = spawn(shard, parts, self.stopped());
-            handles.push(handle);
-            tasks.push(task);
-        }
-        Writer {
-            commands: Commands::new(handles, Arc::clone(&self.clock)),
-            tasks,
-        }
+            spawn(shard, parts, word, self.stopped())
+        });
+        spawned.unzip()
     }
 
-    /// Starts projection workers for these groups.
+    /// Starts projection workers for these groups of read models, on every shard.
     pub fn start_workers(&self, groups: Vec<Group>) -> (Workers, JoinHandle<()>) {
+        self.spawn_workers(groups, vec![Assignment::alone(); usize::from(self.opened.shards)])
+    }
+
+    /// Starts projection workers on the shards that the group of this Kafka log's projectors assigns to this process.
+    ///
+    /// # Errors
+    /// When the group cannot be joined.
+    pub async fn join_projectors(
+        &self,
+        settings: &Settings,
+        log: &KafkaLog,
+        groups: Vec<Group>,
+    ) -> anyhow::Result<(Workers, JoinHandle<()>, Membership)> {
+        let (words, heard) = membership::words(self.opened.shards);
+        // A worker that goes on for a moment beside another one changes nothing: the checkpoint moves once.
+        let membership = Membership::join(log, Work::Projecting, settings.session_timeout, words, |_| true).await?;
+        let (workers, task) = self.spawn_workers(groups, heard);
+        Ok((workers, task, membership))
+    }
+
+    fn spawn_workers(&self, groups: Vec<Group>, words: Vec<watch::Receiver<Assignment>>) -> (Workers, JoinHandle<()>) {
         let (log, views) = (Arc::clone(&self.log), Arc::clone(&self.stores.views));
-        let workers = Workers::new(log, views, self.opened.shards, groups);
+        let workers = Workers::new(log, views, words, groups);
         let task = tokio::spawn(workers.clone().run(self.stopped()));
         (workers, task)
     }
@@ -130,6 +195,13 @@ impl Parts {
 }
 
 impl Writer {
+    /// Hands every shard over to other processes, if there are any. Commands that still come are sent to them.
+    pub async fn leave(&mut self) {
+        if let Some(membership) = self.membership.take() {
+            membership.leave().await;
+        }
+    }
+
     /// Waits until what was accepted is answered and saved; `Parts::stop` comes first.
     pub async fn ended(self) {
         for task in self.tasks {

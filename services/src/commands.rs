@@ -10,7 +10,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::{Clock, whole_microseconds};
-use crate::shard::{Ack, Action, CLOCK_SKEW_MAX, Failure, Lane, Request, ShardHandle, Step, Who, hash_of, made_at};
+use crate::routing::Routing;
+use crate::shard::{
+    Ack, Action, CLOCK_SKEW_MAX, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, hash_of, made_at,
+};
 
 /// How long a client-made command id is remembered, and so accepted.
 pub const COMMAND_ID_DAYS_MAX: i64 = 30;
@@ -106,21 +109,18 @@ impl Reference {
 /// The door; cheap to clone.
 #[derive(Clone)]
 pub struct Commands {
-    shards: Arc<Vec<ShardHandle>>,
+    routing: Routing,
     clock: Arc<dyn Clock>,
 }
 
 impl Commands {
-    /// One handle per shard, in order.
-    pub fn new(shards: Vec<ShardHandle>, clock: Arc<dyn Clock>) -> Commands {
-        Commands {
-            shards: Arc::new(shards),
-            clock,
-        }
+    pub fn new(routing: Routing, clock: Arc<dyn Clock>) -> Commands {
+        Commands { routing, clock }
     }
 
+    /// This process's handle of each shard.
     pub fn shards(&self) -> &[ShardHandle] {
-        &self.shards
+        self.routing.shards()
     }
 
     /// Sends one command and waits until it is durable.
@@ -171,7 +171,7 @@ impl Commands {
             who: terms.who,
         };
         request.hash = hash_of(&request);
-        let ack = self.shard_of(slot).execute(request, terms.lane).await?;
+        let ack = self.routing.execute(self.shard_of(slot), request, terms.lane).await?;
         Ok(Accepted {
             command_id,
             streams,
@@ -184,17 +184,16 @@ impl Commands {
     /// # Errors
     /// [`Failure`].
     pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
-        self.shard_of(request.steps[0].stream.slot())
-            .execute(request, lane)
-            .await
+        let shard = self.shard_of(request.steps[0].stream.slot());
+        self.routing.execute(shard, request, lane).await
     }
 
     /// The state of a stream and its version.
     ///
     /// # Errors
     /// [`Failure::NotAccepted`] when its shard cannot answer.
-    pub async fn peek(&self, stream: StreamRef) -> Result<(Arc<domain::AnyState>, u64), Failure> {
-        self.shard_of(stream.slot()).peek(stream).await
+    pub async fn peek(&self, stream: StreamRef) -> Result<Peeked, Failure> {
+        self.routing.peek(self.shard_of(stream.slot()), stream).await
     }
 
     /// What an outside name of a stream means: a key of a customer that was linked means that customer, else the id that is
@@ -220,8 +219,8 @@ impl Commands {
         Ok(id_from_key(kind.name(), source, key))
     }
 
-    fn shard_of(&self, slot: Slot) -> &ShardHandle {
-        &self.shards[usize::from(slot.shard(self.shards.len() as u16))]
+    fn shard_of(&self, slot: Slot) -> u16 {
+        slot.shard(self.shards().len() as u16)
     }
 
     fn command_id(&self, given: Option<Uuid>, now: Timestamp) -> Result<Uuid, CommandFailure> {

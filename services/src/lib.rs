@@ -7,6 +7,7 @@ pub mod commands;
 pub mod cqrs;
 pub mod http;
 pub mod log;
+pub mod routing;
 pub mod shard;
 pub mod states;
 pub mod views;

@@ -59,12 +59,16 @@ pub trait StateStore: Send + Sync {
     /// [`StateError::OtherLog`].
     async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError>;
 
+    /// The address at which the shard's last owner answers commands, as it gave it in [`claim`](Self::claim); `None` = nobody yet.
+    async fn owner(&self, shard: u16, log_id: Uuid) -> Result<Option<String>, StateError>;
+
     /// Makes `epoch` the owner of the shard's stored states and answers how far they have come; `None` = nothing is stored.
-    /// After it, no save of an older owner succeeds.
+    /// After it, no save of an older owner succeeds. `address` is where the owner answers commands.
     ///
     /// # Errors
     /// [`StateError::Fenced`] when a later epoch has been here; [`StateError::OtherLog`].
-    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError>;
+    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64, address: &str)
+    -> Result<Option<Watermark>, StateError>;
 
     async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError>;
 
@@ -104,6 +108,7 @@ pub struct MemoryStates {
 #[derive(Debug, Default)]
 struct MemoryShard {
     owner_epoch: u64,
+    owner_address: Option<String>,
     watermark: Option<Watermark>,
     states: HashMap<StreamRef, SavedState>,
     commands: HashMap<Uuid, SavedCommand>,
@@ -127,12 +132,17 @@ impl StateStore for MemoryStates {
         Ok(self.with(shard, |stored| stored.watermark.clone()))
     }
 
-    async fn claim(&self, shard: u16, _: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+    async fn owner(&self, shard: u16, _: Uuid) -> Result<Option<String>, StateError> {
+        Ok(self.with(shard, |stored| stored.owner_address.clone()))
+    }
+
+    async fn claim(&self, shard: u16, _: Uuid, epoch: u64, address: &str) -> Result<Option<Watermark>, StateError> {
         self.with(shard, |stored| {
             if stored.owner_epoch > epoch {
                 return Err(StateError::Fenced);
             }
             stored.owner_epoch = epoch;
+            stored.owner_address = Some(address.to_owned());
             Ok(stored.watermark.clone())
         })
     }

@@ -24,6 +24,7 @@ mod kafka;
 mod port;
 mod postgres;
 mod process;
+pub mod traffic;
 
 pub use kafka::{Broker, shared_kafka, unique_topic};
 pub use postgres::{Database, Server, shared_postgres};

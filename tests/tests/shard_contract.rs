@@ -14,7 +14,7 @@ use services::log::{
     AppendError, EventLog, LogError, LogReader, LogWriter, MemoryLog, Quarantine, Record, audit, create,
 };
 use services::shard::{
-    Ack, Action, Failure, Lane, Request, ShardConfig, ShardHandle, ShardParts, Step, Who, hash_of, spawn,
+    Ack, Action, Assignment, Failure, Lane, Request, ShardConfig, ShardHandle, ShardParts, Step, Who, hash_of, spawn,
 };
 use services::states::{MemoryStates, StateStore};
 use tests::{shared_kafka, unique_topic};
@@ -139,12 +139,15 @@ impl Shard {
             },
         };
         let (stop, stopped) = watch::channel(false);
-        let (handle, task) = spawn(0, parts, stopped);
+        let (handle, task) = spawn(0, parts, Assignment::alone(), stopped);
         Shard { handle, stop, task }
     }
 
     async fn send(&self, n: u64, command: customer::Command) -> Result<Ack, Failure> {
-        self.handle.execute(request(n, command), Lane::People).await
+        let within = self.handle.command_timeout();
+        self.handle
+            .execute(Arc::new(request(n, command)), Lane::People, within)
+            .await
     }
 
     async fn end(self) {

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use services::clock::Clock;
 use services::commands::{Commands, Incoming, Reference, Terms};
 use services::log::{EventLog, create};
-use services::shard::{Lane, ShardConfig, ShardParts, Who, spawn};
+use services::routing::Routing;
+use services::shard::{Assignment, Lane, ShardConfig, ShardParts, Who, spawn};
 use services::views::{Ask, Queries, ReadStore, Workers, rebuild};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -243,17 +244,22 @@ impl World {
                 source: "/crm/sixty-days".into(),
                 config: ShardConfig::default(),
             };
-            let (handle, task) = spawn(shard, parts, stopped.clone());
+            let (handle, task) = spawn(shard, parts, Assignment::alone(), stopped.clone());
             handles.push(handle);
             tasks.push(task);
         }
-        let workers = Workers::new(Arc::clone(&log), Arc::clone(&store), SHARDS, Group::ALL.to_vec());
+        let workers = Workers::new(
+            Arc::clone(&log),
+            Arc::clone(&store),
+            vec![Assignment::alone(); usize::from(SHARDS)],
+            Group::ALL.to_vec(),
+        );
         for group in Group::ALL {
             store.create(group, SHARDS).await.unwrap();
         }
         tasks.push(tokio::spawn(workers.run(stopped)));
         World {
-            commands: Commands::new(handles, clock.clone()),
+            commands: Commands::new(Routing::alone(handles), clock.clone()),
             queries: Queries::new(Arc::clone(&store), clock.clone()),
             clock,
             log,

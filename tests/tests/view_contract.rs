@@ -985,21 +985,27 @@ fn command(number: u128, id_version: u128, at_second: i64) -> SavedCommand {
 async fn a_claim_fences_the_owners_before(subject: &Subject) {
     let states = &subject.states;
     assert_eq!(states.watermark(2, log_id()).await.unwrap(), None);
-    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), None);
+    assert_eq!(states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap(), None);
     assert_eq!(states.watermark(2, log_id()).await.unwrap(), None);
     // A retry, and a claim without any save between.
-    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), None);
+    assert_eq!(states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap(), None);
     states.save(&watermark(5, 10), &[saved(1, 1, &[])], &[]).await.unwrap();
-    assert_eq!(states.claim(2, log_id(), 5).await.unwrap(), Some(watermark(5, 10)));
+    assert_eq!(
+        states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap(),
+        Some(watermark(5, 10))
+    );
 
     assert_eq!(states.watermark(2, log_id()).await.unwrap(), Some(watermark(5, 10)));
 
-    assert_eq!(states.claim(2, log_id(), 7).await.unwrap(), Some(watermark(7, 10)));
+    assert_eq!(
+        states.claim(2, log_id(), 7, "127.0.0.1:7070").await.unwrap(),
+        Some(watermark(7, 10))
+    );
     let late = states
         .save(&watermark(5, 20), &[saved(1, 2, &[])], &[command(1, 7, 0)])
         .await;
     assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
-    let late = states.claim(2, log_id(), 6).await;
+    let late = states.claim(2, log_id(), 6, "127.0.0.1:7070").await;
     assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
     let early = states.save(&watermark(8, 20), &[], &[]).await;
     assert!(matches!(early, Err(StateError::Fenced)), "{early:?}");
@@ -1007,20 +1013,23 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
     let streams = [saved(1, 1, &[]).stream];
     let kept = states.load(2, &streams, &[command(1, 7, 0).id]).await.unwrap();
     assert_eq!((kept.states, kept.commands), (vec![saved(1, 1, &[])], vec![]));
-    assert_eq!(states.claim(2, log_id(), 7).await.unwrap(), Some(watermark(7, 10)));
+    assert_eq!(
+        states.claim(2, log_id(), 7, "127.0.0.1:7070").await.unwrap(),
+        Some(watermark(7, 10))
+    );
 
     // A shard that nobody claimed has no owner who could save, and shards have owners of their own.
     let mut elsewhere = watermark(7, 1);
     elsewhere.shard = 3;
     let unclaimed = states.save(&elsewhere, &[], &[]).await;
     assert!(matches!(unclaimed, Err(StateError::Fenced)), "{unclaimed:?}");
-    assert_eq!(states.claim(3, log_id(), 1).await.unwrap(), None);
+    assert_eq!(states.claim(3, log_id(), 1, "127.0.0.1:7070").await.unwrap(), None);
 
     // Of claims at once the last epoch owns it, whoever comes first.
     let claims: Vec<_> = (1..=8_u64)
         .map(|epoch| {
             let states = states.clone();
-            tokio::spawn(async move { states.claim(4, log_id(), epoch).await })
+            tokio::spawn(async move { states.claim(4, log_id(), epoch, "127.0.0.1:7070").await })
         })
         .collect();
     for (epoch, claim) in (1..).zip(claims) {
@@ -1035,9 +1044,9 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
 
 async fn states_of_another_log_are_not_taken_over(subject: &Subject) {
     let other_log = Uuid::from_u128(78);
-    subject.states.claim(2, log_id(), 5).await.unwrap();
+    subject.states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap();
     for answer in [
-        subject.states.claim(2, other_log, 9).await,
+        subject.states.claim(2, other_log, 9, "127.0.0.1:7070").await,
         subject.states.watermark(2, other_log).await,
     ] {
         match answer {
@@ -1051,7 +1060,7 @@ async fn states_of_another_log_are_not_taken_over(subject: &Subject) {
 
 async fn states_and_commands_come_back_as_saved(subject: &Subject) {
     let states = &subject.states;
-    states.claim(2, log_id(), 1).await.unwrap();
+    states.claim(2, log_id(), 1, "127.0.0.1:7070").await.unwrap();
     let first = saved(1, 1, &[registered("臺灣電機 \0 \"股份\" 😀")]);
     let second = saved(2, 1, &[registered("Ann")]);
     let commands = [command(1, 7, 1_760_000_000), command(2, 8, 1_760_000_000)];
@@ -1091,7 +1100,7 @@ async fn states_and_commands_come_back_as_saved(subject: &Subject) {
 
 async fn only_old_ids_of_clients_are_forgotten(subject: &Subject) {
     let states = &subject.states;
-    states.claim(2, log_id(), 1).await.unwrap();
+    states.claim(2, log_id(), 1, "127.0.0.1:7070").await.unwrap();
     let commands = [command(1, 7, 100), command(2, 7, 200), command(3, 8, 100)];
     states.save(&watermark(1, 10), &[], &commands).await.unwrap();
     let many: Vec<SavedCommand> = (1000..21_500).map(|number| command(number, 7, 50)).collect();
@@ -1146,7 +1155,7 @@ async fn after_a_restart_of_postgres_everything_goes_on() {
     let generation = store.create(Group::Sales, SHARDS).await.unwrap();
     let first = after(None, 1);
     store.commit(&generation, 0, None, &first, &[]).await.unwrap();
-    store.claim(0, log_id(), 1).await.unwrap();
+    store.claim(0, log_id(), 1, "127.0.0.1:7070").await.unwrap();
 
     server.kill();
     // Its children notice a moment later.
@@ -1158,7 +1167,7 @@ async fn after_a_restart_of_postgres_everything_goes_on() {
     for _ in 0..3 {
         let gone = store.checkpoint(&generation, 0).await;
         assert!(matches!(gone, Err(ViewError::Unavailable(_))), "{gone:?}");
-        let gone = store.claim(0, log_id(), 2).await;
+        let gone = store.claim(0, log_id(), 2, "127.0.0.1:7070").await;
         assert!(matches!(gone, Err(StateError::Unavailable(_))), "{gone:?}");
     }
     server.restart();
@@ -1166,7 +1175,7 @@ async fn after_a_restart_of_postgres_everything_goes_on() {
     let at = store.checkpoint(&generation, 0).await.unwrap();
     let next = after(at.as_ref(), 1);
     store.commit(&generation, 0, at.as_ref(), &next, &[]).await.unwrap();
-    store.claim(0, log_id(), 2).await.unwrap();
+    store.claim(0, log_id(), 2, "127.0.0.1:7070").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

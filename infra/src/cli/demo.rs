@@ -11,7 +11,7 @@ use services::views::Ask;
 
 use super::import::{ends, send_shown, wait_until_read};
 use super::output::out;
-use super::serve::Serve;
+use super::serve::{Serve, Sharing};
 use super::table::{Format, render};
 use crate::config::{Places, Settings, Use};
 use crate::demo::{Scale, lines};
@@ -68,6 +68,8 @@ impl Demo {
             listen: Some(listen),
             no_projections: false,
             command_timeout: 30,
+            advertise: None,
+            sharing: Sharing::default(),
         }
         .serve(&settings, parts.reopened())
         .await

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use projections::Group;
 
+use super::serve::Sharing;
 use crate::config::{Settings, Use};
 use crate::runtime::{Parts, stop_asked};
 
-/// Folds events into read models. Several such processes may run at once; a checkpoint moves once.
+/// Folds events into read models. On a Kafka log, several such processes share the shards; elsewhere only the first of them has work, for a
+/// checkpoint moves once.
 #[derive(Debug, Args)]
 pub struct Project {
     /// Only these groups: sales, service, analytics, journal
@@ -17,6 +19,8 @@ pub struct Project {
     /// Read everything there is, then end
     #[arg(long)]
     pub once: bool,
+    #[command(flatten)]
+    pub sharing: Sharing,
 }
 
 /// Reads the name of a group.
@@ -34,15 +38,28 @@ impl Project {
         };
         let log = settings.open_log(Use::Read)?;
         let parts = Parts::open_to_read(settings, log).await?;
-        let (_, projecting) = parts.start_workers(groups.clone());
         if self.once {
+            let (_, projecting) = parts.start_workers(groups.clone());
             super::import::wait_until_read(&parts, &groups).await?;
-        } else {
-            tracing::info!(
-                "projecting {}",
-                groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ")
-            );
-            stop_asked().await?;
+            parts.stop();
+            projecting.await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        tracing::info!(
+            "projecting {}",
+            groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ")
+        );
+        let settings = self.sharing.apply(settings);
+        let (projecting, membership) = match settings.kafka_log()? {
+            None => (parts.start_workers(groups).1, None),
+            Some(log) => {
+                let (_, task, membership) = parts.join_projectors(&settings, &log, groups).await?;
+                (task, Some(membership))
+            }
+        };
+        stop_asked().await?;
+        if let Some(membership) = membership {
+            membership.leave().await;
         }
         parts.stop();
         projecting.await?;

@@ -29,6 +29,30 @@ pub struct Serve {
     /// How long a command may take, in seconds, before it is answered 503
     #[arg(long, default_value_t = 30)]
     pub command_timeout: u64,
+    /// Where other processes on the same Kafka log reach this one [default: the address it listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    #[command(flatten)]
+    pub sharing: Sharing,
+}
+
+/// How shards are shared among processes on one Kafka log.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Sharing {
+    /// Seconds without a sign of life after which a process's shards move to others; the broker sets the least (6 by default)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub session_timeout: Option<u64>,
+}
+
+impl Sharing {
+    /// The settings with what the flags say.
+    pub fn apply(&self, settings: &Settings) -> Settings {
+        let mut settings = settings.clone();
+        if let Some(seconds) = self.session_timeout {
+            settings.session_timeout = Duration::from_secs(seconds);
+        }
+        settings
+    }
 }
 
 impl Serve {
@@ -53,14 +77,36 @@ impl Serve {
             command_timeout: Duration::from_secs(self.command_timeout),
             ..ShardConfig::default()
         };
-        let writer = parts.start_writer(settings, &address.to_string(), config);
         let groups = if self.no_projections {
             vec![]
         } else {
             Group::ALL.to_vec()
         };
-        let (workers, projecting) = parts.start_workers(groups);
+        let settings = &self.sharing.apply(settings);
+        let here = self.advertise.clone().unwrap_or_else(|| address.to_string());
+        let (mut writer, (workers, projecting), folding) = match settings.kafka_log()? {
+            None => (
+                parts.start_writer(settings, &here, config),
+                parts.start_workers(groups),
+                None,
+            ),
+            Some(log) => {
+                let (workers, folding) = match self.no_projections {
+                    true => (parts.start_workers(groups), None),
+                    false => {
+                        let (workers, task, membership) = parts.join_projectors(settings, &log, groups).await?;
+                        ((workers, task), Some(membership))
+                    }
+                };
+                (
+                    parts.join_writers(settings, &log, &here, config).await?,
+                    workers,
+                    folding,
+                )
+            }
+        };
         let upkeep = tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped()));
+        let leaving = tokio::sync::watch::channel(false).0;
         let api = router(ApiParts {
             commands: writer.commands.clone(),
             queries: parts.queries(),
@@ -69,7 +115,7 @@ impl Serve {
             workers,
             instance: settings.instance.clone(),
             metrics: Arc::new(move || metrics.render()),
-            stopping: parts.stopped(),
+            stopping: leaving.subscribe(),
         });
         tracing::info!(
             "serving on http://{address}/, log {}, views {}",
@@ -87,6 +133,12 @@ impl Serve {
         });
         stop_asked().await?;
         tracing::info!("stopping: answering what was accepted");
+        leaving.send_replace(true);
+        // While shards move, whoever still asks here is served: by the next owner.
+        writer.leave().await;
+        if let Some(folding) = folding {
+            folding.leave().await;
+        }
         closing.send_replace(true);
         // Connections that stay open with nothing under way must not hold up the end.
         match tokio::time::timeout(DRAIN, server).await {

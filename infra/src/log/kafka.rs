@@ -118,7 +118,16 @@ impl KafkaLog {
         KafkaLog { replication, ..self }
     }
 
-    fn settings(&self, kind: &[(&str, &str)]) -> ClientConfig {
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub fn replication(&self) -> i32 {
+        self.replication
+    }
+
+    /// The settings of a client of this log's brokers, of a certain kind.
+    pub fn settings(&self, kind: &[(&str, &str)]) -> ClientConfig {
         let mut settings = ClientConfig::new();
         for (name, value) in &self.extra {
             settings.set(name, value);

@@ -46,6 +46,8 @@ projections::table! {
         key shard: i64,
         set log_id: Uuid,
         set owner_epoch: i64,
+        /// Where the owner answers commands.
+        set owner_address: String,
         // Null until the first save.
         set next: Option<i64>,
         set epoch: Option<i64>,
@@ -60,9 +62,9 @@ const FORGOTTEN_AT_ONCE: u64 = 10_000;
 
 /// The statements that both databases share.
 struct Statements {
-    /// Shard, log id, epoch: makes the row of a new shard.
+    /// Shard, log id, epoch, address: makes the row of a new shard.
     begin: String,
-    /// Epoch, shard, log id: takes the row over, unless a later owner or another log has it.
+    /// Epoch, address, shard, log id: takes the row over, unless a later owner or another log has it.
     take_over: String,
     /// Next, epoch, n, fingerprint, last time, shard, owner epoch, log id.
     advance: String,
@@ -75,10 +77,12 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     let commands = quoted(&name_of(CommandRow::TABLE));
     Statements {
         begin: format!(
-            "INSERT INTO {watermarks} (shard, log_id, owner_epoch) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+            "INSERT INTO {watermarks} (shard, log_id, owner_epoch, owner_address) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING"
         ),
         take_over: format!(
-            "UPDATE {watermarks} SET owner_epoch = $1 WHERE shard = $2 AND log_id = $3 AND owner_epoch <= $1"
+            "UPDATE {watermarks} SET owner_epoch = $1, owner_address = $2 \
+             WHERE shard = $3 AND log_id = $4 AND owner_epoch <= $1"
         ),
         advance: format!(
             "UPDATE {watermarks} SET next = $1, epoch = $2, n = $3, fingerprint = $4, last_time = $5 \
@@ -127,17 +131,19 @@ pub(crate) fn create_tables(dialect: Dialect) -> String {
     statements.join(";\n")
 }
 
-fn begin_values(shard: u16, log_id: Uuid, epoch: u64) -> [Value; 3] {
+fn begin_values(shard: u16, log_id: Uuid, epoch: u64, address: &str) -> [Value; 4] {
     [
         Value::Int(i64::from(shard)),
         Value::Uuid(log_id),
         Value::Int(epoch.cast_signed()),
+        Value::Text(address.to_owned()),
     ]
 }
 
-fn take_over_values(shard: u16, log_id: Uuid, epoch: u64) -> [Value; 3] {
+fn take_over_values(shard: u16, log_id: Uuid, epoch: u64, address: &str) -> [Value; 4] {
     [
         Value::Int(epoch.cast_signed()),
+        Value::Text(address.to_owned()),
         Value::Int(i64::from(shard)),
         Value::Uuid(log_id),
     ]
@@ -170,8 +176,8 @@ fn claimed(row: Vec<Value>, log_id: Uuid, epoch: u64) -> Result<Option<Watermark
     Ok(progress(&row))
 }
 
-/// How far a shard has come, without claiming it; `None` = nothing is stored.
-fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+/// The row of a shard, without claiming it; `None` = nobody ever did.
+fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
     let Some(row) = rows.pop().map(WatermarkRow::from_values) else {
         return Ok(None);
     };
@@ -181,7 +187,7 @@ fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<Watermark
             wanted: log_id,
         });
     }
-    Ok(progress(&row))
+    Ok(Some(row))
 }
 
 fn progress(row: &WatermarkRow) -> Option<Watermark> {

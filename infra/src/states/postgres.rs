@@ -12,9 +12,8 @@ use crate::views::PostgresViews;
 use crate::views::postgres::{DURABLE, bounded, execute, find, put, settle};
 use crate::views::sql::Dialect::Postgres;
 
-#[async_trait]
-impl StateStore for PostgresViews {
-    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+impl PostgresViews {
+    async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
         let mut client = self.client().await?;
         let rows = bounded(async {
             let transaction = client.transaction().await?;
@@ -26,16 +25,35 @@ impl StateStore for PostgresViews {
         let rows = rows.await;
         super::looked_up(settle(client, rows)?, log_id)
     }
+}
 
-    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+#[async_trait]
+impl StateStore for PostgresViews {
+    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+        let row = self.watermark_row(shard, log_id).await?;
+        Ok(row.as_ref().and_then(super::progress))
+    }
+
+    async fn owner(&self, shard: u16, log_id: Uuid) -> Result<Option<String>, StateError> {
+        let row = self.watermark_row(shard, log_id).await?;
+        Ok(row.map(|row| row.owner_address))
+    }
+
+    async fn claim(
+        &self,
+        shard: u16,
+        log_id: Uuid,
+        epoch: u64,
+        address: &str,
+    ) -> Result<Option<Watermark>, StateError> {
         let mut client = self.client().await?;
         let row = bounded(async {
             let transaction = client.transaction().await?;
             // A claim that a crash took back would let an older owner save again.
             transaction.batch_execute(DURABLE).await?;
-            let begin = super::begin_values(shard, log_id, epoch);
+            let begin = super::begin_values(shard, log_id, epoch, address);
             execute(&transaction, &STATEMENTS.begin, &begin).await?;
-            let take_over = super::take_over_values(shard, log_id, epoch);
+            let take_over = super::take_over_values(shard, log_id, epoch, address);
             execute(&transaction, &STATEMENTS.take_over, &take_over).await?;
             let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
             let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;

@@ -13,21 +13,39 @@ use crate::views::SqliteViews;
 use crate::views::sql::Dialect::Sqlite;
 use crate::views::sqlite::{Cell, execute, find, put};
 
-#[async_trait]
-impl StateStore for SqliteViews {
-    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+impl SqliteViews {
+    async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
         let rows = self.read(move |transaction| {
             let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
             find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])
         });
         super::looked_up(rows.await?, log_id)
     }
+}
 
-    async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64) -> Result<Option<Watermark>, StateError> {
+#[async_trait]
+impl StateStore for SqliteViews {
+    async fn watermark(&self, shard: u16, log_id: Uuid) -> Result<Option<Watermark>, StateError> {
+        let row = self.watermark_row(shard, log_id).await?;
+        Ok(row.as_ref().and_then(super::progress))
+    }
+
+    async fn owner(&self, shard: u16, log_id: Uuid) -> Result<Option<String>, StateError> {
+        let row = self.watermark_row(shard, log_id).await?;
+        Ok(row.map(|row| row.owner_address))
+    }
+
+    async fn claim(
+        &self,
+        shard: u16,
+        log_id: Uuid,
+        epoch: u64,
+        address: &str,
+    ) -> Result<Option<Watermark>, StateError> {
+        let begin = super::begin_values(shard, log_id, epoch, address);
+        let take_over = super::take_over_values(shard, log_id, epoch, address);
         let row = self.write(move |transaction| {
-            let begin = super::begin_values(shard, log_id, epoch);
             execute(&transaction, &STATEMENTS.begin, cells(&begin))?;
-            let take_over = super::take_over_values(shard, log_id, epoch);
             execute(&transaction, &STATEMENTS.take_over, cells(&take_over))?;
             let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
             let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?;

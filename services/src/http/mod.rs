@@ -8,6 +8,7 @@ mod commands;
 mod examples;
 mod openapi;
 mod page;
+mod peers;
 mod problem;
 mod queries;
 mod schemas;
@@ -38,6 +39,8 @@ use crate::views::{Queries, ReadStore, Workers};
 use problem::{Kind, Problem};
 
 pub use body::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
+#[cfg(test)]
+pub use examples::of_stream as example_of;
 pub use openapi::document as openapi_document;
 
 /// What the API stands on.
@@ -69,6 +72,7 @@ pub fn router(parts: ApiParts) -> Router {
         .route("/api", get(async || Json(index())))
         .route("/api/openapi.json", get(openapi::serve))
         .merge(page)
+        .merge(peers::routes())
         .route("/api/bundle", post(commands::bundle))
         .route("/api/status", get(status::status))
         .route("/api/{name}", get(queries::ask).post(commands::begin))

@@ -186,7 +186,7 @@ impl From<Failure> for Problem {
                 .with("current_version", current),
             Failure::IdReused(_) => Problem::new(Kind::CommandIdReused, detail),
             Failure::TooLarge(_) => Problem::new(Kind::TooLarge, detail),
-            Failure::NotAccepted(_) => Problem::new(Kind::NotAccepted, detail),
+            Failure::NotAccepted(_) | Failure::Elsewhere(_) => Problem::new(Kind::NotAccepted, detail),
             Failure::OutcomeUnknown(_) => Problem::new(Kind::OutcomeUnknown, detail).with("retry", "same-id"),
             Failure::NoRoom(_) => Problem::new(Kind::NoRoom, detail),
         }

@@ -96,7 +96,7 @@ pub async fn status(State(api): State<Api>) -> Json<Status> {
     })
 }
 
-/// Ready: every shard is owned, and every read model can be asked.
+/// Ready: every shard that is this process's to serve is owned, and every read model can be asked.
 pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     let mut reasons: Vec<String> = Vec::new();
     if *api.stopping.borrow() {
@@ -137,7 +137,7 @@ fn shards(api: &Api) -> Vec<ShardStatus> {
 
 fn shard_trouble(shard: &ShardStatus) -> Option<String> {
     let number = shard.shard;
-    match (&shard.trouble, shard.owned) {
+    match (&shard.trouble, shard.owned || !shard.assigned) {
         (Some(why), _) => Some(format!("shard {number}: {why}")),
         (None, false) => Some(format!("shard {number} is not owned yet")),
         (None, true) => None,

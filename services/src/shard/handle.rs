@@ -3,11 +3,13 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use domain::{AnyState, StreamRef};
-use serde::Serialize;
+use domain::StreamRef;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
-use super::request::{Ack, Failure, Message, Open, Request, Ticket};
+use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
 
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub struct ShardConfig {
     pub command_timeout: Duration,
     /// Pause between two attempts to take over.
     pub retry_pause: Duration,
+    /// Pause before a shard that another process claimed is claimed back by the one that is assigned to it.
+    pub contest_pause: Duration,
 }
 
 impl Default for ShardConfig {
@@ -47,6 +51,7 @@ impl Default for ShardConfig {
             save_every: Duration::from_secs(1),
             command_timeout: Duration::from_secs(30),
             retry_pause: Duration::from_millis(200),
+            contest_pause: Duration::from_secs(1),
         }
     }
 }
@@ -55,6 +60,8 @@ impl Default for ShardConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ShardStatus {
     pub shard: u16,
+    /// Is this process to serve it? If not, it sends commands to the one that does.
+    pub assigned: bool,
     /// Do we own it now?
     pub owned: bool,
     pub epoch: u64,
@@ -76,18 +83,20 @@ pub struct ShardHandle {
 }
 
 /// Which queue a command waits in: imports stand behind people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Lane {
     People,
     Imports,
 }
 
 impl ShardHandle {
-    /// Sends a request and waits for its answer, for the shard's command time-out at most.
+    /// Sends a request to the shard of this process and waits for its answer, `within` this time at most.
     ///
     /// # Errors
-    /// [`Failure`]: rejected, in conflict, or not known to be applied.
-    pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
+    /// [`Failure`]: rejected, in conflict, not known to be applied, or [`Failure::Elsewhere`] when another process serves the shard.
+    pub async fn execute(&self, request: Arc<Request>, lane: Lane, within: Duration) -> Result<Ack, Failure> {
+        let deadline = Instant::now() + within;
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         let message = Message::Execute(Open {
@@ -95,16 +104,17 @@ impl ShardHandle {
             reply,
             ticket: Arc::clone(&ticket),
         });
-        let sent = match lane {
-            Lane::People => self.people.try_send(message).is_ok(),
-            Lane::Imports => self.imports.send(message).await.is_ok(),
-        };
-        if !sent {
-            return Err(Failure::NotAccepted("too many commands are waiting".into()));
+        match lane {
+            Lane::People => self.enqueue(message)?,
+            Lane::Imports => match timeout_at(deadline, self.imports.send(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(stopping()),
+                Err(_) => return Err(Failure::NotAccepted(self.trouble("too many imports are waiting"))),
+            },
         }
-        match tokio::time::timeout(self.command_timeout, answer).await {
+        match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) if ticket.cancel() => Err(Failure::NotAccepted("the server is stopping".into())),
+            Ok(Err(_)) if ticket.cancel() => Err(stopping()),
             Ok(Err(_)) => Err(Failure::OutcomeUnknown("the server is stopping".into())),
             Err(_) if ticket.cancel() => Err(Failure::NotAccepted(self.trouble("the log did not take it in time"))),
             Err(_) => Err(Failure::OutcomeUnknown(
@@ -113,19 +123,36 @@ impl ShardHandle {
         }
     }
 
-    /// The present state of a stream and its version, as the shard's owner has it.
+    /// The present state of a stream and its version, as the shard of this process has it.
     ///
     /// # Errors
-    /// [`Failure::NotAccepted`] when the shard cannot answer.
-    pub async fn peek(&self, stream: StreamRef) -> Result<(Arc<AnyState>, u64), Failure> {
+    /// [`Failure::NotAccepted`] when the shard cannot answer, [`Failure::Elsewhere`] when another process serves it.
+    pub async fn peek(&self, stream: StreamRef, within: Duration) -> Result<Peeked, Failure> {
         let (reply, answer) = oneshot::channel();
-        if self.people.try_send(Message::Peek { stream, reply }).is_err() {
-            return Err(Failure::NotAccepted("too many commands are waiting".into()));
-        }
-        match tokio::time::timeout(self.command_timeout, answer).await {
+        self.enqueue(Message::Peek { stream, reply })?;
+        match tokio::time::timeout(within, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(Failure::NotAccepted(self.trouble("the shard did not answer in time"))),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Failure::NotAccepted(self.trouble("the shard did not answer in time"))),
         }
+    }
+
+    /// A full queue is answered at once: waiting would only make more of those who come wait.
+    fn enqueue(&self, message: Message) -> Result<(), Failure> {
+        self.people.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => Failure::NotAccepted("too many commands are waiting".into()),
+            TrySendError::Closed(_) => stopping(),
+        })
+    }
+
+    /// Is this process to serve the shard?
+    pub fn is_assigned(&self) -> bool {
+        self.status.read().expect("no panic under the lock").assigned
+    }
+
+    /// How long a command may take.
+    pub fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     pub fn status(&self) -> ShardStatus {
@@ -135,4 +162,9 @@ impl ShardHandle {
     fn trouble(&self, otherwise: &str) -> String {
         self.status().trouble.unwrap_or_else(|| otherwise.to_owned())
     }
+}
+
+/// Nothing was applied here, and nothing will be. Another process may serve the shard by now.
+fn stopping() -> Failure {
+    Failure::Elsewhere("the server is stopping".into())
 }

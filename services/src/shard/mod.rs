@@ -3,6 +3,7 @@
 //! A command goes: queue → known id? → states (cache, else one look-up per batch) → `decide` → the batch that is appended
 //! next → offsets contiguous? → ack. While one batch is on its way the next one is being decided.
 
+mod assignment;
 mod batch;
 mod cache;
 mod handle;
@@ -13,8 +14,9 @@ mod specs;
 mod takeover;
 mod task;
 
+pub use assignment::{Assignment, Wanted};
 pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
 pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
-pub use request::{Ack, Action, Failure, Message, Request, Step, Who};
+pub use request::{Ack, Action, Failure, Message, Peeked, Request, Step, Who};
 pub use takeover::{TakeOverError, judge_or_step_over, read_creation, resume};
 pub use task::{ShardParts, spawn};

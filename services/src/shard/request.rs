@@ -35,7 +35,7 @@ pub enum Action {
 }
 
 /// Who sends it, and what it belongs to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Who {
     pub actor: Actor,
     pub on_behalf_of: Option<Actor>,
@@ -71,7 +71,8 @@ pub struct Ack {
 pub type StreamRefText = String;
 
 /// Why a command was not acked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum Failure {
     /// The stream's own no: a sentence that a sales person understands.
     #[error("{0}")]
@@ -89,6 +90,9 @@ pub enum Failure {
     /// Surely nothing was applied.
     #[error("not accepted: {0}; try again")]
     NotAccepted(String),
+    /// Surely nothing was applied here; the process that serves the shard is to be asked.
+    #[error("not accepted: {0}; try again")]
+    Elsewhere(String),
     #[error("the outcome is unknown: {0}; try again with the same command id")]
     OutcomeUnknown(String),
     /// Nothing was applied: the log has no room.
@@ -113,7 +117,7 @@ pub enum Message {
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Open {
-    pub request: Request,
+    pub request: Arc<Request>,
     pub reply: oneshot::Sender<Result<Ack, Failure>>,
     pub ticket: Arc<Ticket>,
 }

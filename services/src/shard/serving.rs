@@ -18,7 +18,8 @@ use crate::states::{Loaded, SavedCommand, SavedState, StateError, Watermark};
 
 /// Why a shard is no longer served.
 pub enum End {
-    Stopped,
+    /// The process stops, or another one is to serve the shard: what was accepted is answered and saved.
+    Released,
     /// An append failed or somebody else owns the states: the log decides what became of the open commands.
     Unsettled(String),
 }
@@ -66,6 +67,8 @@ pub struct Serving {
     save_at: Instant,
     /// After a failed save not before this time, however much there is.
     save_not_before: Instant,
+    /// The last save did not come about.
+    save_failed: bool,
     last_time: jiff::Timestamp,
 }
 
@@ -89,13 +92,14 @@ impl Serving {
             saving: None,
             save_at: Instant::now() + parts.config.save_every,
             save_not_before: Instant::now(),
+            save_failed: false,
             parts,
         }
     }
 
     pub async fn run(&mut self, task: &mut Task) -> End {
-        let mut stop = task.stop.clone();
-        let mut stopping = *stop.borrow();
+        let mut wanted = task.wanted.clone();
+        let mut stopping = !wanted.is_here();
         loop {
             if let Err(why) = self.start_append() {
                 return End::Unsettled(why);
@@ -103,7 +107,7 @@ impl Serving {
             self.start_save();
             self.report(task);
             if stopping && self.is_idle() {
-                return End::Stopped;
+                return End::Released;
             }
             let has_room = self.pending.records() < self.parts.config.batch_records_max
                 && self.pending.bytes < self.parts.config.batch_bytes_max;
@@ -120,12 +124,16 @@ impl Serving {
                     }
                 }
                 loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => self.loaded(loaded),
+                // Before the messages: a busy shard must not put them off for ever.
+                () = wanted.withdrawn(), if !stopping => {
+                    stopping = true;
+                    self.save_failed = false;
+                }
+                () = tokio::time::sleep_until(self.save_at) => self.save_due(),
                 message = task.next(), if has_room && self.loading.is_none() && !stopping => match message {
                     Some(message) => self.take(message, task),
                     None => stopping = true,
                 },
-                _ = stop.changed(), if !stopping => stopping = true,
-                () = tokio::time::sleep_until(self.save_at) => self.save_due(),
             }
         }
     }
@@ -495,6 +503,7 @@ impl Serving {
         let (_, states, mut commands) = self.saving.take().expect("something was being saved");
         match result {
             Ok(()) => {
+                self.save_failed = false;
                 states
                     .iter()
                     .for_each(|row| self.states.stored(row.stream, row.version));
@@ -515,17 +524,21 @@ impl Serving {
                 commands.append(&mut self.unsaved_commands);
                 self.unsaved_commands = commands;
                 self.save_not_before = Instant::now() + self.parts.config.save_every;
+                self.save_failed = true;
                 Ok(())
             }
             Err(error @ (StateError::Fenced | StateError::OtherLog { .. })) => Err(error.to_string()),
         }
     }
 
+    /// Nothing is under way. With the store down what is unsaved stays so: the log has it, and the next take-over reads it there.
     fn is_idle(&mut self) -> bool {
         if self.in_flight.is_some() || self.loading.is_some() || !self.pending.is_empty() {
             return false;
         }
-        self.begin_save();
+        if !self.save_failed {
+            self.begin_save();
+        }
         self.saving.is_none()
     }
 

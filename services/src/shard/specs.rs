@@ -55,7 +55,7 @@ impl World {
             config,
         };
         let (stop, stopped) = watch::channel(false);
-        let (handle, task) = spawn(0, parts, stopped);
+        let (handle, task) = spawn(0, parts, Assignment::alone(), stopped);
         Running { handle, stop, task }
     }
 
@@ -65,6 +65,15 @@ impl World {
 }
 
 impl Running {
+    async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
+        let within = self.handle.command_timeout();
+        self.handle.execute(Arc::new(request), lane, within).await
+    }
+
+    async fn peek(&self, stream: StreamRef) -> Result<Peeked, Failure> {
+        self.handle.peek(stream, self.handle.command_timeout()).await
+    }
+
     async fn end(self) {
         self.stop.send_replace(true);
         self.task.await.unwrap();
@@ -73,7 +82,7 @@ impl Running {
     /// Sends, and sends again with the same id as a client does, until the outcome is known.
     async fn insist(&self, request: &Request) -> Result<Ack, Failure> {
         loop {
-            match self.handle.execute(request.clone(), Lane::People).await {
+            match self.execute(request.clone(), Lane::People).await {
                 Err(Failure::NotAccepted(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_)) => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -212,17 +221,11 @@ async fn a_paused_owner_yields_and_acks_nothing_more() {
     let second = world.start();
     second.insist(&request(id(2), "a", owner("mei"))).await.unwrap();
     // The first one knows nothing of it, writes, and finds its record void.
-    let outcome = first
-        .handle
-        .execute(request(id(3), "a", owner("wei")), Lane::People)
-        .await;
-    assert!(matches!(outcome, Err(Failure::NotAccepted(_))), "{outcome:?}");
+    let outcome = first.execute(request(id(3), "a", owner("wei")), Lane::People).await;
+    assert!(matches!(outcome, Err(Failure::OutcomeUnknown(_))), "{outcome:?}");
     // Nor does it say "already so" from what it remembers.
-    let outcome = first
-        .handle
-        .execute(request(id(4), "a", register("a")), Lane::People)
-        .await;
-    assert!(matches!(outcome, Err(Failure::NotAccepted(_))), "{outcome:?}");
+    let outcome = first.execute(request(id(4), "a", register("a")), Lane::People).await;
+    assert!(matches!(outcome, Err(Failure::Elsewhere(_))), "{outcome:?}");
     second.insist(&request(id(5), "a", owner("lin"))).await.unwrap();
     let found = world.audit().await;
     assert_eq!((found.events, found.faults), (3, vec![]));
@@ -344,14 +347,10 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
     shard.insist(&request(fresh(), "a", register("a"))).await.unwrap();
     states.down.store(true, std::sync::atomic::Ordering::SeqCst);
     shard
-        .handle
         .execute(request(fresh(), "a", owner("mei")), Lane::People)
         .await
         .unwrap();
-    let unknown = shard
-        .handle
-        .execute(request(fresh(), "b", register("b")), Lane::People)
-        .await;
+    let unknown = shard.execute(request(fresh(), "b", register("b")), Lane::People).await;
     assert!(matches!(unknown, Err(Failure::NotAccepted(_))), "{unknown:?}");
     states.down.store(false, std::sync::atomic::Ordering::SeqCst);
     shard.insist(&request(fresh(), "b", register("b"))).await.unwrap();
@@ -386,14 +385,20 @@ impl StateStore for Moody {
         self.inner.watermark(shard, log_id).await
     }
 
+    async fn owner(&self, shard: u16, log_id: Uuid) -> Result<Option<String>, crate::states::StateError> {
+        self.up()?;
+        self.inner.owner(shard, log_id).await
+    }
+
     async fn claim(
         &self,
         shard: u16,
         log_id: Uuid,
         epoch: u64,
+        address: &str,
     ) -> Result<Option<crate::states::Watermark>, crate::states::StateError> {
         self.up()?;
-        self.inner.claim(shard, log_id, epoch).await
+        self.inner.claim(shard, log_id, epoch, address).await
     }
 
     async fn load(
@@ -438,10 +443,7 @@ async fn a_log_that_lost_its_tail_is_not_served() {
         command_timeout: Duration::from_millis(300),
         ..ShardConfig::default()
     });
-    let outcome = shard
-        .handle
-        .execute(request(id(9), "z", register("z")), Lane::People)
-        .await;
+    let outcome = shard.execute(request(id(9), "z", register("z")), Lane::People).await;
     assert!(
         matches!(&outcome, Err(Failure::NotAccepted(why)) if why.contains("lost its tail")),
         "{outcome:?}"
@@ -454,9 +456,9 @@ async fn a_peek_answers_the_state_as_it_was_last_confirmed() {
     let mut world = World::new().await;
     let shard = world.start();
     shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
-    let (state, version) = shard.handle.peek(stream("a")).await.unwrap();
+    let (state, version) = shard.peek(stream("a")).await.unwrap();
     assert_eq!((state.kind(), version), (StreamKind::Customer, 1));
-    assert_eq!(shard.handle.peek(stream("b")).await.unwrap().1, 0);
+    assert_eq!(shard.peek(stream("b")).await.unwrap().1, 0);
     shard.end().await;
     assert_eq!(world.log.end(0).await.unwrap(), 3);
 }

@@ -133,7 +133,10 @@ impl Claimant<'_> {
         let offsets = writer.append(vec![record]).await?;
         self.read_up_to_claim(&mut judge, nonce, offsets[0]).await?;
 
-        let stored = self.states.claim(self.shard, created.log_id, epoch).await?;
+        let stored = self
+            .states
+            .claim(self.shard, created.log_id, epoch, self.address)
+            .await?;
         let (states, ids, watermark) = self.replay(stored, epoch, offsets[0] + 1).await?;
         Ok(Owned {
             writer,

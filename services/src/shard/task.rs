@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::assignment::{Assignment, Wanted};
 use super::handle::{ShardConfig, ShardHandle, ShardStatus};
 use super::request::{Failure, Message};
 use super::serving::{End, Serving, refuse};
@@ -14,27 +17,37 @@ use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::states::StateStore;
 
+/// Stands for "no end": longer than any process lives.
+const FAR_AWAY: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
 /// What a shard's task works with.
 #[derive(Clone)]
 pub struct ShardParts {
     pub log: Arc<dyn EventLog>,
     pub states: Arc<dyn StateStore>,
     pub clock: Arc<dyn Clock>,
-    /// Names this process; a claim by another one makes this one yield.
+    /// Names this process; a later claim by another one means that this one is not the owner any more.
     pub node: String,
-    /// Where this process answers commands.
+    /// Where this process answers commands, for other processes to send theirs to.
     pub address: String,
     /// `/crm/<instance>`, the CloudEvents source.
     pub source: String,
     pub config: ShardConfig,
 }
 
-/// Starts the task of a shard. It ends after `stop` turns true, when what it had accepted is answered and saved.
-pub fn spawn(shard: u16, parts: ShardParts, stop: watch::Receiver<bool>) -> (ShardHandle, JoinHandle<()>) {
+/// Starts the task of a shard. It claims the shard as long as `assignment` says that it is to be served here, and ends after `stop` turns
+/// true, when what it had accepted is answered and saved.
+pub fn spawn(
+    shard: u16,
+    parts: ShardParts,
+    assignment: watch::Receiver<Assignment>,
+    stop: watch::Receiver<bool>,
+) -> (ShardHandle, JoinHandle<()>) {
     let (people, people_queue) = mpsc::channel(parts.config.queue_max);
     let (imports, imports_queue) = mpsc::channel(parts.config.queue_max);
     let status = Arc::new(RwLock::new(ShardStatus {
         shard,
+        assigned: *assignment.borrow() != Assignment::Elsewhere,
         ..ShardStatus::default()
     }));
     let command_timeout = parts.config.command_timeout;
@@ -51,7 +64,7 @@ pub fn spawn(shard: u16, parts: ShardParts, stop: watch::Receiver<bool>) -> (Sha
         imports: imports_queue,
         reopened: VecDeque::new(),
         status,
-        stop,
+        wanted: Wanted::new(assignment, stop),
         owned_epoch: None,
     };
     (handle, tokio::spawn(task.run()))
@@ -65,32 +78,31 @@ pub struct Task {
     /// Requests of a failed append, to be decided anew before any others.
     reopened: VecDeque<Message>,
     status: Arc<RwLock<ShardStatus>>,
-    pub stop: watch::Receiver<bool>,
-    /// The last epoch in which this process owned the shard.
+    pub wanted: Wanted,
+    /// The last epoch in which this process owned the shard. A later one of another process makes it yield, once.
     owned_epoch: Option<u64>,
 }
 
 impl Task {
     async fn run(mut self) {
-        while !*self.stop.borrow() {
+        while !self.wanted.is_stopping() {
+            if !self.wanted.is_here() {
+                self.stand_aside("another process serves the shard", None).await;
+                continue;
+            }
+            self.update_status(|status| status.assigned = true);
             match self.take_over().await {
-                Ok(owned) => {
-                    let epoch = owned.epoch;
-                    self.owned_epoch = Some(epoch);
-                    tracing::info!(shard = self.shard, epoch, "took over the shard");
-                    metrics::counter!("crm_takeovers_total").increment(1);
-                    match self.serve(owned).await {
-                        End::Stopped => break,
-                        End::Unsettled(why) => {
-                            tracing::warn!(shard = self.shard, epoch, "takes over anew: {why}");
-                            self.set_trouble(why);
-                        }
-                    }
-                }
+                Ok(owned) => self.serve(owned).await,
                 Err(error @ TakeOverError::Yielded { .. }) => {
                     tracing::warn!(shard = self.shard, "yields: {error}");
                     self.set_trouble(error.to_string());
-                    self.stand_by(&error.to_string()).await;
+                    // Only who is surely assigned claims it back, and not at once: the other may be about to learn better.
+                    let until = match self.wanted.assignment() {
+                        Assignment::Here => Some(Instant::now() + self.jittered(self.parts.config.contest_pause)),
+                        Assignment::HereUnlessClaimed | Assignment::Elsewhere => None,
+                    };
+                    self.stand_aside(&error.to_string(), until).await;
+                    self.owned_epoch = None;
                 }
                 Err(error) => {
                     tracing::warn!(shard = self.shard, "cannot take over: {error}");
@@ -118,35 +130,56 @@ impl Task {
         claimant.take_over().await
     }
 
-    /// Waits before the next attempt, with jitter so that two claimants do not stay in step.
+    /// Waits before the next attempt.
     async fn pause(&mut self) {
-        let eighths = (u32::from(self.shard) + self.parts.node.bytes().map(u32::from).sum::<u32>()) % 8;
-        let pause = self.parts.config.retry_pause * (8 + eighths) / 8;
+        let pause = self.jittered(self.parts.config.retry_pause);
         tokio::select! {
+            biased;
+            () = self.wanted.changed() => {}
             () = tokio::time::sleep(pause) => {}
-            _ = self.stop.changed() => {}
         }
     }
 
-    /// Another process owns the shard: refuse what comes, until this one is stopped. Claiming it back would only start a
-    /// fight; who serves which shard is the operator's to say.
-    async fn stand_by(&mut self, why: &str) {
-        let mut stop = self.stop.clone();
-        while !*stop.borrow() {
+    /// One to two times `pause`, another for each node and shard, so that two claimants do not stay in step.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let eighths = (u32::from(self.shard) + self.parts.node.bytes().map(u32::from).sum::<u32>()) % 8;
+        pause * (8 + eighths) / 8
+    }
+
+    /// Another process serves the shard: tell so to all who ask, until the assignment changes or the time has come.
+    async fn stand_aside(&mut self, why: &str, until: Option<Instant>) {
+        let assigned = self.wanted.is_here();
+        self.update_status(|status| {
+            status.assigned = assigned;
+            if !assigned {
+                status.trouble = None;
+            }
+        });
+        // What was begun here may stand in the log, or may be about to. Its sender asks the owner, with the same id.
+        for message in std::mem::take(&mut self.reopened) {
+            send_away(message, || Failure::OutcomeUnknown(why.to_owned()));
+        }
+        let mut wanted = self.wanted.clone();
+        let time = until.unwrap_or_else(|| Instant::now() + FAR_AWAY);
+        loop {
             tokio::select! {
+                biased;
+                () = wanted.changed() => break,
+                () = tokio::time::sleep_until(time) => break,
                 message = self.next() => match message {
-                    Some(Message::Execute(open)) => refuse(open, Failure::NotAccepted(why.to_owned())),
-                    Some(Message::Peek { reply, .. }) => {
-                        reply.send(Err(Failure::NotAccepted(why.to_owned()))).unwrap_or_default();
-                    }
-                    None => return,
+                    Some(message) => send_away(message, || Failure::Elsewhere(why.to_owned())),
+                    None => break,
                 },
-                _ = stop.changed() => {}
             }
         }
+        self.wanted = wanted;
     }
 
-    async fn serve(&mut self, owned: Owned) -> End {
+    async fn serve(&mut self, owned: Owned) {
+        let epoch = owned.epoch;
+        self.owned_epoch = Some(epoch);
+        tracing::info!(shard = self.shard, epoch, "took over the shard");
+        metrics::counter!("crm_takeovers_total").increment(1);
         self.update_status(|status| {
             status.owned = true;
             status.epoch = owned.epoch;
@@ -160,7 +193,13 @@ impl Task {
             self.reopened.push_back(open);
         }
         self.update_status(|status| status.owned = false);
-        end
+        match end {
+            End::Released => tracing::info!(shard = self.shard, epoch, "released the shard"),
+            End::Unsettled(why) => {
+                tracing::warn!(shard = self.shard, epoch, "takes over anew: {why}");
+                self.set_trouble(why);
+            }
+        }
     }
 
     fn set_trouble(&self, why: String) {
@@ -188,5 +227,14 @@ impl Task {
         waiting
             .or_else(|| self.people.try_recv().ok())
             .or_else(|| self.imports.try_recv().ok())
+    }
+}
+
+/// Answers a message with a failure that says where it may go.
+fn send_away(message: Message, why: impl FnOnce() -> Failure) {
+    match message {
+        Message::Execute(open) => refuse(open, why()),
+        // The asker may have given up; nothing depends on it.
+        Message::Peek { reply, .. } => reply.send(Err(why())).unwrap_or_default(),
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{Generation, GenerationStatus, Progress, Projector, ReadStore, ViewError, generation_for};
 use crate::log::EventLog;
+use crate::shard::{Assignment, Wanted};
 
 /// How often the generations are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Workers {
     log: Arc<dyn EventLog>,
     store: Arc<dyn ReadStore>,
-    shards: u16,
+    /// Whether each shard is this process's to fold.
+    words: Vec<watch::Receiver<Assignment>>,
     groups: Vec<Group>,
     progress: Arc<RwLock<BTreeMap<WorkerKey, Arc<RwLock<Progress>>>>>,
 }
@@ -33,14 +35,24 @@ struct Running {
 }
 
 impl Workers {
-    pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ReadStore>, shards: u16, groups: Vec<Group>) -> Workers {
+    /// One word per shard, in order.
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn ReadStore>,
+        words: Vec<watch::Receiver<Assignment>>,
+        groups: Vec<Group>,
+    ) -> Workers {
         Workers {
             log,
             store,
-            shards,
+            words,
             groups,
             progress: Arc::default(),
         }
+    }
+
+    fn shards(&self) -> u16 {
+        self.words.len() as u16
     }
 
     /// How far each worker is.
@@ -73,7 +85,7 @@ impl Workers {
     }
 
     async fn look_at(&self, group: Group, running: &mut BTreeMap<(Group, i64), Running>) -> Result<(), ViewError> {
-        let ours = generation_for(self.store.as_ref(), group, self.shards).await?;
+        let ours = generation_for(self.store.as_ref(), group, self.shards()).await?;
         let definition = group.definition();
         let mut wanted: Vec<Generation> = self.store.generations(group).await?;
         wanted.retain(|generation| {
@@ -103,8 +115,9 @@ impl Workers {
 
     fn start(&self, generation: &Generation) -> Running {
         let (stop, stopped) = watch::channel(false);
-        let tasks = (0..self.shards)
-            .map(|shard| {
+        let tasks = (0..self.shards())
+            .zip(&self.words)
+            .map(|(shard, word)| {
                 let projector = Projector::new(
                     Arc::clone(&self.log),
                     Arc::clone(&self.store),
@@ -117,7 +130,10 @@ impl Workers {
                     .write()
                     .expect("no panic under the lock")
                     .insert(key, progress);
-                tokio::spawn(projector.run(stopped.clone()))
+                tokio::spawn(fold_while_assigned(
+                    projector,
+                    Wanted::new(word.clone(), stopped.clone()),
+                ))
             })
             .collect();
         Running { stop, tasks }
@@ -128,7 +144,7 @@ impl Workers {
         if ours.status != GenerationStatus::Building {
             return Ok(());
         }
-        for shard in 0..self.shards {
+        for shard in 0..self.shards() {
             let end = self
                 .log
                 .end(shard)
@@ -149,6 +165,27 @@ impl Workers {
             "the rebuilt read models go live"
         );
         self.store.promote(ours).await
+    }
+}
+
+/// Runs the projector as long as the shard is this process's to fold, and again when it comes back.
+async fn fold_while_assigned(projector: Projector, mut wanted: Wanted) {
+    while !wanted.is_stopping() {
+        if !wanted.is_here() {
+            wanted.changed().await;
+            continue;
+        }
+        let (end, ended) = watch::channel(false);
+        let fold = projector.clone().run(ended);
+        tokio::pin!(fold);
+        tokio::select! {
+            biased;
+            () = wanted.withdrawn() => {
+                end.send_replace(true);
+                fold.await;
+            }
+            () = &mut fold => return,
+        }
     }
 }
 

@@ -17,7 +17,8 @@ use crate::clock::SystemClock;
 use crate::commands::Commands;
 use crate::http::{ApiParts, router};
 use crate::log::{Checkpoint, EventLog, MemoryLog, create};
-use crate::shard::{ShardConfig, ShardParts, spawn};
+use crate::routing::Routing;
+use crate::shard::{Assignment, ShardConfig, ShardParts, spawn};
 use crate::states::MemoryStates;
 use crate::views::{Generation, GenerationStatus, Queries, ReadStore, Snapshot, ViewError, Workers};
 
@@ -67,8 +68,8 @@ impl World {
                 ..ShardConfig::default()
             },
         };
-        let handles = (0..SHARDS).map(|shard| spawn(shard, parts.clone(), stopped.clone()).0);
-        let commands = Commands::new(handles.collect(), Arc::new(SystemClock));
+        let handles = (0..SHARDS).map(|shard| spawn(shard, parts.clone(), Assignment::alone(), stopped.clone()).0);
+        let commands = Commands::new(Routing::alone(handles.collect()), Arc::new(SystemClock));
         while commands.shards().iter().any(|shard| !shard.status().owned) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -78,7 +79,7 @@ impl World {
             queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)),
             log: Arc::new(log.clone()),
             store: Arc::clone(&store),
-            workers: Workers::new(Arc::new(log.clone()), store, SHARDS, vec![]),
+            workers: Workers::new(Arc::new(log.clone()), store, vec![], vec![]),
             instance: "spec".into(),
             metrics: Arc::new(|| "crm_commands_answered_total 1\n".into()),
             stopping: stopped,

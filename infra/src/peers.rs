@@ -1,0 +1,88 @@
+//! Other processes of the installation, over HTTP.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::StreamRef;
+use serde::Serialize;
+use services::routing::{Answer, Asked, Order, Peers};
+use services::shard::{Ack, Failure, Lane, Peeked, Request};
+
+/// How long a connection may take to come about: nodes are near each other.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// So much longer than its time the answer may take on its way.
+const ON_THE_WAY: Duration = Duration::from_millis(200);
+
+/// Asks other processes; connections are kept.
+pub struct HttpPeers {
+    http: reqwest::Client,
+}
+
+/// Why no answer came.
+enum Silence {
+    /// The request did not leave this process.
+    NotSent(String),
+    /// It may have arrived.
+    Broken(String),
+}
+
+impl HttpPeers {
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new() -> anyhow::Result<HttpPeers> {
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_MAX).build()?;
+        Ok(HttpPeers { http })
+    }
+
+    async fn ask(&self, url: String, question: &impl Serialize, within: Duration) -> Result<Answer, Silence> {
+        let asked = self.http.post(url).json(question).timeout(within + ON_THE_WAY);
+        let answer = asked.send().await.map_err(|error| {
+            let why = error.is_connect();
+            let text = error.without_url().to_string();
+            match why {
+                true => Silence::NotSent(text),
+                false => Silence::Broken(text),
+            }
+        })?;
+        let broken = |error: reqwest::Error| Silence::Broken(error.without_url().to_string());
+        answer.error_for_status().map_err(broken)?.json().await.map_err(broken)
+    }
+}
+
+#[async_trait]
+impl Peers for HttpPeers {
+    async fn execute(
+        &self,
+        address: &str,
+        shard: u16,
+        request: &Request,
+        lane: Lane,
+        within: Duration,
+    ) -> Result<Ack, Failure> {
+        let url = format!("http://{address}/internal/shards/{shard}/commands");
+        let order = Order::of(request, lane, within.as_millis() as u64);
+        match self.ask(url, &order, within).await {
+            Ok(answer) => answer.command(),
+            Err(Silence::NotSent(why)) => Err(Failure::Elsewhere(format!(
+                "the process at {address}, which serves shard {shard}, cannot be reached: {why}"
+            ))),
+            Err(Silence::Broken(why)) => Err(Failure::OutcomeUnknown(format!(
+                "the process at {address}, which serves shard {shard}, gave no answer: {why}"
+            ))),
+        }
+    }
+
+    async fn peek(&self, address: &str, shard: u16, stream: StreamRef, within: Duration) -> Result<Peeked, Failure> {
+        let url = format!("http://{address}/internal/shards/{shard}/states");
+        let asked = Asked {
+            stream: stream.to_string(),
+            within_ms: within.as_millis() as u64,
+        };
+        match self.ask(url, &asked, within).await {
+            Ok(answer) => answer.peeked(stream.kind),
+            Err(Silence::NotSent(why) | Silence::Broken(why)) => Err(Failure::Elsewhere(format!(
+                "the process at {address}, which serves shard {shard}, gave no answer: {why}"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Two processes over one log: shards move between them under clients that ask either.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use domain::{Actor, AnyCommand, Fact, StreamKind, customer, derived_id};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::log::{MemoryLog, audit, create};
+use crate::shard::{Action, Assignment, ShardConfig, ShardParts, Step, Who, hash_of, spawn};
+use crate::states::MemoryStates;
+
+const SHARDS: u16 = 2;
+
+/// The processes by address; what is asked of another goes through the wire's JSON.
+#[derive(Default, Clone)]
+struct Neighbours(Arc<std::sync::Mutex<HashMap<String, Vec<ShardHandle>>>>);
+
+impl Neighbours {
+    fn handle(&self, address: &str, shard: u16) -> Option<ShardHandle> {
+        let known = self.0.lock().unwrap();
+        known.get(address).map(|shards| shards[usize::from(shard)].clone())
+    }
+}
+
+#[async_trait]
+impl Peers for Neighbours {
+    async fn execute(
+        &self,
+        address: &str,
+        shard: u16,
+        request: &Request,
+        lane: Lane,
+        within: Duration,
+    ) -> Result<Ack, Failure> {
+        let handle = self.handle(address, shard).ok_or(Failure::Elsewhere("gone".into()))?;
+        let sent = serde_json::to_string(&Order::of(request, lane, within.as_millis() as u64)).unwrap();
+        let (request, lane) = serde_json::from_str::<Order>(&sent).unwrap().read().unwrap();
+        let answer = Answer::of_command(handle.execute(request, lane, within).await);
+        let sent = serde_json::to_string(&answer).unwrap();
+        serde_json::from_str::<Answer>(&sent).unwrap().command()
+    }
+
+    async fn peek(&self, address: &str, shard: u16, stream: StreamRef, within: Duration) -> Result<Peeked, Failure> {
+        let handle = self.handle(address, shard).ok_or(Failure::Elsewhere("gone".into()))?;
+        let answer = Answer::of_peek(handle.peek(stream, within).await);
+        let sent = serde_json::to_string(&answer).unwrap();
+        serde_json::from_str::<Answer>(&sent).unwrap().peeked(stream.kind)
+    }
+}
+
+struct Node {
+    routing: Routing,
+    words: Vec<watch::Sender<Assignment>>,
+    _stop: watch::Sender<bool>,
+}
+
+struct World {
+    log: MemoryLog,
+    nodes: Vec<Node>,
+}
+
+impl World {
+    /// Two processes; nothing is assigned yet.
+    async fn new() -> World {
+        let log = MemoryLog::new();
+        let opened = create(&log, SHARDS, &SystemClock).await.unwrap();
+        let states = Arc::new(MemoryStates::default());
+        let neighbours = Neighbours::default();
+        let nodes = ["a:1", "b:1"].map(|address| {
+            let (stop, stopped) = watch::channel(false);
+            let parts = ShardParts {
+                log: Arc::new(log.clone()),
+                states: states.clone(),
+                clock: Arc::new(SystemClock),
+                node: address.into(),
+                address: address.into(),
+                source: "/crm/spec".into(),
+                config: ShardConfig {
+                    command_timeout: Duration::from_secs(20),
+                    contest_pause: Duration::from_millis(20),
+                    retry_pause: Duration::from_millis(2),
+                    ..ShardConfig::default()
+                },
+            };
+            let (words, heard): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| watch::channel(Assignment::Elsewhere)).unzip();
+            let handles: Vec<ShardHandle> = (0..SHARDS)
+                .zip(heard)
+                .map(|(shard, word)| spawn(shard, parts.clone(), word, stopped.clone()).0)
+                .collect();
+            neighbours.0.lock().unwrap().insert(address.into(), handles.clone());
+            let owners = Owners {
+                log: Arc::new(log.clone()),
+                log_id: opened.log_id,
+                states: states.clone(),
+                own_address: address.into(),
+            };
+            Node {
+                routing: Routing::among(handles, Arc::new(neighbours.clone()), owners),
+                words,
+                _stop: stop,
+            }
+        });
+        World {
+            log,
+            nodes: nodes.into(),
+        }
+    }
+
+    /// The coordinator gives the shard to this node alone.
+    fn assign(&self, shard: u16, to: usize) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let word = match index == to {
+                true => Assignment::Here,
+                false => Assignment::Elsewhere,
+            };
+            node.words[usize::from(shard)].send_replace(word);
+        }
+    }
+}
+
+fn request(id: Uuid, stream: StreamRef, command: AnyCommand) -> Request {
+    let mut request = Request {
+        command_id: id,
+        hash: String::new(),
+        steps: vec![Step {
+            stream,
+            action: Action::Decide(command),
+            expected_version: None,
+        }],
+        effective_at: None,
+        who: Who::new(Actor::parse("user:mei").unwrap()),
+    };
+    request.hash = hash_of(&request);
+    request
+}
+
+fn register(name: &str) -> AnyCommand {
+    let command = customer::Command::Register {
+        kind: customer::Kind::Person,
+        name: name.into(),
+        country: None,
+        locale: None,
+        external: vec![],
+    };
+    command.into()
+}
+
+fn assign_owner(owner: &str) -> AnyCommand {
+    customer::Command::AssignOwner { owner: owner.into() }.into()
+}
+
+/// A customer on this shard.
+fn stream(shard: u16) -> StreamRef {
+    let ids = (0..).map(|n: u32| derived_id(&["routing", &n.to_string()]));
+    let mut streams = ids.map(|id| StreamRef {
+        kind: StreamKind::Customer,
+        id,
+    });
+    streams.find(|stream| stream.slot().shard(SHARDS) == shard).unwrap()
+}
+
+#[tokio::test]
+async fn any_node_answers_a_command_and_a_question_for_any_shard() {
+    let world = World::new().await;
+    world.assign(0, 0);
+    world.assign(1, 1);
+    for shard in 0..SHARDS {
+        for (index, node) in world.nodes.iter().enumerate() {
+            let name = format!("{shard}-{index}");
+            let command = match index {
+                0 => register(&name),
+                _ => assign_owner(&name),
+            };
+            let id = derived_id(&["command", &name]);
+            let ack = node
+                .routing
+                .execute(shard, request(id, stream(shard), command), Lane::People)
+                .await;
+            assert_eq!(ack.unwrap().streams[0].1, index as u64 + 1);
+            let (_, version) = node.routing.peek(shard, stream(shard)).await.unwrap();
+            assert_eq!(version, index as u64 + 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_shard_that_nobody_serves_yet() {
+    let world = World::new().await;
+    let routing = world.nodes[0].routing.clone();
+    let id = derived_id(&["waits"]);
+    let sent = tokio::spawn(async move {
+        routing
+            .execute(0, request(id, stream(0), register("w")), Lane::People)
+            .await
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!sent.is_finished());
+    world.assign(0, 1);
+    assert_eq!(sent.await.unwrap().unwrap().events, 1);
+}
+
+/// The shard goes to and fro; sometimes both nodes believe that it is theirs. Nobody is refused, nothing is lost or done twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_moves_refuses_and_loses_and_doubles_nothing() {
+    const CLIENTS: u64 = 8;
+    let world = World::new().await;
+    world.assign(0, 0);
+    let first = world.nodes[0].routing.clone();
+    first
+        .execute(
+            0,
+            request(derived_id(&["first"]), stream(0), register("x")),
+            Lane::People,
+        )
+        .await
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let nodes: Vec<Routing> = world.nodes.iter().map(|node| node.routing.clone()).collect();
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                let mut acks = Vec::new();
+                for n in 0_u64.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let name = format!("{client}-{n}");
+                    let id = derived_id(&["moves", &name]);
+                    let node = &nodes[((client + n) % 2) as usize];
+                    let sent = node.execute(0, request(id, stream(0), assign_owner(&name)), Lane::People);
+                    acks.push((id, sent.await.expect("it waits, and is not refused")));
+                }
+                acks
+            })
+        })
+        .collect();
+    for round in 0..40_usize {
+        match round % 4 {
+            3 => {
+                world.nodes[0].words[0].send_replace(Assignment::Here);
+                world.nodes[1].words[0].send_replace(Assignment::Here);
+            }
+            _ => world.assign(0, round % 2),
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    world.assign(0, 1);
+    stop.store(true, Ordering::SeqCst);
+    let mut told = HashMap::new();
+    for client in clients {
+        told.extend(client.await.unwrap());
+    }
+    let mut stands = HashMap::new();
+    let found = audit(&world.log, 0, |commit| {
+        let last = commit.events.last().unwrap();
+        assert_eq!(stands.insert(last.command_id, last.position), None);
+    });
+    let found = found.await.unwrap();
+    assert_eq!(found.faults, Vec::<String>::new());
+    assert!(found.claims >= 20, "{} claims", found.claims);
+    assert!(told.len() >= 100, "{} acks", told.len());
+    assert_eq!(stands.len(), told.len() + 1);
+    for (id, ack) in told {
+        assert_eq!(stands.get(&id), Some(&ack.position));
+    }
+}
+
+#[test]
+fn every_command_and_event_survives_the_way_to_another_process() {
+    for kind in StreamKind::ALL {
+        let Some(text) = crate::http::example_of(kind.name()) else {
+            panic!("no example of {}", kind.name());
+        };
+        let mut json: Value = serde_json::from_str(text).unwrap();
+        if json["customer"].is_object() {
+            json["customer"] = derived_id(&["customer"]).to_string().into();
+        }
+        let command = AnyCommand::from_json(*kind, json).unwrap();
+        let stream = StreamRef {
+            kind: *kind,
+            id: derived_id(&["stream"]),
+        };
+        let sent = request(derived_id(&["command"]), stream, command);
+        let text = serde_json::to_string(&Order::of(&sent, Lane::Imports, 7)).unwrap();
+        let (read, lane) = serde_json::from_str::<Order>(&text).unwrap().read().unwrap();
+        assert_eq!(lane, Lane::Imports);
+        assert_eq!(read.steps[0].stream, stream);
+        assert_eq!((hash_of(&read), &read.hash), (hash_of(&sent), &sent.hash));
+    }
+    let fact = Fact::from(customer::Event::OwnerAssigned {
+        from: None,
+        to: "mei".into(),
+    });
+    let mut sent = request(derived_id(&["command"]), stream(0), assign_owner("mei"));
+    sent.steps[0].action = Action::Record(vec![fact.clone()]);
+    let text = serde_json::to_string(&Order::of(&sent, Lane::People, 7)).unwrap();
+    let (read, _) = serde_json::from_str::<Order>(&text).unwrap().read().unwrap();
+    assert!(matches!(&read.steps[0].action, Action::Record(facts) if *facts == [fact]));
+}

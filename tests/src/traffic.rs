@@ -1,0 +1,268 @@
+//! Clients that insist, and what they were told: the load under every fault, and the questions afterwards.
+//!
+//! Each command changes something, so each ack means one event. A client sends a command again, with the same id, until it knows the
+//! outcome; to which server is luck. In the end every ack must stand in the log exactly once, nothing may have been applied that nobody
+//! was told, and the read models must equal the fold of the log.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use domain::{Position, derived_id};
+use serde_json::{Value, json};
+use services::log::{Audit, EventLog, audit};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::Crm;
+
+/// How long more acks may take to come.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than a server takes to answer 503.
+const ANSWER_MAX: Duration = Duration::from_secs(35);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Clients at work.
+pub struct Traffic {
+    shared: Arc<Shared>,
+    clients: Vec<JoinHandle<HashMap<Uuid, Told>>>,
+}
+
+struct Shared {
+    name: String,
+    /// Where commands may go.
+    urls: RwLock<Vec<String>>,
+    turn: AtomicUsize,
+    acks: AtomicU64,
+    broken: AtomicU64,
+    refused: AtomicU64,
+    longest_ms: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub position: Position,
+    pub events: u64,
+    pub version: u64,
+}
+
+/// What the clients have lived through.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    pub acks: u64,
+    /// Connections that broke or could not be made.
+    pub broken: u64,
+    /// Answers 503 and 507.
+    pub refused: u64,
+    /// The longest time from the first attempt to the ack.
+    pub longest: Duration,
+}
+
+impl Traffic {
+    /// Starts so many clients. `name` keeps their streams apart from those of other traffic on the same log.
+    pub fn start(name: &str, clients: u64, urls: Vec<String>) -> Traffic {
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            urls: RwLock::new(urls),
+            turn: AtomicUsize::new(0),
+            acks: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            longest_ms: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let clients = (0..clients).map(|client| tokio::spawn(run_client(client, Arc::clone(&shared))));
+        Traffic {
+            clients: clients.collect(),
+            shared,
+        }
+    }
+
+    /// Sends clients to these servers from now on, in turns.
+    pub fn go_to(&self, urls: Vec<String>) {
+        *self.shared.urls.write().expect("no panic under the lock") = urls;
+    }
+
+    pub fn counts(&self) -> Counts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        Counts {
+            acks: count(&self.shared.acks),
+            broken: count(&self.shared.broken),
+            refused: count(&self.shared.refused),
+            longest: Duration::from_millis(count(&self.shared.longest_ms)),
+        }
+    }
+
+    /// Waits for so many more acks; a test fails here when the servers do not come back by themselves.
+    pub async fn more_acks(&self, more: u64, after: &str) {
+        let goal = self.counts().acks + more;
+        let deadline = Instant::now() + PATIENCE;
+        while self.counts().acks < goal {
+            let acks = self.counts().acks;
+            assert!(Instant::now() < deadline, "after {after} the acks stopped at {acks}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Lets every client end when it knows the outcome of its last command.
+    pub async fn end(self) -> HashMap<Uuid, Told> {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let mut told = HashMap::new();
+        for client in self.clients {
+            told.extend(client.await.expect("a client ends well"));
+        }
+        told
+    }
+}
+
+impl Shared {
+    fn url(&self) -> String {
+        let urls = self.urls.read().expect("no panic under the lock");
+        urls[self.turn.fetch_add(1, Ordering::Relaxed) % urls.len()].clone()
+    }
+}
+
+/// Owns five customers of its own and one that all clients share.
+async fn run_client(client: u64, shared: Arc<Shared>) -> HashMap<Uuid, Told> {
+    let http = reqwest::Client::builder()
+        .timeout(ANSWER_MAX)
+        .build()
+        .expect("a client");
+    let mut told = HashMap::new();
+    for n in 0_u64.. {
+        if shared.stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let register = |name: String| json!({"type": "register", "kind": "person", "name": name});
+        let assign = |owner: String| json!({"type": "assign-owner", "owner": owner});
+        let (customer, body) = match n {
+            0..5 => (format!("{client}-{n}"), register(format!("c{n}"))),
+            5 if client == 0 => ("shared".into(), register("all".into())),
+            _ if n % 10 == 9 => ("shared".into(), assign(format!("{client}-{n}"))),
+            _ => (format!("{client}-{}", n % 5), assign(format!("o{n}"))),
+        };
+        let id = derived_id(&["traffic", &shared.name, &customer]);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a client's command id, as every client draws it"
+        )]
+        let command = Uuid::now_v7();
+        let started = Instant::now();
+        if let Some(ack) = insist(&http, &shared, command, id, &body).await {
+            told.insert(command, ack);
+            let took = started.elapsed().as_millis() as u64;
+            shared.longest_ms.fetch_max(took, Ordering::SeqCst);
+            shared.acks.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    told
+}
+
+/// Sends a command until its outcome is known; `None` = rejected (the shared customer is not registered yet).
+async fn insist(http: &reqwest::Client, shared: &Shared, command: Uuid, id: Uuid, body: &Value) -> Option<Told> {
+    loop {
+        let sent = http
+            .post(format!("{}/api/customer/{id}", shared.url()))
+            .header("Idempotency-Key", command.to_string())
+            .header("Content-Type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await;
+        let answer = match sent {
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                answer.json::<Value>().await.map(|body| (status, body))
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok((200 | 201, ack)) => {
+                return Some(Told {
+                    position: Position::parse(ack["position"].as_str().expect("a position")).expect("a position"),
+                    events: ack["events"].as_u64().expect("a count"),
+                    version: ack["version"].as_u64().expect("a version"),
+                });
+            }
+            Ok((422, _)) => return None,
+            Ok((503 | 507, _)) => shared.refused.fetch_add(1, Ordering::SeqCst),
+            Ok((status, other)) => panic!("{status}: {other}"),
+            Err(_) => shared.broken.fetch_add(1, Ordering::SeqCst),
+        };
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Every ack stands in the log exactly once, where and as it was told, and nothing was applied that nobody was told. What the log holds.
+pub async fn every_ack_stands_in_the_log_once(log: &dyn EventLog, told: &HashMap<Uuid, Told>) -> Audit {
+    let shards = log.open().await.expect("the log opens");
+    let mut applied: HashMap<Uuid, Told> = HashMap::new();
+    let mut total = Audit::default();
+    for shard in 0..shards {
+        let found = audit(log, shard, |commit| {
+            let last = commit.events.last().expect("a commit has events");
+            let ack = Told {
+                position: last.position,
+                events: u64::from(last.commit_size),
+                version: last.sequence,
+            };
+            let before = applied.insert(last.command_id, ack);
+            assert_eq!(before, None, "command {} stands twice", last.command_id);
+        });
+        let found = found.await.expect("the log can be read");
+        assert_eq!(found.faults, Vec::<String>::new(), "shard {shard}");
+        total.events += found.events;
+        total.claims += found.claims;
+        total.void += found.void;
+    }
+    let (events, claims, void) = (total.events, total.claims, total.void);
+    println!("the log: {events} events, {claims} claims, {void} void records");
+    let differs = |(command, ack): &(&Uuid, &Told)| ack.events > 0 && applied.get(*command) != Some(ack);
+    let lost: Vec<_> = told.iter().filter(differs).take(5).collect();
+    assert!(
+        lost.is_empty(),
+        "acks that do not stand in the log as they were told: {lost:?}"
+    );
+    let untold = applied.keys().filter(|command| !told.contains_key(*command)).count();
+    assert_eq!(
+        untold, 0,
+        "clients insist until they are told; so nothing was applied that nobody was told"
+    );
+    total
+}
+
+/// The tables that were kept through all of it have the checksums of tables that are folded anew.
+pub fn read_models_equal_the_fold(env: &[(&str, &str)]) {
+    run_well(&["project", "--once"], env);
+    let kept = checksums(env);
+    run_well(&["rebuild"], env);
+    let folded = checksums(env);
+    assert_eq!(kept, folded);
+    assert!(kept.len() >= 20);
+}
+
+/// Read model, checksum, rows.
+pub fn checksums(env: &[(&str, &str)]) -> Vec<(String, String, u64)> {
+    let status: Value =
+        serde_json::from_str(&run_well(&["status", "--checksums", "--json"], env)).expect("the status is JSON");
+    let rows = status["checksums"].as_array().expect("a list").iter();
+    rows.map(|row| {
+        let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+        (
+            text("read_model"),
+            text("checksum"),
+            row["rows"].as_u64().expect("a count"),
+        )
+    })
+    .collect()
+}
+
+/// Runs `crm` to its end, which must be a good one; what it wrote to standard output.
+pub fn run_well(args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = Crm::run(args, env);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "crm {args:?}: {errors}");
+    String::from_utf8(output.stdout).expect("the output is UTF-8")
+}

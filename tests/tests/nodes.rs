@@ -1,0 +1,185 @@
+//! Several processes share one log: any of them answers any command, whoever dies or sleeps, and whoever comes or goes.
+//!
+//! `CRM_NODES_SECONDS=600 scripts/test --test nodes` goes on for longer than the minute of every run; `CRM_NODES_SEED` repeats the
+//! choices of a run, though not its timing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use infra::log::kafka::KafkaLog;
+use serde_json::Value;
+use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
+use tests::{Broker, Crm, Database};
+
+const NODES: usize = 3;
+const CLIENTS: u64 = 24;
+const SECONDS_DEFAULT: u64 = 60;
+const SERVE: &[&str] = &["serve", "--session-timeout", "1"];
+const SHARDS: &str = "6";
+
+/// Three processes on one broker.
+struct Cluster {
+    broker: Broker,
+    topic: String,
+    log_url: String,
+    views: Database,
+    nodes: Vec<Crm>,
+    _dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start(topic: &str) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::start(dir.path());
+        let log_url = format!("kafka://{}/{topic}", broker.address());
+        let views = Database::create();
+        let mut cluster = Cluster {
+            broker,
+            topic: topic.to_owned(),
+            log_url,
+            views,
+            nodes: vec![],
+            _dir: dir,
+        };
+        run_well(&["init", "--shards", SHARDS], &cluster.env());
+        cluster.nodes = (0..NODES).map(|_| Crm::start(SERVE, &cluster.env())).collect();
+        cluster
+    }
+
+    fn env(&self) -> [(&str, &str); 2] {
+        [("CRM_LOG", &self.log_url), ("CRM_VIEWS", self.views.url())]
+    }
+
+    fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.url("")).collect()
+    }
+
+    fn log(&self) -> KafkaLog {
+        KafkaLog::new(&self.broker.address(), &self.topic, BTreeMap::new())
+    }
+
+    /// How many shards each node says it owns.
+    async fn owned(&self) -> Vec<usize> {
+        let mut owned = Vec::new();
+        for node in &self.nodes {
+            let answer = reqwest::get(node.url("/api/status")).await.unwrap();
+            let status: Value = answer.json().await.unwrap();
+            let shards = status["shards"].as_array().unwrap();
+            owned.push(shards.iter().filter(|shard| shard["owned"] == true).count());
+        }
+        owned
+    }
+
+    /// Every node has two of the six shards, sooner or later.
+    async fn until_spread(&self, when: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let owned = self.owned().await;
+            if owned == [2; NODES] {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{when} the nodes own {owned:?} shards");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// xorshift64*: the same choices for the same seed.
+struct Luck(u64);
+
+impl Luck {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a whole number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_lose_and_double_nothing_while_they_are_killed_and_paused() {
+    let seconds = setting("CRM_NODES_SECONDS", SECONDS_DEFAULT);
+    let seed = setting("CRM_NODES_SEED", u64::from(std::process::id()));
+    let mut luck = Luck(seed.max(1));
+    let mut cluster = Cluster::start("crm.nodes");
+    cluster.until_spread("after the start").await;
+    let traffic = Traffic::start("nodes", CLIENTS, cluster.urls());
+    traffic.more_acks(200, "the start").await;
+    let (started, mut kills, mut pauses) = (Instant::now(), 0, 0);
+    while started.elapsed() < Duration::from_secs(seconds) {
+        let at = luck.below(NODES as u64) as usize;
+        if luck.below(2) == 0 {
+            kills += 1;
+            cluster.nodes[at].kill();
+            tokio::time::sleep(Duration::from_millis(luck.below(3_000))).await;
+            cluster.nodes[at] = Crm::start(SERVE, &cluster.env());
+            traffic.go_to(cluster.urls());
+        } else {
+            pauses += 1;
+            cluster.nodes[at].pause();
+            tokio::time::sleep(Duration::from_millis(luck.below(4_000))).await;
+            cluster.nodes[at].resume();
+        }
+        traffic
+            .more_acks(50, &format!("seed {seed}: kill {kills}, pause {pauses}"))
+            .await;
+    }
+    // Left alone they share the work again.
+    cluster.until_spread("when nothing goes wrong any more").await;
+    traffic.more_acks(200, "the end of all faults").await;
+    let counts = traffic.counts();
+    let told = traffic.end().await;
+    println!(
+        "{} acks of {NODES} nodes under {kills} kills and {pauses} pauses in {:?} (seed {seed}); {} answers 503, {} broken \
+         connections, the longest wait {:?}",
+        told.len(),
+        started.elapsed(),
+        counts.refused,
+        counts.broken,
+        counts.longest,
+    );
+    let found = every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
+    assert!(found.claims > 6, "shards moved");
+    for node in &mut cluster.nodes {
+        assert_eq!(node.terminate(), 0, "a node ends well: {}", node.log_text());
+    }
+    read_models_equal_the_fold(&cluster.env());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_refuses_no_command() {
+    let mut cluster = Cluster::start("crm.rolling");
+    cluster.until_spread("after the start").await;
+    let traffic = Traffic::start("rolling", CLIENTS, cluster.urls());
+    traffic.more_acks(300, "the start").await;
+    for at in 0..NODES {
+        // As a load balancer does: the node gets nothing new from here on, and is stopped.
+        let others = (0..NODES).filter(|other| *other != at);
+        traffic.go_to(others.map(|other| cluster.nodes[other].url("")).collect());
+        assert_eq!(cluster.nodes[at].terminate(), 0, "{}", cluster.nodes[at].log_text());
+        traffic.more_acks(200, &format!("the end of node {at}")).await;
+        cluster.nodes[at] = Crm::start(SERVE, &cluster.env());
+        traffic.go_to(cluster.urls());
+        cluster.until_spread(&format!("after the restart of node {at}")).await;
+        traffic.more_acks(200, &format!("the restart of node {at}")).await;
+    }
+    let counts = traffic.counts();
+    let told = traffic.end().await;
+    println!(
+        "{} acks through a rolling restart; {} answers 503, {} broken connections, the longest wait {:?}",
+        told.len(),
+        counts.refused,
+        counts.broken,
+        counts.longest,
+    );
+    assert_eq!(
+        (counts.refused, counts.broken),
+        (0, 0),
+        "a shard that moves makes its commands wait, and refuses none"
+    );
+    every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
+}

@@ -34,15 +34,22 @@ const TOPIC_MAX: Duration = Duration::from_secs(10);
 pub enum Work {
     /// To own shards and decide commands.
     Writing,
-    /// To fold shards into read models.
-    Projecting,
+    /// To fold shards into the read models of a group. Processes may differ in the groups they fold.
+    Projecting(projections::Group),
+}
+
+/// Some work, and where the coordinator's word on each shard of it goes.
+pub struct Share {
+    pub work: Work,
+    pub words: Vec<watch::Sender<Assignment>>,
 }
 
 impl Work {
-    fn name(self) -> &'static str {
+    /// The topic that stands for it: a partition per shard, and never a record.
+    fn topic(self, log: &KafkaLog) -> String {
         match self {
-            Work::Writing => "writers",
-            Work::Projecting => "projections",
+            Work::Writing => format!("{}.members", log.topic()),
+            Work::Projecting(group) => format!("{}.members.{}", log.topic(), group.name()),
         }
     }
 }
@@ -59,20 +66,24 @@ pub fn words(shards: u16) -> (Vec<watch::Sender<Assignment>>, Vec<watch::Receive
 }
 
 impl Membership {
-    /// Takes a seat. From now on `words` say which shards are this process's. Before one is given to another member, `is_released` must
-    /// be true of it, so that the other does not take over what is still being finished here.
+    /// Takes a seat in the group of this name. From now on the words of the `shares` say which shards are this process's. Before one is
+    /// given to another member, `is_released` must be true of it, so that the other does not take over what is still being finished here.
     ///
     /// # Errors
-    /// When the brokers cannot be reached, or the topic of the members has another number of partitions.
+    /// When the brokers cannot be reached, or a topic of the members has another number of partitions.
     pub async fn join(
         log: &KafkaLog,
-        work: Work,
+        name: &'static str,
         session_timeout: Duration,
-        words: Vec<watch::Sender<Assignment>>,
+        shares: Vec<Share>,
         is_released: impl Fn(u16) -> bool + Send + Sync + 'static,
     ) -> anyhow::Result<Membership> {
-        let topic = format!("{}.members", log.topic());
-        make_topic(log, &topic, words.len()).await?;
+        let mut seats = Vec::new();
+        for share in shares {
+            let topic = share.work.topic(log);
+            make_topic(log, &topic, share.words.len()).await?;
+            seats.push((topic, share.words));
+        }
         let mut settings = log.settings(&[
             ("enable.auto.commit", "false"),
             ("auto.offset.reset", "latest"),
@@ -81,20 +92,20 @@ impl Membership {
             // Nothing ever comes.
             ("fetch.wait.max.ms", "5000"),
         ]);
-        settings.set("group.id", format!("{}.{}", log.topic(), work.name()));
+        settings.set("group.id", format!("{}.{name}", log.topic()));
         let timeout_ms = session_timeout.as_millis();
         settings.set("session.timeout.ms", timeout_ms.to_string());
         settings.set("heartbeat.interval.ms", (timeout_ms / 4).to_string());
         let group = Group {
-            words,
+            name,
+            seats,
             is_released: Box::new(is_released),
-            work,
         };
         let leaving = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&leaving);
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("members-{}", work.name()));
-        let thread = thread.spawn(move || match seat(&settings, group, &topic) {
+        let thread = std::thread::Builder::new().name(format!("members-{name}"));
+        let thread = thread.spawn(move || match seat(&settings, group) {
             Ok(consumer) => {
                 ready.send(Ok(())).unwrap_or_default();
                 attend(&consumer, &until);
@@ -115,9 +126,10 @@ impl Membership {
     }
 }
 
-fn seat(settings: &ClientConfig, group: Group, topic: &str) -> anyhow::Result<BaseConsumer<Group>> {
+fn seat(settings: &ClientConfig, group: Group) -> anyhow::Result<BaseConsumer<Group>> {
+    let topics: Vec<String> = group.seats.iter().map(|(topic, _)| topic.clone()).collect();
     let consumer: BaseConsumer<Group> = settings.create_with_context(group)?;
-    consumer.subscribe(&[topic])?;
+    consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
     Ok(consumer)
 }
 
@@ -161,31 +173,28 @@ async fn make_topic(log: &KafkaLog, topic: &str, partitions: usize) -> anyhow::R
 
 /// Hands the group's decisions on.
 struct Group {
-    words: Vec<watch::Sender<Assignment>>,
+    name: &'static str,
+    /// By topic.
+    seats: Vec<(String, Vec<watch::Sender<Assignment>>)>,
     is_released: Box<dyn Fn(u16) -> bool + Send + Sync>,
-    work: Work,
 }
 
 impl ClientContext for Group {}
 
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Group>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Revoke(partitions) = rebalance else {
-            return;
-        };
-        let shards = numbers(partitions);
+        let Rebalance::Revoke(revoked) = rebalance else { return };
+        let revoked = places(revoked);
         if consumer.assignment_lost() {
             // The group was not heard of for a while. Going on is safe until another claims.
-            tracing::warn!(work = self.work.name(), ?shards, "lost touch with the group");
-            shards
-                .iter()
-                .for_each(|shard| self.say(*shard, Assignment::HereUnlessClaimed));
+            tracing::warn!(group = self.name, ?revoked, "lost touch with the group");
+            self.say(&revoked, Assignment::HereUnlessClaimed);
             return;
         }
-        tracing::info!(work = self.work.name(), ?shards, "releases shards to the group");
-        shards.iter().for_each(|shard| self.say(*shard, Assignment::Elsewhere));
+        tracing::info!(group = self.name, ?revoked, "releases shards to the group");
+        self.say(&revoked, Assignment::Elsewhere);
         let deadline = Instant::now() + RELEASE_MAX;
-        while !shards.iter().all(|shard| (self.is_released)(*shard)) {
+        while !revoked.iter().all(|(_, shard)| (self.is_released)(*shard)) {
             if Instant::now() >= deadline {
                 tracing::warn!("shards are given up that are not finished: the next owner settles what is open");
                 return;
@@ -197,33 +206,40 @@ impl ConsumerContext for Group {
     fn post_rebalance(&self, consumer: &BaseConsumer<Group>, rebalance: &Rebalance<'_>) {
         let Rebalance::Assign(_) = rebalance else { return };
         let assigned = match consumer.assignment() {
-            Ok(assigned) => numbers(&assigned),
+            Ok(assigned) => places(&assigned),
             Err(error) => {
-                tracing::warn!("the group's assignment cannot be read: {error}");
+                tracing::warn!(group = self.name, "the group's assignment cannot be read: {error}");
                 return;
             }
         };
-        tracing::info!(work = self.work.name(), shards = ?assigned, "is assigned shards by the group");
-        for shard in 0..self.words.len() as u16 {
-            let word = match assigned.contains(&shard) {
-                true => Assignment::Here,
-                false => Assignment::Elsewhere,
-            };
-            self.say(shard, word);
-        }
+        tracing::info!(group = self.name, ?assigned, "is assigned shards by the group");
+        let all = self.seats.iter().flat_map(|(topic, words)| {
+            let shards = 0..words.len() as u16;
+            shards.map(|shard| (topic.clone(), shard))
+        });
+        let elsewhere: Vec<_> = all.filter(|place| !assigned.contains(place)).collect();
+        self.say(&elsewhere, Assignment::Elsewhere);
+        self.say(&assigned, Assignment::Here);
     }
 }
 
 impl Group {
-    fn say(&self, shard: u16, word: Assignment) {
-        if let Some(known) = self.words.get(usize::from(shard)) {
-            known.send_if_modified(|known| std::mem::replace(known, word) != word);
+    fn say(&self, places: &[(String, u16)], word: Assignment) {
+        for (topic, shard) in places {
+            let seat = self.seats.iter().find(|(known, _)| known == topic);
+            if let Some(known) = seat.and_then(|(_, words)| words.get(usize::from(*shard))) {
+                known.send_if_modified(|known| std::mem::replace(known, word) != word);
+            }
         }
     }
 }
 
-fn numbers(partitions: &TopicPartitionList) -> Vec<u16> {
+/// Topic and shard of each partition.
+fn places(partitions: &TopicPartitionList) -> Vec<(String, u16)> {
     let elements = partitions.elements();
-    let numbers = elements.iter().map(|element| element.partition());
-    numbers.filter_map(|number| u16::try_from(number).ok()).collect()
+    let places = elements.iter().filter_map(|element| {
+        let shard = u16::try_from(element.partition()).ok()?;
+        Some((element.topic().to_owned(), shard))
+    });
+    places.collect()
 }

@@ -1,5 +1,6 @@
 //! The composition root: which parts a process is made of, and in which order they start and stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use projections::Group;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::config::{SHARDS_DEFAULT, Settings, Stores};
 use crate::log::kafka::KafkaLog;
-use crate::membership::{self, Membership, Work};
+use crate::membership::{self, Membership, Share, Work};
 use crate::peers::HttpPeers;
 
 /// A process that serves shards, all or some: commands go in, events go to the log.
@@ -128,7 +129,11 @@ impl Parts {
         };
         let routing = Routing::among(handles.clone(), Arc::new(HttpPeers::new()?), owners);
         let is_released = move |shard: u16| !handles[usize::from(shard)].status().owned;
-        let membership = Membership::join(log, Work::Writing, settings.session_timeout, words, is_released).await?;
+        let share = Share {
+            work: Work::Writing,
+            words,
+        };
+        let membership = Membership::join(log, "writers", settings.session_timeout, vec![share], is_released).await?;
         Ok(Writer {
             commands: Commands::new(routing, Arc::clone(&self.clock)),
             tasks,
@@ -162,7 +167,8 @@ impl Parts {
 
     /// Starts projection workers for these groups of read models, on every shard.
     pub fn start_workers(&self, groups: Vec<Group>) -> (Workers, JoinHandle<()>) {
-        self.spawn_workers(groups, vec![Assignment::alone(); usize::from(self.opened.shards)])
+        let all = vec![Assignment::alone(); usize::from(self.opened.shards)];
+        self.spawn_workers(groups.into_iter().map(|group| (group, all.clone())).collect())
     }
 
     /// Starts projection workers on the shards that the group of this Kafka log's projectors assigns to this process.
@@ -175,16 +181,22 @@ impl Parts {
         log: &KafkaLog,
         groups: Vec<Group>,
     ) -> anyhow::Result<(Workers, JoinHandle<()>, Membership)> {
-        let (words, heard) = membership::words(self.opened.shards);
+        let (mut shares, mut heard) = (vec![], BTreeMap::new());
+        for group in groups {
+            let (words, hears) = membership::words(self.opened.shards);
+            let work = Work::Projecting(group);
+            shares.push(Share { work, words });
+            heard.insert(group, hears);
+        }
         // A worker that goes on for a moment beside another one changes nothing: the checkpoint moves once.
-        let membership = Membership::join(log, Work::Projecting, settings.session_timeout, words, |_| true).await?;
-        let (workers, task) = self.spawn_workers(groups, heard);
+        let membership = Membership::join(log, "projectors", settings.session_timeout, shares, |_| true).await?;
+        let (workers, task) = self.spawn_workers(heard);
         Ok((workers, task, membership))
     }
 
-    fn spawn_workers(&self, groups: Vec<Group>, words: Vec<watch::Receiver<Assignment>>) -> (Workers, JoinHandle<()>) {
+    fn spawn_workers(&self, words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>) -> (Workers, JoinHandle<()>) {
         let (log, views) = (Arc::clone(&self.log), Arc::clone(&self.stores.views));
-        let workers = Workers::new(log, views, words, groups);
+        let workers = Workers::new(log, views, self.opened.shards, words);
         let task = tokio::spawn(workers.clone().run(self.stopped()));
         (workers, task)
     }

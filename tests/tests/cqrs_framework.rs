@@ -11,7 +11,8 @@ use services::clock::SystemClock;
 use services::commands::Commands;
 use services::cqrs::{Adapted, AdaptedEvent, LogStore, Surroundings};
 use services::log::{EventLog, create};
-use services::shard::{ShardConfig, ShardParts, Who, spawn};
+use services::routing::Routing;
+use services::shard::{Assignment, ShardConfig, ShardParts, Who, spawn};
 use services::states::MemoryStates;
 use tests::{shared_kafka, unique_topic};
 use tokio::sync::watch;
@@ -30,8 +31,10 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
         source: "/crm/test".into(),
         config: ShardConfig::default(),
     };
-    let (handles, tasks): (Vec<_>, Vec<_>) = (0..2).map(|shard| spawn(shard, parts.clone(), stopped.clone())).unzip();
-    let commands = Commands::new(handles, Arc::new(SystemClock));
+    let (handles, tasks): (Vec<_>, Vec<_>) = (0..2)
+        .map(|shard| spawn(shard, parts.clone(), Assignment::alone(), stopped.clone()))
+        .unzip();
+    let commands = Commands::new(Routing::alone(handles), Arc::new(SystemClock));
 
     let id = derived_id(&["cqrs", "customer"]);
     let store = || LogStore {

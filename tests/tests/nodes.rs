@@ -183,3 +183,33 @@ async fn a_rolling_restart_refuses_no_command() {
     );
     every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_share_the_folding_of_events_into_read_models() {
+    let cluster = Cluster::start("crm.folding");
+    cluster.until_spread("after the start").await;
+    let traffic = Traffic::start("folding", CLIENTS, cluster.urls());
+    traffic.more_acks(500, "the start").await;
+    let told = traffic.end().await;
+    run_well(&["project", "--once"], &cluster.env());
+    let mut folded_by: BTreeMap<(String, u64), Vec<usize>> = BTreeMap::new();
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        let answer = reqwest::get(node.url("/api/status")).await.unwrap();
+        let status: Value = answer.json().await.unwrap();
+        for group in status["read_models"].as_array().unwrap() {
+            for shard in group["shards"].as_array().unwrap() {
+                if shard["events"].as_u64().is_some_and(|events| events > 0) {
+                    let place = (group["group"].to_string(), shard["shard"].as_u64().unwrap());
+                    folded_by.entry(place).or_default().push(at);
+                }
+            }
+        }
+    }
+    let shared = folded_by.values().filter(|nodes| nodes.len() > 1).count();
+    assert_eq!(shared, 0, "each shard of a group was folded by one node: {folded_by:?}");
+    let mut nodes: Vec<usize> = folded_by.into_values().flatten().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    assert_eq!(nodes, [0, 1, 2], "every node had its share");
+    assert!(told.len() >= 500);
+}

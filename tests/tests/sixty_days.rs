@@ -248,12 +248,9 @@ impl World {
             handles.push(handle);
             tasks.push(task);
         }
-        let workers = Workers::new(
-            Arc::clone(&log),
-            Arc::clone(&store),
-            vec![Assignment::alone(); usize::from(SHARDS)],
-            Group::ALL.to_vec(),
-        );
+        let words = vec![Assignment::alone(); usize::from(SHARDS)];
+        let words = Group::ALL.into_iter().map(|group| (group, words.clone())).collect();
+        let workers = Workers::new(Arc::clone(&log), Arc::clone(&store), SHARDS, words);
         for group in Group::ALL {
             store.create(group, SHARDS).await.unwrap();
         }

@@ -20,9 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Workers {
     log: Arc<dyn EventLog>,
     store: Arc<dyn ReadStore>,
-    /// Whether each shard is this process's to fold.
-    words: Vec<watch::Receiver<Assignment>>,
-    groups: Vec<Group>,
+    shards: u16,
+    /// The groups that this process folds; and of each, whether each shard is this process's to fold.
+    words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>,
     progress: Arc<RwLock<BTreeMap<WorkerKey, Arc<RwLock<Progress>>>>>,
 }
 
@@ -35,24 +35,20 @@ struct Running {
 }
 
 impl Workers {
-    /// One word per shard, in order.
+    /// One word per group and shard, in order.
     pub fn new(
         log: Arc<dyn EventLog>,
         store: Arc<dyn ReadStore>,
-        words: Vec<watch::Receiver<Assignment>>,
-        groups: Vec<Group>,
+        shards: u16,
+        words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>,
     ) -> Workers {
         Workers {
             log,
             store,
+            shards,
             words,
-            groups,
             progress: Arc::default(),
         }
-    }
-
-    fn shards(&self) -> u16 {
-        self.words.len() as u16
     }
 
     /// How far each worker is.
@@ -69,7 +65,7 @@ impl Workers {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut running: BTreeMap<(Group, i64), Running> = BTreeMap::new();
         while !*stop.borrow() {
-            for group in &self.groups {
+            for group in self.words.keys() {
                 if let Err(error) = self.look_at(*group, &mut running).await {
                     tracing::warn!(group = group.name(), "read models wait for the store: {error}");
                 }
@@ -85,7 +81,7 @@ impl Workers {
     }
 
     async fn look_at(&self, group: Group, running: &mut BTreeMap<(Group, i64), Running>) -> Result<(), ViewError> {
-        let ours = generation_for(self.store.as_ref(), group, self.shards()).await?;
+        let ours = generation_for(self.store.as_ref(), group, self.shards).await?;
         let definition = group.definition();
         let mut wanted: Vec<Generation> = self.store.generations(group).await?;
         wanted.retain(|generation| {
@@ -115,8 +111,8 @@ impl Workers {
 
     fn start(&self, generation: &Generation) -> Running {
         let (stop, stopped) = watch::channel(false);
-        let tasks = (0..self.shards())
-            .zip(&self.words)
+        let tasks = (0..self.shards)
+            .zip(&self.words[&generation.group])
             .map(|(shard, word)| {
                 let projector = Projector::new(
                     Arc::clone(&self.log),
@@ -144,7 +140,7 @@ impl Workers {
         if ours.status != GenerationStatus::Building {
             return Ok(());
         }
-        for shard in 0..self.shards() {
+        for shard in 0..self.shards {
             let end = self
                 .log
                 .end(shard)

@@ -1,5 +1,6 @@
 //! A small server in memory, and answers that are easy to assert.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl World {
             queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)),
             log: Arc::new(log.clone()),
             store: Arc::clone(&store),
-            workers: Workers::new(Arc::new(log.clone()), store, vec![], vec![]),
+            workers: Workers::new(Arc::new(log.clone()), store, SHARDS, BTreeMap::new()),
             instance: "spec".into(),
             metrics: Arc::new(|| "crm_commands_answered_total 1\n".into()),
             stopping: stopped,

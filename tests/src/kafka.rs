@@ -46,11 +46,30 @@ impl Broker {
     /// Starts a broker that keeps everything in `dir`, and waits until it answers. A folder that an earlier broker left
     /// is taken up with its data.
     pub fn start(dir: &Path) -> Broker {
-        let port = free_port();
+        Broker::with(dir, free_port(), |settings| settings)
+    }
+
+    /// The same with a second listener, which tells its clients to come to `proxy_port`. The broker, and the address to which a proxy on
+    /// that port must hand on.
+    pub fn start_behind(dir: &Path, proxy_port: u16) -> (Broker, String) {
+        let (port, inner) = (free_port(), free_port());
+        let broker = Broker::with(dir, port, |settings| {
+            let listener = |port: u16| format!("PROXIED://127.0.0.1:{port},CONTROLLER://");
+            let mut settings = settings.replacen(",CONTROLLER://", &format!(",{}", listener(inner)), 1);
+            let advertised = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}");
+            settings = settings.replace(&advertised, &format!("{advertised},PROXIED://127.0.0.1:{proxy_port}"));
+            settings = settings.replace("map=PLAINTEXT:PLAINTEXT", "map=PROXIED:PLAINTEXT,PLAINTEXT:PLAINTEXT");
+            settings + "\ninter.broker.listener.name=PLAINTEXT\n"
+        });
+        (broker, format!("127.0.0.1:{inner}"))
+    }
+
+    fn with(dir: &Path, port: u16, change: impl FnOnce(String) -> String) -> Broker {
         let settings = SETTINGS
             .replace("@PORT@", &port.to_string())
             .replace("@CONTROLLER_PORT@", &free_port().to_string())
             .replace("@DATA@", &dir.join("data").display().to_string());
+        let settings = change(settings);
         std::fs::write(settings_file(dir), settings).expect("write the broker's settings");
         format_storage(dir);
 

@@ -20,13 +20,17 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod disk;
 mod kafka;
 mod port;
 mod postgres;
 mod process;
+pub mod proxy;
 pub mod traffic;
 
+pub use disk::FaultyDisk;
 pub use kafka::{Broker, shared_kafka, unique_topic};
+pub use port::free_port;
 pub use postgres::{Database, Server, shared_postgres};
 pub use process::Crm;
 

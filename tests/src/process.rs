@@ -123,6 +123,11 @@ impl Crm {
         exit_code(self.process.terminate(TERMINATE_MAX))
     }
 
+    /// The exit code, if it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended().map(exit_code)
+    }
+
     /// Waits until it ends by itself, as a refused start does. The exit code.
     pub fn wait_for_end(&mut self, limit: Duration) -> i32 {
         exit_code(self.process.wait_for_end(limit))

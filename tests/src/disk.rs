@@ -1,0 +1,64 @@
+//! A disk on demand: full, or one whose fsync fails. For faults that a healthy machine cannot be made to have.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/faulty_disk.c");
+
+/// Stands between a program and the files of one folder.
+pub struct FaultyDisk {
+    folder: PathBuf,
+    switches: TempDir,
+    library: PathBuf,
+}
+
+impl FaultyDisk {
+    /// For the files in `folder`. Needs the C compiler that the build needs too.
+    pub fn new(folder: &Path) -> FaultyDisk {
+        let switches = tempfile::tempdir().expect("create a folder for the switches");
+        let library = switches.path().join("faulty_disk.so");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([library.as_path(), Path::new(SOURCE)])
+            .arg("-ldl")
+            .output()
+            .expect("cc runs");
+        let errors = String::from_utf8_lossy(&compiled.stderr);
+        assert!(compiled.status.success(), "the library does not compile: {errors}");
+        FaultyDisk {
+            folder: folder.to_owned(),
+            switches,
+            library,
+        }
+    }
+
+    /// The environment of a program that is to use it.
+    pub fn env(&self) -> [(&'static str, String); 3] {
+        let text = |path: &Path| path.display().to_string();
+        [
+            ("LD_PRELOAD", text(&self.library)),
+            ("CRM_FAULTY_FOLDER", text(&self.folder)),
+            ("CRM_FAULTY_SWITCHES", text(self.switches.path())),
+        ]
+    }
+
+    /// From now on there is no room (`true`), or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.switch("full", full);
+    }
+
+    /// From now on nothing can be made durable (`true`), or it can again.
+    pub fn set_fsync_fails(&self, fails: bool) {
+        self.switch("fsync", fails);
+    }
+
+    fn switch(&self, name: &str, on: bool) {
+        let file = self.switches.path().join(name);
+        match on {
+            true => std::fs::write(file, "").expect("set a switch"),
+            false => std::fs::remove_file(file).expect("the switch was set"),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What the program stands on stops, slows down, lies, or goes: for a minute, on the wire, on the disk. Commands are durable or refused, and
+//! when it is over everything comes back without help.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use infra::log::kafka::KafkaLog;
+use infra::log::sqlite::SqliteLog;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use serde_json::Value;
+use services::log::EventLog;
+use tests::proxy::{Line, Proxy};
+use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
+use tests::{Broker, Crm, Database, FaultyDisk, free_port};
+
+const CLIENTS: u64 = 16;
+/// How long a server stands still.
+const STANDSTILL: Duration = Duration::from_secs(60);
+/// How long it may take until the read models have caught up.
+const DRAIN_MAX: Duration = Duration::from_secs(120);
+const CUTS: u64 = 25;
+
+/// Waits until the node says that no read model lags.
+async fn until_lag_drains(node: &Crm) {
+    let deadline = Instant::now() + DRAIN_MAX;
+    loop {
+        let status: Value = match reqwest::get(node.url("/api/status")).await {
+            Ok(answer) => answer.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        };
+        let groups = status["read_models"].as_array().cloned().unwrap_or_default();
+        if status["ok"] == true && groups.len() == 4 && groups.iter().all(|group| group["lag"] == 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the lag does not drain: {status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn report(what: &str, traffic: &Traffic) {
+    let counts = traffic.counts();
+    println!(
+        "{what}: {} acks, {} answers 503 or 507, {} broken connections, the longest wait {:?}",
+        counts.acks, counts.refused, counts.broken, counts.longest
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stands_still_for_a_minute_costs_time_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(dir.path());
+    let views = Database::create();
+    let log_url = format!("kafka://{}/crm.standstill", broker.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views.url())];
+    run_well(&["init", "--shards", "4"], &env);
+    let node = Crm::start(&["serve", "--command-timeout", "20"], &env);
+    let traffic = Traffic::start("broker stands still", CLIENTS, vec![node.url("")]);
+    traffic.more_acks(500, "the start").await;
+
+    broker.pause();
+    // What was on its way back may still arrive.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = traffic.counts();
+    tokio::time::sleep(STANDSTILL).await;
+    let after = traffic.counts();
+    assert_eq!(
+        before.acks, after.acks,
+        "nothing can be durable while the broker stands still"
+    );
+    assert!(after.refused > before.refused, "whoever waited too long was told so");
+    broker.resume();
+
+    traffic.more_acks(500, "the broker went on").await;
+    report("the broker stood still for a minute", &traffic);
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    let log = KafkaLog::new(&broker.address(), "crm.standstill", BTreeMap::new());
+    every_ack_stands_in_the_log_once(&log, &told).await;
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_store_that_stands_still_for_a_minute_stops_no_command_on_streams_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let views = Database::create();
+    let (credentials, place) = views.url().split_once('@').unwrap();
+    let (server, database) = place.split_once('/').unwrap();
+    let proxy = Proxy::start(server).await;
+    let log_url = format!("kafka://{}/crm.store-gone", broker.address());
+    let views_url = format!("{credentials}@{}/{database}", proxy.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views_url.as_str())];
+    run_well(&["init", "--shards", "4"], &env);
+    let node = Crm::start(&["serve"], &env);
+    let traffic = Traffic::start("store stands still", 4, vec![node.url("")]);
+    traffic.more_acks(1_000, "the start").await;
+
+    proxy.set(Line::HalfOpen);
+    let before = traffic.counts();
+    tokio::time::sleep(STANDSTILL).await;
+    let after = traffic.counts();
+    assert!(
+        after.acks > before.acks + 500,
+        "commands went on: {} acks in the minute",
+        after.acks - before.acks
+    );
+    assert_eq!(after.refused, before.refused, "and none was refused");
+    proxy.set(Line::Good);
+
+    traffic.more_acks(500, "the store came back").await;
+    report("the read store stood still for a minute", &traffic);
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    let log = KafkaLog::new(&broker.address(), "crm.store-gone", BTreeMap::new());
+    every_ack_stands_in_the_log_once(&log, &told).await;
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_delays_cuts_and_swallows_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (broker, target) = Broker::start_behind(dir.path(), port);
+    let proxy = Proxy::start_on(port, &target).await;
+    let views = Database::create();
+    let log_url = format!("kafka://{}/crm.network", proxy.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views.url())];
+    run_well(&["init", "--shards", "4"], &env);
+    let node = Crm::start(&["serve"], &env);
+    let traffic = Traffic::start("network", CLIENTS, vec![node.url("")]);
+    traffic.more_acks(300, "the start").await;
+
+    proxy.set(Line::Slow(Duration::from_millis(40)));
+    traffic.more_acks(300, "the network became slow").await;
+    proxy.set(Line::Good);
+    for cut in 0..CUTS {
+        // Somewhere in the middle of a request or an answer: no two at the same place.
+        proxy.cut_after(1_000 + 7_919 * i64::try_from(cut % 7).unwrap() + 331 * i64::try_from(cut).unwrap());
+        let goal = cut + 1;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while proxy.cuts() < goal {
+            assert!(Instant::now() < deadline, "cut {cut} did not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        traffic.more_acks(100, &format!("cut {cut}")).await;
+    }
+    for _ in 0..2 {
+        proxy.set(Line::HalfOpen);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        proxy.set(Line::Good);
+        traffic
+            .more_acks(300, "the network swallowed everything for a while")
+            .await;
+    }
+    report(&format!("a bad network, {} cuts", proxy.cuts()), &traffic);
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    let log = KafkaLog::new(&broker.address(), "crm.network", BTreeMap::new());
+    every_ack_stands_in_the_log_once(&log, &told).await;
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_and_a_failing_fsync_refuse_commands_and_ack_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::new(dir.path());
+    let place = format!("sqlite:{}", dir.path().display());
+    let faulty = disk.env();
+    let mut env = vec![("CRM_LOG", place.as_str()), ("CRM_VIEWS", place.as_str())];
+    env.extend(faulty.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut node = Crm::start(&["serve"], &env);
+    let traffic = Traffic::start("disk", CLIENTS, vec![node.url("")]);
+    traffic.more_acks(300, "the start").await;
+    for round in 0..3 {
+        for fault in ["full", "fsync"] {
+            let set = |on: bool| match fault {
+                "full" => disk.set_full(on),
+                _ => disk.set_fsync_fails(on),
+            };
+            set(true);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let before = traffic.counts();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let after = traffic.counts();
+            assert_eq!(before.acks, after.acks, "round {round}, {fault}: nothing is durable");
+            set(false);
+            if let Some(code) = node.ended() {
+                // It may give up, for a failed fsync leaves nothing to be sure of. It does not go on as if nothing was.
+                assert_ne!(code, 0);
+                node = Crm::start(&["serve"], &env);
+                traffic.go_to(vec![node.url("")]);
+            }
+            traffic.more_acks(200, &format!("round {round}, {fault}")).await;
+        }
+    }
+    report(
+        "a disk that was full three times and failed to sync three times",
+        &traffic,
+    );
+    let refused = traffic.counts().refused;
+    assert!(refused > 0, "commands were refused in so many words");
+    // In the middle of it all.
+    disk.set_full(true);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    node.kill();
+    disk.set_full(false);
+    let mut node = Crm::start(&["serve"], &env);
+    traffic.go_to(vec![node.url("")]);
+    traffic.more_acks(200, "the restart").await;
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    assert_eq!(node.terminate(), 0, "{}", node.log_text());
+    every_ack_stands_in_the_log_once(&SqliteLog::read_only(dir.path()), &told).await;
+    run_well(&["log", "verify"], &env);
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_anew_under_a_running_node_is_refused() {
+    const TOPIC: &str = "crm.anew";
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let views = Database::create();
+    let log_url = format!("kafka://{}/{TOPIC}", broker.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views.url())];
+    run_well(&["init", "--shards", "2"], &env);
+    let node = Crm::start(&["serve", "--command-timeout", "5"], &env);
+    let traffic = Traffic::start("anew", 4, vec![node.url("")]);
+    traffic.more_acks(200, "the start").await;
+    traffic.end().await;
+
+    let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", broker.address())
+        .create()
+        .unwrap();
+    let deleted = admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.unwrap();
+    deleted.into_iter().for_each(|topic| assert!(topic.is_ok()));
+    let log = KafkaLog::new(&broker.address(), TOPIC, BTreeMap::new());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = log.create(2).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+
+    // Now it is empty. No command may be acked on it, by the running node nor by a new one.
+    let http = reqwest::Client::new();
+    for n in 0..3 {
+        let id = domain::derived_id(&["anew", &n.to_string()]);
+        let sent = http
+            .post(node.url(&format!("/api/customer/{id}")))
+            .header("Content-Type", "application/json")
+            .body(r#"{"type": "register", "kind": "person", "name": "n"}"#)
+            .send();
+        let answer = sent.await.unwrap();
+        assert_eq!(answer.status().as_u16(), 503, "{}", answer.text().await.unwrap());
+    }
+    let status: Value = reqwest::get(node.url("/api/status"))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(status["ok"], false, "{status}");
+    drop(node);
+    let mut anew = Crm::start_unready(&["serve"], &env);
+    let code = anew.wait_for_end(Duration::from_secs(60));
+    let said = anew.log_text();
+    assert_eq!(code, 1, "it refuses to start: {said}");
+    println!(
+        "a topic that was made anew: {}",
+        said.lines().last().unwrap_or_default()
+    );
+}

@@ -96,6 +96,10 @@ impl CommandIds {
         self.known.get(&id)
     }
 
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// Must the store be asked before this id counts as new? Not for a client-made id that is younger than what is complete
     /// in memory: it cannot have been recorded before it was made.
     pub fn needs_look_up(&self, id: Uuid) -> bool {

@@ -68,6 +68,7 @@ pub struct ShardStatus {
     /// The offset that our next record will have.
     pub next: u64,
     pub cached_streams: usize,
+    pub cached_commands: usize,
     pub unsaved: usize,
     /// Why it is not served, if so.
     pub trouble: Option<String>,

@@ -109,8 +109,7 @@ impl Serving {
             if stopping && self.is_idle() {
                 return End::Released;
             }
-            let has_room = self.pending.records() < self.parts.config.batch_records_max
-                && self.pending.bytes < self.parts.config.batch_bytes_max;
+            let has_room = self.has_room();
             tokio::select! {
                 biased;
                 appended = wait(self.in_flight.as_mut().map(|in_flight| &mut in_flight.append)) => {
@@ -123,7 +122,7 @@ impl Serving {
                         return End::Unsettled(why);
                     }
                 }
-                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => self.loaded(loaded),
+                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => self.loaded(loaded, task),
                 // Before the messages: a busy shard must not put them off for ever.
                 () = wanted.withdrawn(), if !stopping => {
                     stopping = true;
@@ -149,8 +148,7 @@ impl Serving {
         }
         let (streams, commands) = self.missing(&messages);
         if streams.is_empty() && commands.is_empty() {
-            messages.into_iter().for_each(|message| self.answer(message));
-            return;
+            return self.answer_while_there_is_room(messages, task);
         }
         let (store, shard, asked) = (Arc::clone(&self.parts.states), self.shard, streams.clone());
         let load = tokio::spawn(async move { store.load(shard, &asked, &commands).await });
@@ -182,7 +180,25 @@ impl Serving {
         (streams, commands)
     }
 
-    fn loaded(&mut self, result: Result<Loaded, StateError>) {
+    /// May another command be decided before the next append?
+    fn has_room(&self) -> bool {
+        self.pending.records() < self.parts.config.batch_records_max
+            && self.pending.bytes < self.parts.config.batch_bytes_max
+    }
+
+    /// Decides these in order; those that the next append has no room for wait on, before all others.
+    fn answer_while_there_is_room(&mut self, messages: Vec<Message>, task: &mut Task) {
+        let mut messages = messages.into_iter();
+        while self.has_room() {
+            match messages.next() {
+                Some(message) => self.answer(message),
+                None => return,
+            }
+        }
+        task.put_back(messages);
+    }
+
+    fn loaded(&mut self, result: Result<Loaded, StateError>, task: &mut Task) {
         let loading = self.loading.take().expect("something was being loaded");
         match result {
             Ok(loaded) => {
@@ -191,7 +207,7 @@ impl Serving {
                     .commands
                     .into_iter()
                     .for_each(|command| self.ids.remember(command));
-                loading.messages.into_iter().for_each(|message| self.answer(message));
+                self.answer_while_there_is_room(loading.messages, task);
             }
             Err(error) => {
                 // Absence is never assumed: only what is wholly in memory goes on.
@@ -546,6 +562,7 @@ impl Serving {
         task.update_status(|status| {
             status.next = self.next;
             status.cached_streams = self.states.len();
+            status.cached_commands = self.ids.len();
             status.unsaved = self.unsaved();
         });
     }

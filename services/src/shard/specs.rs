@@ -1,5 +1,7 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod limits;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

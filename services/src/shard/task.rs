@@ -62,7 +62,7 @@ pub fn spawn(
         parts,
         people: people_queue,
         imports: imports_queue,
-        reopened: VecDeque::new(),
+        waiting: VecDeque::new(),
         status,
         wanted: Wanted::new(assignment, stop),
         owned_epoch: None,
@@ -75,8 +75,8 @@ pub struct Task {
     parts: ShardParts,
     people: mpsc::Receiver<Message>,
     imports: mpsc::Receiver<Message>,
-    /// Requests of a failed append, to be decided anew before any others.
-    reopened: VecDeque<Message>,
+    /// What comes before the queues: requests of a failed append, to be decided anew, and those that an append had no room for.
+    waiting: VecDeque<Message>,
     status: Arc<RwLock<ShardStatus>>,
     pub wanted: Wanted,
     /// The last epoch in which this process owned the shard. A later one of another process makes it yield, once.
@@ -156,7 +156,7 @@ impl Task {
             }
         });
         // What was begun here may stand in the log, or may be about to. Its sender asks the owner, with the same id.
-        for message in std::mem::take(&mut self.reopened) {
+        for message in std::mem::take(&mut self.waiting) {
             send_away(message, || Failure::OutcomeUnknown(why.to_owned()));
         }
         let mut wanted = self.wanted.clone();
@@ -189,9 +189,7 @@ impl Task {
         let mut serving = Serving::new(self.shard, self.parts.clone(), owned);
         let end = serving.run(self).await;
         // Whatever was not settled is decided anew, oldest first.
-        for open in serving.open_requests() {
-            self.reopened.push_back(open);
-        }
+        self.put_back(serving.open_requests().into_iter());
         self.update_status(|status| status.owned = false);
         match end {
             End::Released => tracing::info!(shard = self.shard, epoch, "released the shard"),
@@ -210,7 +208,7 @@ impl Task {
         change(&mut self.status.write().expect("no panic under the lock"));
     }
 
-    /// The next message: reopened ones first, then people, then imports. `None` when all senders are gone.
+    /// The next message: what waits before the queues first, then people, then imports. `None` when all senders are gone.
     pub async fn next(&mut self) -> Option<Message> {
         if let Some(message) = self.try_next() {
             return Some(message);
@@ -222,9 +220,16 @@ impl Task {
         }
     }
 
+    /// These are the next, in this order.
+    pub fn put_back(&mut self, messages: impl DoubleEndedIterator<Item = Message>) {
+        for message in messages.rev() {
+            self.waiting.push_front(message);
+        }
+    }
+
     pub fn try_next(&mut self) -> Option<Message> {
-        let waiting = self.reopened.pop_front();
-        waiting
+        let first = self.waiting.pop_front();
+        first
             .or_else(|| self.people.try_recv().ok())
             .or_else(|| self.imports.try_recv().ok())
     }

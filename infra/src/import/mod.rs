@@ -275,4 +275,56 @@ mod specs {
         let common: Vec<&String> = down.iter().filter(|name| start.contains(name)).collect();
         assert_eq!(common, [&format!("slot {}", slot_of(machine).number())]);
     }
+
+    /// A server that answers after a while, and counts how many commands it has at one time.
+    async fn slow_server(at_once: Arc<AtomicU64>, most: Arc<AtomicU64>) -> String {
+        use axum::routing::post;
+        let answer = move || {
+            let (at_once, most) = (Arc::clone(&at_once), Arc::clone(&most));
+            async move {
+                let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                axum::Json(json!({"position": "0:1", "events": 1}))
+            }
+        };
+        let api = axum::Router::new().route("/api/bundle", post(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, api).await });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn no_more_than_its_bound_of_commands_are_on_their_way() {
+        let most = Arc::new(AtomicU64::new(0));
+        let url = slow_server(Arc::default(), Arc::clone(&most)).await;
+        let lines: String = (0..1_500)
+            .map(|n| {
+                let command = json!({"type": "register", "kind": "person", "name": "n"});
+                let line = json!({"stream": "customer", "id": {"key": ["spec", n.to_string()]}, "command": command});
+                format!("{line}\n")
+            })
+            .collect();
+        let lines = jsonl::Lines::new(lines.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        let http = reqwest::Client::new();
+        let report = run(lines, Sender::Server { http, url }, &[], Arc::default())
+            .await
+            .unwrap();
+        assert_eq!(report.applied, 1_500);
+        let most = most.load(Ordering::SeqCst);
+        assert!((2..=IN_FLIGHT_MAX as u64).contains(&most), "{most} at one time");
+    }
+
+    #[test]
+    fn findings_beyond_the_bound_are_counted_and_not_kept() {
+        let mut report = Report::default();
+        for line in 0..FINDINGS_MAX as u64 + 10 {
+            let (file, reason) = ("spec.jsonl".to_owned(), "no".to_owned());
+            report.add(Outcome::Rejected(Finding { file, line, reason })).unwrap();
+        }
+        assert_eq!(report.rejected, FINDINGS_MAX as u64 + 10);
+        assert_eq!(report.findings.len(), FINDINGS_MAX);
+    }
 }

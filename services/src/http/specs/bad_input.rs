@@ -692,3 +692,25 @@ async fn what_is_not_there_is_not_found() {
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     }
 }
+
+/// The sender is told, and the connection is free again.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_a_408() {
+    let world = World::new().await;
+    let never = axum::body::Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let json = [("content-type", "application/json")];
+    let answer = world.request("POST", "/api/customer", &json, never).await;
+    assert_eq!(answer.status, 408, "{}", answer.text);
+    assert!(answer.text.contains("within 30 seconds"), "{}", answer.text);
+}
+
+/// The read model never gets there: the query is answered all the same.
+#[tokio::test(start_paused = true)]
+async fn a_query_for_a_position_waits_so_long_and_no_longer() {
+    let world = World::new().await;
+    let before = tokio::time::Instant::now();
+    let answer = world.get("/api/customers?at_least=0:999999").await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(answer.json()["lag"].as_u64().unwrap() > 0, "{}", answer.text);
+    assert_eq!(before.elapsed().as_secs(), 10);
+}

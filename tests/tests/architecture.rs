@@ -132,6 +132,48 @@ fn no_code_of_ours_is_unsafe() {
     }
 }
 
+/// The table of limits in ARCHITECTURE.md: no bound of the code is missing, and every test that it names is there.
+#[test]
+fn every_limit_is_listed_with_a_test_that_exists() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let table = page.split("## Limits").nth(1).unwrap();
+    let sources: Vec<String> = ["domain", "projections", "services", "infra", "tests"]
+        .iter()
+        .flat_map(|package| rust_files(&root().join(package)))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let named: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| name.matches('_').count() >= 3)
+        .collect();
+    assert!(named.len() >= 30, "{named:?}");
+    for name in named {
+        let is_there = sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+        assert!(is_there, "there is no test {name}");
+    }
+    let shipped = ["domain", "projections", "services", "infra"];
+    for file in shipped
+        .iter()
+        .flat_map(|package| rust_files(&root().join(package).join("src")))
+    {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with(' ')) {
+            let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("const ");
+            let Some((name, _)) = declared.and_then(|rest| rest.split_once(':')) else {
+                continue;
+            };
+            let is_bound = name.ends_with("_MAX") && !file.ends_with("demo/words.rs");
+            assert!(
+                !is_bound || table.contains(&format!("`{name}`")),
+                "{name} of {} is not in the table of limits",
+                file.display()
+            );
+        }
+    }
+}
+
 fn rust_files(folder: &std::path::Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -55,7 +55,7 @@ async fn write_creations(log: &dyn EventLog, shards: u16, clock: &dyn Clock) -> 
         }
     }
     #[allow(clippy::disallowed_methods, reason = "a log's id is luck, drawn once")]
-    let log_id = log_id.unwrap_or_else(Uuid::now_v7);
+    let mut log_id = log_id.unwrap_or_else(Uuid::now_v7);
     for shard in 0..shards {
         if log.end(shard).await? == 0 {
             let created = LogCreated {
@@ -67,6 +67,10 @@ async fn write_creations(log: &dyn EventLog, shards: u16, clock: &dyn Clock) -> 
                 .await?
                 .append(vec![created.to_record(clock.now())])
                 .await?;
+        }
+        if shard == 0 {
+            // Several may create it at the same time: it is the log of the one whose record stands first.
+            log_id = read_creation(log, shard).await?.log_id;
         }
     }
     Ok(())

@@ -13,7 +13,9 @@ use services::states::StateStore;
 use services::views::ReadStore;
 
 use crate::log::kafka::KafkaLog;
+use crate::log::postgres::PostgresLog;
 use crate::log::sqlite::SqliteLog;
+use crate::postgres;
 use crate::views::{PostgresViews, SqliteViews};
 
 /// Shards of a log that is created without another word.
@@ -25,8 +27,9 @@ const DATA_DEFAULT: &str = "sqlite:data";
 /// Where the log and the read models are. Every command takes these.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Places {
-    /// The log, the only truth: sqlite:<folder>, kafka://host:9092[,host:9092]/<topic>, or memory:
-    #[arg(long, env = "CRM_LOG", global = true, value_name = "URL")]
+    /// The log, the only truth: sqlite:<folder>, kafka://host:9092[,host:9092]/<topic>, postgres://user:password@host/database, or
+    /// memory:
+    #[arg(long, env = "CRM_LOG", global = true, value_name = "URL", hide_env_values = true)]
     pub log: Option<String>,
     /// The read models, which can be rebuilt: sqlite:<folder> or postgres://user:password@host/database
     #[arg(long, env = "CRM_VIEWS", global = true, value_name = "URL", hide_env_values = true)]
@@ -126,12 +129,15 @@ impl Settings {
         if let Some(log) = self.kafka_log()? {
             return Ok(Arc::new(log));
         }
+        if postgres::is_url(&self.log) {
+            return Ok(Arc::new(PostgresLog::new(&self.log)?));
+        }
         if self.log == "memory:" {
             return Ok(Arc::new(MemoryLog::new()));
         }
+        // Not shown: a URL may hold a password.
         bail!(
-            "{:?} is no log; write sqlite:<folder>, kafka://host:9092/<topic> or memory:",
-            self.log
+            "the log is neither sqlite:<folder>, kafka://host:9092/<topic>, postgres://user@host/database nor memory:"
         )
     }
 
@@ -150,7 +156,7 @@ impl Settings {
         Ok(Some(log.with_replication(self.replication)))
     }
 
-    /// Is the log made by whoever first opens it? An embedded one is; a Kafka topic is made by `crm init` only.
+    /// Is the log made by whoever first opens it? One in files or in a database is; a Kafka topic is made by `crm init` only.
     pub fn creates_log(&self) -> bool {
         !self.log.starts_with("kafka://")
     }
@@ -165,7 +171,7 @@ impl Settings {
                 states: store,
             });
         }
-        if self.views.starts_with("postgres://") || self.views.starts_with("postgresql://") {
+        if postgres::is_url(&self.views) {
             let store = Arc::new(PostgresViews::connect(&self.views).await?);
             return Ok(Stores {
                 views: store.clone(),

@@ -7,6 +7,7 @@ pub mod import;
 pub mod log;
 pub mod membership;
 pub mod peers;
+pub(crate) mod postgres;
 pub mod runtime;
 pub mod sources;
 pub mod states;

@@ -36,7 +36,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Opens log and stores. An embedded log is created when it is not there yet.
+    /// Opens log and stores. A log in files or in a database is created when it is not there yet.
     ///
     /// # Errors
     /// When one of them is not there, not in order, or cannot be reached.

@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 use crate::config::Places;
 use crate::telemetry::{LogFormat, start_logging};
 
-/// An event-sourced CRM core: commands become events in a log (SQLite or Kafka), events become read models (SQLite or
-/// PostgreSQL).
+/// An event-sourced CRM core: commands become events in a log (SQLite, PostgreSQL or Kafka), events become read models
+/// (SQLite or PostgreSQL).
 ///
 /// Try it with nothing installed: `crm demo`. Settings come from flags, then the environment, then crm.toml, then defaults.
 #[derive(Debug, Parser)]
@@ -39,12 +39,13 @@ const EXAMPLES: &str = "Examples:
   crm demo                                  a company of two years, served on 127.0.0.1:7070
   crm init --log kafka://localhost:9092/crm.events --shards 8
   crm serve --log kafka://localhost:9092/crm.events --views postgres://crm@localhost/crm
+  crm serve --log postgres://crm@localhost/crm --views postgres://crm@localhost/crm
   crm import commands.jsonl                 one command a line; safe to run twice
   crm query pipeline --as-of 2026-03-31     the pipeline as it was on any past day";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create the log: the topic with the right settings, or the SQLite file
+    /// Create the log: the topic with the right settings, the tables or the SQLite file
     Init(init::Init),
     /// Serve commands and queries over HTTP: shards, projections and API in one process
     Serve(serve::Serve),

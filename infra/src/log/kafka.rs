@@ -31,9 +31,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a new topic may take until each partition has a leader that answers.
 const READY_MAX: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(100);
-/// What one append may hold, and thus one producer: it has one append on its way at a time.
-const APPEND_RECORDS_MAX: usize = 100_000;
-const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How often a reader's thread looks whether anybody still reads.
 const READER_POLL: Duration = Duration::from_millis(100);
 /// A reader's thread hands records over in batches, and a few of these wait: some MiB in all.
@@ -62,6 +59,7 @@ const PRODUCER: &[(&str, &str)] = &[
     // Longer than APPEND_MAX: a short one only makes more outcomes unknown.
     ("message.timeout.ms", "30000"),
     ("message.max.bytes", "1048576"),
+    // A producer has one append on its way at a time: APPEND_RECORDS_MAX.
     ("queue.buffering.max.messages", "100000"),
     // Above APPEND_BYTES_MAX by what librdkafka adds per record.
     ("queue.buffering.max.kbytes", "131072"),
@@ -455,13 +453,6 @@ impl Drop for Writer {
 
 fn refuse_unsendable(records: &[Record]) -> Result<(), AppendError> {
     refuse_oversized(records)?;
-    let bytes: usize = records.iter().map(Record::size).sum();
-    if records.len() > APPEND_RECORDS_MAX || bytes > APPEND_BYTES_MAX {
-        return Err(AppendError::Refused(format!(
-            "{} records with {bytes} bytes at once; at most {APPEND_RECORDS_MAX} with {APPEND_BYTES_MAX} are allowed",
-            records.len()
-        )));
-    }
     let mut names = records.iter().flat_map(|record| &record.headers).map(|(name, _)| name);
     match names.find(|name| name.contains('\0')) {
         Some(name) => Err(AppendError::Refused(format!(

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::refuse_oversized;
+use super::row::{admit, decode_headers, encode_headers};
 
 const FILE: &str = "log.db";
 const LOCK_FILE: &str = "log.lock";
@@ -401,29 +402,6 @@ fn write(connection: &Connection, append: &Append) -> rusqlite::Result<Option<Ra
     Ok(Some(first..end))
 }
 
-/// The epoch in force after these records, or `None` when their writer does not own the shard. A record without an epoch
-/// comes from no writer of ours; it passes, as on Kafka, and stops the readers.
-fn admit(mut epoch: u64, records: &[Record]) -> Option<u64> {
-    let text = |record: &Record, name| -> Option<String> {
-        record
-            .header(name)
-            .map(|value| String::from_utf8_lossy(value).into_owned())
-    };
-    for record in records {
-        let Some(own) = text(record, "ce_epoch").and_then(|text| text.parse::<u64>().ok()) else {
-            continue;
-        };
-        match text(record, "ce_type").as_deref() {
-            Some("crm.log.created.v1" | "crm.log.quarantined.v1") => {}
-            Some("crm.log.shard-claimed.v1") if epoch.checked_add(1) == Some(own) => epoch = own,
-            Some("crm.log.shard-claimed.v1") => return None,
-            _ if own == 0 || own != epoch => return None,
-            _ => {}
-        }
-    }
-    Some(epoch)
-}
-
 struct Reader {
     folder: PathBuf,
     shard: u16,
@@ -561,34 +539,6 @@ fn checksum(shard: u16, offset: u64, record: &Record) -> i64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let place = (offset << 16 | u64::from(shard)).wrapping_mul(GOLDEN);
     (record.fingerprint() ^ place).cast_signed()
-}
-
-/// `(length, name, length, value)` of each header, lengths as four bytes, little end first.
-fn encode_headers(headers: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum());
-    for (name, value) in headers {
-        for part in [name.as_bytes(), value] {
-            bytes.extend((part.len() as u32).to_le_bytes());
-            bytes.extend(part);
-        }
-    }
-    bytes
-}
-
-fn decode_headers(mut bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    let mut headers = Vec::with_capacity(16);
-    while !bytes.is_empty() {
-        let name = String::from_utf8(take_part(&mut bytes)?.to_vec()).ok()?;
-        headers.push((name, take_part(&mut bytes)?.to_vec()));
-    }
-    Some(headers)
-}
-
-fn take_part<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    *bytes = rest;
-    Some(part)
 }
 
 fn make_folder(folder: &Path) -> std::io::Result<()> {
@@ -819,14 +769,5 @@ mod specs {
         assert_eq!(outcomes, [0..1, 0..2]);
         let records = read(&log, folder.path(), 1, 0, 10).unwrap();
         assert_eq!(records, [(0, claim(1)), (1, event(1, 500_000))]);
-    }
-
-    #[test]
-    fn damaged_headers_are_no_headers() {
-        let headers = vec![("".to_owned(), vec![]), ("a".into(), vec![0, 255])];
-        let bytes = encode_headers(&headers);
-        assert_eq!(decode_headers(&bytes), Some(headers));
-        assert_eq!(decode_headers(&bytes[..bytes.len() - 1]), None);
-        assert_eq!(decode_headers(&[255, 255, 255, 255, 0]), None);
     }
 }

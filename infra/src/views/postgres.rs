@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::tokio_postgres::binary_copy::BinaryCopyInWriter;
-use deadpool_postgres::tokio_postgres::config::Host;
 use deadpool_postgres::tokio_postgres::error::SqlState;
 use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
-use deadpool_postgres::tokio_postgres::{self, Config, IsolationLevel, NoTls, Row};
-use deadpool_postgres::{
-    Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
-};
+use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row};
+use deadpool_postgres::{Client, Object, Pool, PoolError, RecyclingMethod, Transaction};
 use jiff::Timestamp;
 use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
@@ -21,13 +18,10 @@ use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewErr
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
 use super::sql::{self, Dialect, Stored};
-use crate::states;
+use crate::{postgres, states};
 
 /// Connections of one process. Each shard's states and each read model group use one at a time, for moments.
 const CONNECTIONS_MAX: usize = 16;
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long to wait for a free connection.
-const TURN_MAX: Duration = Duration::from_secs(10);
 /// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
 /// From so many rows on, a journal is written by COPY.
@@ -53,29 +47,14 @@ impl PostgresViews {
     /// # Errors
     /// When the URL is none, the server cannot be reached, or the user may not create schemas.
     pub async fn connect(url: &str) -> Result<PostgresViews, ViewError> {
-        let mut config: Config = url
-            .parse()
-            .map_err(|error| ViewError::Refused(format!("this is no PostgreSQL URL: {error}")))?;
+        let mut config = postgres::configure(url).map_err(ViewError::Refused)?;
         let options = match config.get_options() {
             None => SESSION.to_owned(),
             Some(own) => format!("{SESSION} {own}"),
         };
-        config.options(options).connect_timeout(CONNECT_MAX);
-        if config.get_application_name().is_none() {
-            config.application_name("crm");
-        }
-        let address = address(&config);
-        let manager = ManagerConfig {
-            recycling_method: RecyclingMethod::Verified,
-        };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, manager))
-            .max_size(CONNECTIONS_MAX)
-            .wait_timeout(Some(TURN_MAX))
-            .create_timeout(Some(CONNECT_MAX))
-            .recycle_timeout(Some(CONNECT_MAX))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .expect("a pool with a runtime");
+        config.options(options);
+        let address = postgres::address(&config);
+        let pool = postgres::pool(config, CONNECTIONS_MAX, RecyclingMethod::Verified);
         let store = PostgresViews { pool, address };
         store.set_up().await?;
         Ok(store)
@@ -733,32 +712,16 @@ fn checkpoint(row: &Row) -> Result<Checkpoint, tokio_postgres::Error> {
     })
 }
 
-/// `postgres://host:port/database`, without user and password.
-fn address(config: &Config) -> String {
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    format!("postgres://{host}:{port}/{}", config.get_dbname().unwrap_or_default())
-}
-
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Failure {
+        let message = postgres::words(&error);
         if let Some(refusal) = error.as_db_error() {
-            // The message only: the detail may show values.
-            let message = refusal.message().to_owned();
             return match may_work_later(refusal.code()) {
                 true => Failure::Unavailable(message),
                 false => Failure::Refused(message),
             };
         }
         let cause = std::error::Error::source(&error);
-        let message = match cause {
-            None => error.to_string(),
-            Some(cause) => format!("{error}: {cause}"),
-        };
         let is_connection_lost = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
         match is_connection_lost {
             true => Failure::Unavailable(message),

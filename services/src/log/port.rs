@@ -128,7 +128,7 @@ pub enum LogError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Somebody else claimed the shard; nothing was written. (Kafka cannot tell; its readers see void records.)
+    /// Somebody else claimed the shard; nothing was written. (Databases can tell; Kafka cannot, and its readers see void records.)
     #[error("another writer claimed the shard")]
     Fenced,
     /// Nothing was written, and nothing will be: no room, a record too large.

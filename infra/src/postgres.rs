@@ -1,0 +1,64 @@
+//! What the log and the stores in PostgreSQL share: the way to the server, and its errors in words.
+
+use std::time::Duration;
+
+use deadpool_postgres::tokio_postgres::config::Host;
+use deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long to wait for a free connection.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// Is it `postgres://…`?
+pub(crate) fn is_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
+/// What `postgres://user:password@host:port/database` says, with our limits.
+///
+/// # Errors
+/// A sentence, without the URL: there may be a password in it.
+pub(crate) fn configure(url: &str) -> Result<Config, String> {
+    let mut config: Config = url
+        .parse()
+        .map_err(|error| format!("this is no PostgreSQL URL: {error}"))?;
+    config.connect_timeout(CONNECT_MAX);
+    if config.get_application_name().is_none() {
+        config.application_name("crm");
+    }
+    Ok(config)
+}
+
+pub(crate) fn pool(config: Config, connections_max: usize, recycling_method: RecyclingMethod) -> Pool {
+    Pool::builder(Manager::from_config(config, NoTls, ManagerConfig { recycling_method }))
+        .max_size(connections_max)
+        .wait_timeout(Some(TURN_MAX))
+        .create_timeout(Some(CONNECT_MAX))
+        .recycle_timeout(Some(CONNECT_MAX))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .expect("a pool with a runtime")
+}
+
+/// `postgres://host:port/database`, without user and password.
+pub(crate) fn address(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!("postgres://{host}:{port}/{}", config.get_dbname().unwrap_or_default())
+}
+
+/// Why, for people. Of the server's answer the message only: the detail may show values.
+pub(crate) fn words(error: &Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        return refusal.message().to_owned();
+    }
+    match std::error::Error::source(error) {
+        None => error.to_string(),
+        Some(cause) => format!("{error}: {cause}"),
+    }
+}

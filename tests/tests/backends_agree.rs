@@ -1,5 +1,5 @@
-//! One input, three sets of backends: SQLite alone, Kafka with PostgreSQL, Kafka with SQLite. Every read model has the same rows on
-//! all of them, and has them again after a rebuild and after the way back; questions have the same answers.
+//! One input, four sets of backends: SQLite alone, Kafka with PostgreSQL, Kafka with SQLite, PostgreSQL alone. Every read model has
+//! the same rows on all of them, and has them again after a rebuild and after the way back; questions have the same answers.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -55,7 +55,7 @@ fn every_backend_gives_the_same_rows_and_gives_them_again_after_a_rebuild_and_a_
         shop: shop_days(folder.path()),
     };
 
-    let database = Database::create();
+    let (database, alone) = (Database::create(), Database::create());
     let (embedded, beside_kafka) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let sqlite = |folder: &Path| format!("sqlite:{}", folder.display());
     let kafka = |name| format!("kafka://{}/{}", shared_kafka(), unique_topic(name));
@@ -67,6 +67,12 @@ fn every_backend_gives_the_same_rows_and_gives_them_again_after_a_rebuild_and_a_
             database.url().to_owned(),
         ),
         Backends::new("Kafka and SQLite", kafka("agree.sqlite"), sqlite(beside_kafka.path())),
+        // Both in one database.
+        Backends::new(
+            "PostgreSQL and PostgreSQL",
+            alone.url().to_owned(),
+            alone.url().to_owned(),
+        ),
     ];
     let found: Vec<Found> = places.iter().map(|place| place.take_in(&input)).collect();
 
@@ -120,7 +126,7 @@ impl Backends {
 
     /// Reads the input in, and looks at it from all sides.
     fn take_in(&self, input: &Input) -> Found {
-        // Another number of shards than SQLite's eight: rows do not depend on it.
+        // Another number of shards than the eight of a log that nobody made before: rows do not depend on it.
         if self.log.starts_with("kafka:") {
             self.run(&["init", "--shards", "3"]);
         }

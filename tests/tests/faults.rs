@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
+use infra::log::postgres::PostgresLog;
 use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
 use tests::{Broker, Crm, Server};
 
@@ -16,6 +17,11 @@ const POSTGRES_KILLS: usize = 5;
 const PAUSES: usize = 5;
 /// Acks between two faults at least.
 const ACKS_BETWEEN: u64 = 1_000;
+/// The same with the log in PostgreSQL, in small.
+const LOG_CLIENTS: u64 = 16;
+const LOG_KILLS: usize = 8;
+const LOG_PAUSES: usize = 2;
+const LOG_ACKS_BETWEEN: u64 = 300;
 const TOPIC: &str = "crm.faults";
 /// A server that is killed is missed soon.
 const SERVE: &[&str] = &["serve", "--session-timeout", "1"];
@@ -96,5 +102,57 @@ async fn no_acked_command_is_lost_or_applied_twice_whatever_dies() {
     );
     let log = KafkaLog::new(&broker.address(), TOPIC, BTreeMap::new());
     every_ack_stands_in_the_log_once(&log, &told).await;
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acked_command_is_lost_or_applied_twice_when_the_log_in_postgresql_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut postgres = Server::start(folder.path());
+    let url = postgres.url();
+    let env = [("CRM_LOG", url.as_str()), ("CRM_VIEWS", url.as_str())];
+    run_well(&["init", "--shards", "4"], &env);
+    let mut server = Crm::start(&["serve"], &env);
+    let traffic = Traffic::start("postgres", LOG_CLIENTS, vec![server.url("")]);
+    let started = Instant::now();
+
+    traffic.more_acks(LOG_ACKS_BETWEEN, "the start").await;
+    for n in 0..LOG_KILLS {
+        postgres.kill();
+        postgres.restart();
+        let after = format!("kill {n} of PostgreSQL");
+        traffic.more_acks(LOG_ACKS_BETWEEN, &after).await;
+    }
+    for n in 0..LOG_PAUSES {
+        server.pause();
+        let other = Crm::start(&["serve"], &env);
+        traffic.go_to(vec![other.url("")]);
+        let after = format!("pause {n}, while the first is paused");
+        traffic.more_acks(LOG_ACKS_BETWEEN, &after).await;
+        traffic.go_to(vec![server.url(""), other.url("")]);
+        server.resume();
+        let after = format!("pause {n}, after the first woke up");
+        traffic.more_acks(LOG_ACKS_BETWEEN, &after).await;
+        traffic.go_to(vec![other.url("")]);
+        server.kill();
+        server = other;
+    }
+    let counts = traffic.counts();
+    let told = traffic.end().await;
+    println!(
+        "{} acks under {LOG_KILLS} kills of PostgreSQL and {LOG_PAUSES} paused writers, in {:?}; {} answers 503, {} broken \
+         connections, the longest wait {:?}",
+        told.len(),
+        started.elapsed(),
+        counts.refused,
+        counts.broken,
+        counts.longest,
+    );
+    assert!(told.len() as u64 >= LOG_ACKS_BETWEEN * (LOG_KILLS + 2 * LOG_PAUSES) as u64);
+    assert_eq!(server.terminate(), 0, "{}", server.log_text());
+
+    let log = PostgresLog::new(&url).unwrap();
+    let found = every_ack_stands_in_the_log_once(&log, &told).await;
+    assert_eq!(found.void, 0, "PostgreSQL knows the owner: what would be void is not written");
     read_models_equal_the_fold(&env);
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use domain::{Actor, EventType, Position, StreamKind, StreamRef, derived_id};
 use infra::log::RECORD_BYTES_MAX;
 use infra::log::kafka::KafkaLog;
+use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
 use jiff::Timestamp;
 use rdkafka::ClientConfig;
@@ -17,7 +18,7 @@ use services::log::{
     AppendError, Claim, Envelope, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader, LogWriter,
     MemoryLog, Record, StoredEvent,
 };
-use tests::{Broker, shared_kafka, unique_topic};
+use tests::{Broker, Database, Server, shared_kafka, unique_topic};
 
 /// How long something may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ macro_rules! contract {
 contract! {
     memory: ((), MemoryLog::new());
     sqlite: { let folder = tempfile::tempdir().unwrap(); let log = SqliteLog::new(folder.path()); (folder, log) };
+    postgres: { let database = Database::create(); let log = PostgresLog::new(database.url()).unwrap(); (database, log) };
     kafka: ((), KafkaLog::new(&shared_kafka(), &unique_topic("contract"), BTreeMap::new()));
 }
 
@@ -249,7 +251,7 @@ mod suite {
 
         let mut new = Owner::claim(&*log, 2, "new").await.unwrap();
         for late in ["late", "later"] {
-            // Kafka takes them, but not where the old owner must expect them; SQLite does not take them.
+            // Kafka takes them, but not where the old owner must expect them; a database does not take them.
             match old.commit(late, 2).await {
                 Ok(offsets) => assert_ne!(offsets[0], expected),
                 Err(error) => assert!(matches!(error, AppendError::Fenced), "{error}"),
@@ -688,6 +690,311 @@ mod only_sqlite {
     fn execute(folder: &Path, statement: &str) {
         let database = rusqlite::Connection::open(folder.join("log.db")).unwrap();
         database.execute_batch(statement).unwrap();
+    }
+}
+
+mod only_postgres {
+    use services::clock::SystemClock;
+    use tokio_postgres::{Client, NoTls};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nodes_that_create_it_at_the_same_time_make_one_log() {
+        let database = Database::create();
+        let nodes = (0..6).map(|_| {
+            let log = PostgresLog::new(database.url()).unwrap();
+            tokio::spawn(async move { services::log::create(&log, 5, &SystemClock).await.unwrap() })
+        });
+        let made = futures::future::join_all(nodes.collect::<Vec<_>>()).await;
+        let ids: Vec<_> = made.into_iter().map(|opened| opened.unwrap().log_id).collect();
+        assert_eq!(ids, [ids[0]; 6]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_another_process_writes_is_there_within_50_ms() {
+        let database = Database::create();
+        let (log, another) = (
+            PostgresLog::new(database.url()).unwrap(),
+            PostgresLog::new(database.url()).unwrap(),
+        );
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let mut delays = vec![];
+        for number in 0..21 {
+            let mut reader = another.reader(SHARD, number).await.unwrap();
+            let waiting = tokio::spawn(async move { (reader.next(9, PATIENCE).await.unwrap(), Instant::now()) });
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            writer.append(vec![plain(number)]).await.unwrap();
+            let appended = Instant::now();
+            let (batch, came) = waiting.await.unwrap();
+            assert_eq!(batch, [(number, plain(number))]);
+            delays.push(came.saturating_duration_since(appended));
+        }
+        delays.sort();
+        println!("{:?} in the middle, {:?} at most", delays[10], delays[20]);
+        assert!(delays[10] < Duration::from_millis(50), "{delays:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_append_that_waits_while_another_claims_is_fenced_and_not_written() {
+        let database = Database::create();
+        let log = Arc::new(PostgresLog::new(database.url()).unwrap());
+        begin(&*log).await;
+        let mut old = Owner::claim(&*log, 1, "old").await.unwrap();
+        old.commit("before", 2).await.unwrap();
+
+        let somebody = connect(database.url()).await;
+        let claim = format!("BEGIN; UPDATE crm_log.shards SET epoch = 2 WHERE shard = {SHARD}");
+        somebody.batch_execute(&claim).await.unwrap();
+        let late = tokio::spawn(async move {
+            let first = old.commit("late", 2).await;
+            (first, old.commit("later", 2).await)
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!late.is_finished());
+        somebody.batch_execute("COMMIT").await.unwrap();
+        let (first, second) = late.await.unwrap();
+        for outcome in [first, second] {
+            assert!(matches!(outcome, Err(AppendError::Fenced)), "{outcome:?}");
+        }
+        assert_eq!(log.end(SHARD).await.unwrap(), 4);
+        assert_eq!(what_counts(&*log).await.unwrap(), ["old claims", "before"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_connection_that_is_lost_under_an_append_leaves_its_outcome_unknown() {
+        let database = Database::create();
+        let log = PostgresLog::new(database.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let somebody = connect(database.url()).await;
+        let held = format!("BEGIN; SELECT FROM crm_log.shards WHERE shard = {SHARD} FOR UPDATE");
+        somebody.batch_execute(&held).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let append = tokio::spawn(async move {
+            let first = writer.append(vec![plain(0)]).await;
+            (first, writer.append(vec![plain(1)]).await)
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        assert_eq!(somebody.query(waiting, &[]).await.unwrap().len(), 1);
+        let (first, second) = append.await.unwrap();
+        for outcome in [first, second] {
+            assert!(matches!(outcome, Err(AppendError::Unknown(_))), "{outcome:?}");
+        }
+        somebody.batch_execute("ROLLBACK").await.unwrap();
+        let offsets = log.writer(SHARD).await.unwrap().append(vec![plain(2)]).await;
+        assert_eq!(offsets.unwrap(), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_works_again_when_there_is_room() {
+        let database = Database::create();
+        let log = PostgresLog::new(database.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let server = connect(database.url()).await;
+        let full = "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+            CREATE TRIGGER disk_full BEFORE INSERT ON crm_log.records FOR EACH ROW WHEN (new.log_offset = 2) EXECUTE FUNCTION disk_full()";
+        server.batch_execute(full).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let refusal = writer.append((0..4).map(plain).collect()).await.unwrap_err();
+        assert!(
+            matches!(&refusal, AppendError::Refused(why) if why.contains("No space")),
+            "{refusal}"
+        );
+        assert_eq!(log.end(SHARD).await.unwrap(), 0);
+
+        server
+            .batch_execute("DROP TRIGGER disk_full ON crm_log.records")
+            .await
+            .unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let offsets = writer.append((0..4).map(plain).collect()).await.unwrap();
+        assert_eq!(offsets, [0, 1, 2, 3]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_dies_and_comes_back_loses_nothing_that_was_acked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::start(folder.path());
+        let log = PostgresLog::new(&server.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let mut reader = log.reader(SHARD, 0).await.unwrap();
+        writer.append((0..100).map(plain).collect()).await.unwrap();
+
+        server.kill();
+        // Its children end a moment later, and until then one of them may still take it.
+        let mut number = 100;
+        let unknown = loop {
+            match writer.append(vec![plain(number)]).await {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(unknown, AppendError::Unknown(_)), "{unknown}");
+        let unreachable = log.end(SHARD).await.unwrap_err();
+        assert!(matches!(unreachable, LogError::Unavailable(_)), "{unreachable}");
+        let failed = log.writer(SHARD).await.map(|_| ()).unwrap_err();
+        assert!(matches!(failed, LogError::Unavailable(_)), "{failed}");
+
+        server.restart();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let offset = writer.append(vec![plain(7)]).await.unwrap()[0];
+        assert!((number..=number + 1).contains(&offset));
+        let records = collect(&mut *reader, offset as usize + 1).await;
+        let acked: Vec<(u64, Record)> = (0..number).map(|i| (i, plain(i))).collect();
+        assert!(records[..acked.len()] == acked);
+        assert_eq!(records[offset as usize], (offset, plain(7)));
+        assert_eq!(log.end(SHARD).await.unwrap(), offset + 1);
+    }
+
+    #[tokio::test]
+    async fn a_server_or_a_database_that_would_lose_events_is_refused_with_the_way_to_mend_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path());
+        let log = PostgresLog::new(&server.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let client = connect(&server.url()).await;
+        for statement in ["ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"] {
+            client.batch_execute(statement).await.unwrap();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let refusal = loop {
+            match log.open().await {
+                Err(refusal) => break refusal,
+                Ok(_) => assert!(Instant::now() < deadline, "it is taken with fsync off"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(matches!(refusal, LogError::WrongSettings(_)), "{refusal}");
+        assert!(refusal.to_string().contains("Set fsync=on"), "{refusal}");
+        assert!(log.writer(SHARD).await.is_err());
+        drop(server);
+
+        let database = Database::create();
+        let log = PostgresLog::new(&format!("{}?options=-csynchronous_commit%3Doff", database.url())).unwrap();
+        log.create(SHARDS).await.unwrap();
+        // Whoever opens a writer is told when the setting does not hold.
+        log.writer(SHARD).await.unwrap().append(vec![plain(0)]).await.unwrap();
+        let client = connect(database.url()).await;
+        let (_, name) = database.url().rsplit_once('/').unwrap();
+        let freeze = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+        client.batch_execute(&freeze).await.unwrap();
+        let frozen = PostgresLog::new(database.url()).unwrap();
+        assert_eq!(read(&frozen, 0, 1).await, [(0, plain(0))]);
+        let refusal = frozen.writer(SHARD).await.map(|_| ()).unwrap_err();
+        assert!(refusal.to_string().contains("read-only"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_changed_row_is_damage_at_its_offset() {
+        let changes = [
+            "UPDATE crm_log.records SET value = '\\x00' || substr(value, 2) WHERE log_offset = 2",
+            "UPDATE crm_log.records SET key = '\\x00' WHERE log_offset = 2",
+            "UPDATE crm_log.records SET headers = headers || '\\x00' WHERE log_offset = 2",
+            "UPDATE crm_log.records SET headers = '' WHERE log_offset = 2",
+            "UPDATE crm_log.records SET value = NULL WHERE log_offset = 2",
+            "UPDATE crm_log.records SET checksum = checksum + 1 WHERE log_offset = 2",
+            "DELETE FROM crm_log.records WHERE log_offset = 2",
+            "DELETE FROM crm_log.records WHERE log_offset >= 2",
+            "UPDATE crm_log.records SET log_offset = log_offset + 9 WHERE log_offset >= 2",
+            "UPDATE crm_log.shards SET next_offset = 2",
+            "DELETE FROM crm_log.records WHERE log_offset = 2;
+             UPDATE crm_log.records SET log_offset = 2 WHERE log_offset = 3;
+             UPDATE crm_log.shards SET next_offset = 3",
+        ];
+        let database = Database::create();
+        let client = connect(database.url()).await;
+        for change in changes {
+            let log = PostgresLog::new(database.url()).unwrap();
+            log.create(SHARDS).await.unwrap();
+            let mut writer = log.writer(SHARD).await.unwrap();
+            writer.append((0..4).map(plain).collect()).await.unwrap();
+            client.batch_execute(change).await.unwrap();
+
+            assert!(read(&log, 0, 2).await == [(0, plain(0)), (1, plain(1))], "{change}");
+            match first_error(&log, 0).await {
+                LogError::Damaged { shard, offset, .. } => assert_eq!((shard, offset), (SHARD, 2), "{change}"),
+                other => panic!("{change}: {other}"),
+            }
+            client.batch_execute("DROP SCHEMA crm_log CASCADE").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_does_not_end_where_it_should_takes_nothing_more() {
+        let database = Database::create();
+        let log = PostgresLog::new(database.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        writer.append((0..4).map(plain).collect()).await.unwrap();
+        let client = connect(database.url()).await;
+        let cut = format!("DELETE FROM crm_log.records WHERE shard = {SHARD} AND log_offset = 3");
+        client.batch_execute(&cut).await.unwrap();
+        match log.writer(SHARD).await.map(|_| ()).unwrap_err() {
+            LogError::Damaged { shard, offset, .. } => assert_eq!((shard, offset), (SHARD, 3)),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn large_records_come_in_batches_of_some_megabytes() {
+        let database = Database::create();
+        let log = PostgresLog::new(database.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let large = Record {
+            value: Some(vec![7; 900_000]),
+            ..plain(0)
+        };
+        let mut writer = log.writer(SHARD).await.unwrap();
+        writer.append(vec![large.clone(); 20]).await.unwrap();
+        let mut reader = log.reader(SHARD, 0).await.unwrap();
+        let batches = [
+            reader.next(100, PATIENCE).await.unwrap(),
+            reader.next(100, PATIENCE).await.unwrap(),
+        ];
+        assert_eq!(batches[0].len() + batches[1].len(), 20);
+        assert!((9..=10).contains(&batches[0].len()), "{}", batches[0].len());
+        let mut records = batches.iter().flatten();
+        assert!(records.all(|(_, record)| *record == large));
+    }
+
+    #[tokio::test]
+    async fn its_password_is_never_shown() {
+        let log = PostgresLog::new("postgres://crm:hunter2@127.0.0.1:1/crm").unwrap();
+        assert_eq!(log.address(), "postgres://127.0.0.1:1/crm");
+        let unreachable = log.open().await.unwrap_err();
+        assert!(matches!(unreachable, LogError::Unavailable(_)), "{unreachable}");
+        assert!(!unreachable.to_string().contains("hunter2"), "{unreachable}");
+        let refusal = PostgresLog::new("postgres://crm:hunter2@127.0.0.1:port/crm")
+            .map(|_| ())
+            .unwrap_err();
+        assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
+
+        let nowhere = format!("{}_not_there", Database::create().url());
+        let refusal = PostgresLog::new(&nowhere).unwrap().open().await.unwrap_err();
+        assert!(matches!(refusal, LogError::WrongSettings(_)), "{refusal}");
+        assert!(refusal.to_string().contains("does not exist"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn tables_of_another_format_are_refused() {
+        let database = Database::create();
+        PostgresLog::new(database.url()).unwrap().create(SHARDS).await.unwrap();
+        let client = connect(database.url()).await;
+        let change = "UPDATE crm_log.meta SET value = 2 WHERE name = 'format'";
+        client.batch_execute(change).await.unwrap();
+        let refusal = PostgresLog::new(database.url()).unwrap().open().await.unwrap_err();
+        assert!(matches!(refusal, LogError::WrongSettings(_)), "{refusal}");
+    }
+
+    async fn connect(url: &str) -> Client {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 }
 

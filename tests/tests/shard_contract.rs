@@ -1,4 +1,4 @@
-//! What a shard keeps on every log: one suite, bound to memory, SQLite and Kafka. The log's own contract is in `log_contract.rs`.
+//! What a shard keeps on every log: one suite, bound to memory, SQLite, PostgreSQL and Kafka. The log's own contract is in `log_contract.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{Actor, StreamKind, StreamRef, customer, derived_id};
 use infra::log::kafka::KafkaLog;
+use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
 use services::clock::{Clock, SystemClock};
 use services::log::{
@@ -17,7 +18,7 @@ use services::shard::{
     Ack, Action, Assignment, Failure, Lane, Request, ShardConfig, ShardHandle, ShardParts, Step, Who, hash_of, spawn,
 };
 use services::states::{MemoryStates, StateStore};
-use tests::{shared_kafka, unique_topic};
+use tests::{Database, shared_kafka, unique_topic};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -37,6 +38,15 @@ macro_rules! on_every_log {
             async fn $name() {
                 let folder = tempfile::tempdir().unwrap();
                 super::$name(std::sync::Arc::new(super::SqliteLog::new(folder.path()))).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let database = super::Database::create();
+                let log = super::PostgresLog::new(database.url()).unwrap();
+                super::$name(std::sync::Arc::new(log)).await;
             })+
         }
 

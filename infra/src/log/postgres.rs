@@ -44,7 +44,8 @@ const BATCH_BYTES_MAX: i64 = 8 * 1024 * 1024;
 const SESSION: &str = "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed \
      -c statement_timeout=10000 -c idle_in_transaction_session_timeout=10000 \
      -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
-     -c max_parallel_workers_per_gather=0 -c work_mem=16MB -c jit=off";
+     -c max_parallel_workers_per_gather=0 -c work_mem=16MB -c jit=off \
+     -c client_min_messages=warning";
 
 /// One at a time, over all processes.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('crm log'), 0)";
@@ -155,8 +156,13 @@ impl EventLog for PostgresLog {
         if shards == 0 {
             return Err(LogError::WrongSettings("a log needs at least one shard".into()));
         }
-        self.0.make_tables(shards).await?;
-        let found = self.0.open().await?;
+        let found = match self.0.open().await {
+            Err(LogError::NotCreated(_)) => {
+                self.0.make_tables(shards).await?;
+                self.0.open().await?
+            }
+            found => found?,
+        };
         match found == shards {
             true => Ok(()),
             false => Err(LogError::WrongSettings(format!(
@@ -202,7 +208,7 @@ impl EventLog for PostgresLog {
 }
 
 impl Inner {
-    /// In one transaction, so that what was made half was not made.
+    /// In one transaction, so that what was made half was not made; nothing when somebody was faster.
     async fn make_tables(&self, shards: u16) -> Result<(), LogError> {
         let made = async {
             let mut client = self.pool.get().await?;

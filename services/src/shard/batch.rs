@@ -25,7 +25,7 @@ pub const EVENT_BYTES_MAX: usize = 900 * 1024;
 pub struct Batch {
     pub events: Vec<StoredEvent>,
     pub bytes: usize,
-    /// Is a barrier needed, because somebody was told "already so" from the cache?
+    /// Is a barrier needed if there are no events, because an answer that writes nothing waits for a proof that the shard is still ours?
     pub barrier: bool,
     /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
     pub answers: Vec<(Open, Prepared)>,

@@ -296,11 +296,12 @@ impl Serving {
                 }
                 self.pending.answers.push((open, decision.prepared));
             }
-            Prepared::Already { .. } => {
-                if self.in_flight.is_none() && self.pending.events.is_empty() {
-                    self.pending.barrier = true;
-                }
-                self.rest_on_batch().answers.push((open, decision.prepared));
+            // What writes nothing may come from a memory that another owner has made stale. Only a record that is sent from now on
+            // proves that it is not: what is on its way may have stood before the other one's claim. That goes for a refusal too: it
+            // may answer the retry of a command that the other one has applied.
+            Prepared::Already { .. } | Prepared::Failed(_) => {
+                self.pending.barrier |= self.pending.events.is_empty();
+                self.pending.answers.push((open, decision.prepared));
             }
             Prepared::Wrote { .. } => self.pending.answers.push((open, decision.prepared)),
             Prepared::Known(_) => {
@@ -310,13 +311,6 @@ impl Serving {
                 };
                 reply(open, Ok(ack));
             }
-            Prepared::Failed(_) if self.in_flight.is_none() && self.pending.events.is_empty() => {
-                let Prepared::Failed(failure) = decision.prepared else {
-                    unreachable!("it was just matched")
-                };
-                reply(open, Err(failure));
-            }
-            Prepared::Failed(_) => self.rest_on_batch().answers.push((open, decision.prepared)),
         }
     }
 

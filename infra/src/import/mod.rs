@@ -321,7 +321,7 @@ mod specs {
     fn findings_beyond_the_bound_are_counted_and_not_kept() {
         let mut report = Report::default();
         for line in 0..FINDINGS_MAX as u64 + 10 {
-            let (file, reason) = ("spec.jsonl".to_owned(), "no".to_owned());
+            let (file, reason) = ("spec.jsonl".into(), "no".to_owned());
             report.add(Outcome::Rejected(Finding { file, line, reason })).unwrap();
         }
         assert_eq!(report.rejected, FINDINGS_MAX as u64 + 10);

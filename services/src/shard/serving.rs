@@ -166,6 +166,7 @@ impl Serving {
         for message in messages {
             match message {
                 Message::Peek { stream, .. } => streams.push(*stream),
+                Message::Execute(open) if self.is_known(&open.request) => {}
                 Message::Execute(open) => {
                     if self.ids.needs_look_up(open.request.command_id) {
                         commands.push(open.request.command_id);
@@ -245,19 +246,18 @@ impl Serving {
         if open.reply.is_closed() || !open.ticket.start() {
             return;
         }
-        if needed(&open.request)
-            .into_iter()
-            .any(|stream| !self.states.contains(stream))
-        {
-            return refuse(open, Failure::NotAccepted("its streams were just evicted".into()));
-        }
-        if self.unsaved() > self.parts.config.unsaved_max {
-            return refuse(open, Failure::NotAccepted("the state store is behind".into()));
-        }
         if let Some(prepared) = self.known_in_flight(&open.request) {
             let in_flight = self.in_flight.as_mut().expect("it was just found there");
             in_flight.batch.answers.push((open, prepared));
             return;
+        }
+        let is_known = self.is_known(&open.request);
+        let is_evicted = |stream| !self.states.contains(stream);
+        if !is_known && needed(&open.request).into_iter().any(is_evicted) {
+            return refuse(open, Failure::NotAccepted("its streams were just evicted".into()));
+        }
+        if !is_known && self.unsaved() > self.parts.config.unsaved_max {
+            return refuse(open, Failure::NotAccepted("the state store is behind".into()));
         }
         let now = self.parts.clock.now().max(self.last_time);
         let decision = decide(
@@ -320,6 +320,12 @@ impl Serving {
             Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
             _ => &mut self.pending,
         }
+    }
+
+    /// Was it applied? Then it has its answer, whatever cannot be looked up or saved: after a take-over it may be the request itself that
+    /// wrote, and it must not hear that it was not accepted.
+    fn is_known(&self, request: &Request) -> bool {
+        self.ids.get(request.command_id).is_some()
     }
 
     /// The same command is on its way already: it gets the same answer.

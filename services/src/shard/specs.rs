@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Actor, StreamKind, StreamRef, customer, derived_id};
+use domain::{Actor, Id, StreamKind, StreamRef, customer, derived_id, opportunity};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -360,11 +360,56 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
     assert_eq!(world.audit().await.events, 3);
 }
 
-/// A state store that can be down.
+/// After the lost ack the shard is taken over, and the command's companion is not in memory any more.
+#[tokio::test]
+async fn a_command_that_was_applied_is_acked_though_its_companions_cannot_be_looked_up() {
+    let log = MemoryLog::new();
+    create(&log, 1, &SystemClock).await.unwrap();
+    let states = Arc::new(Moody::default());
+    let mut world = World {
+        log,
+        states: Arc::clone(&states) as Arc<dyn StateStore>,
+        node: 0,
+    };
+    let shard = world.start();
+    shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
+    // Stored, so that a take-over does not read it again.
+    shard.end().await;
+    let shard = world.start();
+    shard.peek(stream("a")).await.unwrap();
+    let opportunity = StreamRef {
+        kind: StreamKind::Opportunity,
+        id: stream("a").id,
+    };
+    states.customers_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.log.inject(0, Fault::LoseAck);
+    let open = opportunity::Command::Open {
+        customer: Id::new(stream("a").id),
+        name: "chairs".into(),
+        pipeline: None,
+        stage: None,
+        amount: None,
+        close_date: "2026-03-01".parse().unwrap(),
+        owner: "mei".into(),
+        source: None,
+    };
+    let step = Step {
+        stream: opportunity,
+        action: Action::Decide(open.into()),
+        expected_version: None,
+    };
+    let ack = shard.execute(bundle(id(2), vec![step]), Lane::People).await.unwrap();
+    assert_eq!((ack.events, ack.streams), (1, vec![(opportunity.to_string(), 1)]));
+    shard.end().await;
+    assert_eq!(world.audit().await.claims, 3);
+}
+
+/// A state store that can be down, or as far as customers are asked for.
 #[derive(Default)]
 struct Moody {
     inner: MemoryStates,
     down: std::sync::atomic::AtomicBool,
+    customers_down: std::sync::atomic::AtomicBool,
 }
 
 impl Moody {
@@ -410,6 +455,10 @@ impl StateStore for Moody {
         commands: &[Uuid],
     ) -> Result<crate::states::Loaded, crate::states::StateError> {
         self.up()?;
+        let asks_for_customers = streams.iter().any(|stream| stream.kind == StreamKind::Customer);
+        if asks_for_customers && self.customers_down.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(crate::states::StateError::Unavailable("customers are down".into()));
+        }
         self.inner.load(shard, streams, commands).await
     }
 

@@ -83,9 +83,12 @@ struct Inner {
 struct Remote {
     peers: Arc<dyn Peers>,
     owners: Owners,
-    /// Per shard: the owner's address and when it was looked up.
-    known: Vec<Mutex<Option<(Option<String>, Instant)>>>,
+    /// Per shard.
+    known: Vec<Mutex<Option<Known>>>,
 }
+
+/// The owner's address, if there was one, and when it was looked up.
+type Known = (Option<String>, Instant);
 
 /// One attempt at a shard.
 enum Way {

@@ -37,6 +37,7 @@ struct Shared {
     acks: AtomicU64,
     broken: AtomicU64,
     refused: AtomicU64,
+    no_room: AtomicU64,
     longest_ms: AtomicU64,
     stop: AtomicBool,
 }
@@ -55,8 +56,10 @@ pub struct Counts {
     pub acks: u64,
     /// Connections that broke or could not be made.
     pub broken: u64,
-    /// Answers 503.
+    /// Answers 503 and 507.
     pub refused: u64,
+    /// Answers 507 alone: the log said for sure that it wrote nothing.
+    pub no_room: u64,
     /// The longest time from the first attempt to the ack.
     pub longest: Duration,
 }
@@ -71,6 +74,7 @@ impl Traffic {
             acks: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            no_room: AtomicU64::new(0),
             longest_ms: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
@@ -92,6 +96,7 @@ impl Traffic {
             acks: count(&self.shared.acks),
             broken: count(&self.shared.broken),
             refused: count(&self.shared.refused),
+            no_room: count(&self.shared.no_room),
             longest: Duration::from_millis(count(&self.shared.longest_ms)),
         }
     }
@@ -187,8 +192,11 @@ async fn insist(http: &reqwest::Client, shared: &Shared, command: Uuid, id: Uuid
                 });
             }
             Ok((422, _)) => return None,
-            // Not 507: nothing fills a disk here, and who dies has not refused.
             Ok((503, _)) => shared.refused.fetch_add(1, Ordering::SeqCst),
+            Ok((507, _)) => {
+                shared.no_room.fetch_add(1, Ordering::SeqCst);
+                shared.refused.fetch_add(1, Ordering::SeqCst)
+            }
             Ok((status, other)) => panic!("{status}: {other}"),
             Err(_) => shared.broken.fetch_add(1, Ordering::SeqCst),
         };

@@ -149,6 +149,7 @@ async fn no_acked_command_is_lost_or_applied_twice_when_the_log_in_postgresql_di
         counts.longest,
     );
     assert!(told.len() as u64 >= LOG_ACKS_BETWEEN * (LOG_KILLS + 2 * LOG_PAUSES) as u64);
+    assert_eq!(counts.no_room, 0, "who dies has not said that nothing was written");
     assert_eq!(server.terminate(), 0, "{}", server.log_text());
 
     let log = PostgresLog::new(&url).unwrap();

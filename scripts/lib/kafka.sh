@@ -1,6 +1,8 @@
 # A real Apache Kafka from Maven Central. Sourced after common.sh.
 
 kafka_jars=${CRM_KAFKA_LIBS:-$target/kafka-4.1.0/libs}
+# Arguments of the broker's Java; the benchmarks have their own.
+kafka_jvm=$root/scripts/lib/kafka.jvm
 
 # ensure_kafka: copies the jars once, about half a minute and 54 MB; exports where they are.
 ensure_kafka() {
@@ -36,7 +38,7 @@ start_kafka() {
     show_log_tail "$log"
     fail "Kafka's folder cannot be made; the end of its log is above"
   }
-  start_server "$log" java "@$root/scripts/lib/kafka.jvm" -cp "$kafka_jars/*" kafka.Kafka "$dir/server.properties"
+  start_server "$log" java "@$kafka_jvm" -cp "$kafka_jars/*" kafka.Kafka "$dir/server.properties"
   wait_until_ready Kafka "$log" 90 grep -q 'Kafka Server started' "$log"
   kafka_address=127.0.0.1:$port
 }

@@ -1,5 +1,8 @@
 # A PostgreSQL of our own from the programs that Debian installs. Sourced after common.sh.
 
+# Settings of the server; the benchmarks have their own.
+postgres_options=$root/scripts/lib/postgres.options
+
 # postgres_bin: prints the folder of initdb and postgres, the newest when there are several.
 postgres_bin() {
   local newest
@@ -30,7 +33,7 @@ start_postgres() {
   fi
   while IFS= read -r option; do
     case $option in '#'*) ;; *) options+=(-c "$option") ;; esac
-  done <"$root/scripts/lib/postgres.options"
+  done <"$postgres_options"
 
   ${as_user[@]+"${as_user[@]}"} "$CRM_POSTGRES_BIN/initdb" -D "$dir" -U crm --auth=trust --encoding=UTF8 --locale=C --no-sync \
     >"$log" 2>&1 || {

@@ -1,0 +1,113 @@
+//! B3: command acks on the PostgreSQL log beside cqrs-es with its PostgreSQL store.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use serde_json::json;
+use services::shard::ShardConfig;
+
+use super::Bench;
+use crate::ours::Ours;
+use crate::peer::Peer;
+use crate::sender::{Sender, Sending};
+use crate::session::{Class, Contender, Session};
+use crate::target::{Bound, Figure, Target};
+
+pub struct PostgresAcks;
+
+const CLIENTS: [usize; 4] = [1, 16, 64, 256];
+const SHARDS: u16 = 8;
+const KNOWN_STREAMS: u64 = 2_000;
+/// Pool sizes that the peer is tried with; the fastest at 64 clients is taken. 10 is its default.
+const POOLS: [u32; 5] = [4, 10, 16, 32, 64];
+const PEER: &str = "P1 cqrs-es";
+
+fn cell(clients: usize) -> String {
+    match clients {
+        1 => "1 client".into(),
+        _ => format!("{clients} clients"),
+    }
+}
+
+#[async_trait]
+impl Bench for PostgresAcks {
+    fn id(&self) -> &'static str {
+        "B3"
+    }
+
+    fn title(&self) -> &'static str {
+        "Command acks on PostgreSQL"
+    }
+
+    fn how(&self) -> &'static str {
+        "Closed-loop clients, 8 shards; log and states in the same PostgreSQL as the peer's events, fsync and synchronous commit on. The peer \
+         is cqrs-es 0.5 with postgres-es 0.5; its aggregate decides by the domain's own rules and stores the domain's events, each \
+         command begins an aggregate as ours begins a stream. Its pool has the size that was fastest in a trial before."
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let target = |clients, figure, bound| Target {
+            cell: cell(clients),
+            ours: "ours",
+            against: PEER,
+            figure,
+            bound,
+        };
+        let mut targets = vec![
+            target(1, Figure::P50, Bound::AtMost(0.6)),
+            target(64, Figure::Rate, Bound::AtLeast(8.0)),
+            target(256, Figure::Rate, Bound::AtLeast(12.0)),
+        ];
+        targets.extend([16, 64, 256].map(|clients| target(clients, Figure::Cpu, Bound::AtMost(0.05))));
+        targets
+    }
+
+    async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
+        let peers_database = session.places.database("b3_peer").await?;
+        let program = session.places.peers.join("cqrs-es-peer");
+        let mut peer = Peer::start(PEER, Class::D1, &program, &[peers_database]).await?;
+        let pool = best_pool(session, &mut peer).await?;
+        session.note("pool of P1", pool);
+        peer.settings = json!({"pool": pool});
+
+        let views = session.places.database("b3_views").await?;
+        let log = session.places.database("b3_log").await?;
+        let ours = Ours::start(&log, &views, SHARDS, ShardConfig::default())
+            .await
+            .context("the log on PostgreSQL")?;
+        let ours = Arc::new(ours);
+        let mut known = Sender::new(&ours, Sending::Corrections { streams: KNOWN_STREAMS }, Class::D1);
+        known.prepare().await?;
+        let mut contenders: Vec<Box<dyn Contender>> = vec![
+            Box::new(peer),
+            Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
+            Box::new(known),
+        ];
+        for clients in session.extent.pick(CLIENTS.to_vec(), vec![1, 64]) {
+            let load = session.extent.load(clients);
+            session.cell(&cell(clients), load, &mut contenders).await?;
+        }
+        session.check(&mut contenders).await?;
+        drop(contenders);
+        if let Ok(ours) = Arc::try_unwrap(ours) {
+            ours.stop().await;
+        }
+        Ok(())
+    }
+}
+
+async fn best_pool(session: &Session, peer: &mut Peer) -> anyhow::Result<u32> {
+    let (meters, load) = (session.places.meters(), session.extent.load(64));
+    let mut best = (0.0, POOLS[0]);
+    for size in session.extent.pick(POOLS.to_vec(), vec![10, 16]) {
+        peer.settings = json!({"pool": size});
+        let measured = peer.run(load, &meters).await?;
+        let rate = measured.ops as f64 / measured.usage.seconds;
+        eprintln!("   P1 with a pool of {size}: {rate:.0}/s");
+        if rate > best.0 {
+            best = (rate, size);
+        }
+    }
+    Ok(best.1)
+}

@@ -69,7 +69,11 @@ impl Contender for BareProducer {
     }
 
     async fn run(&mut self, load: Load, meters: &Meters) -> anyhow::Result<Measured> {
-        let (producer, topic, records) = (self.producer.clone(), Arc::clone(&self.topic), Arc::clone(&self.records));
+        let (producer, topic, records) = (
+            self.producer.clone(),
+            Arc::clone(&self.topic),
+            Arc::clone(&self.records),
+        );
         let (next, acked, shards) = (Arc::clone(&self.next), Arc::clone(&self.acked), self.shards);
         closed_loop(load, meters, move |_| {
             let (producer, topic, records) = (producer.clone(), Arc::clone(&topic), Arc::clone(&records));
@@ -100,7 +104,8 @@ impl Contender for BareProducer {
     }
 
     async fn check(&mut self) -> anyhow::Result<()> {
-        self.producer.flush(Timeout::After(std::time::Duration::from_secs(10)))?;
+        self.producer
+            .flush(Timeout::After(std::time::Duration::from_secs(10)))?;
         let acked = self.acked.load(Ordering::Relaxed);
         let mut stored = 0;
         for shard in 0..self.shards {

@@ -143,7 +143,9 @@ impl Contender for BareInsert {
             let n = next.fetch_add(1, Ordering::Relaxed);
             async move {
                 let (durable, wait) = oneshot::channel();
-                rows.send((n, durable)).await.context("the inserting thread has ended")?;
+                rows.send((n, durable))
+                    .await
+                    .context("the inserting thread has ended")?;
                 wait.await.context("the inserting thread has ended")?;
                 acked.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -154,7 +156,9 @@ impl Contender for BareInsert {
 
     async fn check(&mut self) -> anyhow::Result<()> {
         let acked = self.acked.load(Ordering::Relaxed).cast_signed();
-        let stored: i64 = self.reader.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
+        let stored: i64 = self
+            .reader
+            .query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
         match acked == stored {
             true => Ok(()),
             false => bail!("{acked} rows were acked, the table has {stored}"),

@@ -12,7 +12,7 @@ use crate::places;
 use crate::recording::RecordedCommit;
 
 /// What every connection of the core's views asks for too: views are derived.
-const SESSION: &str = "SET synchronous_commit = off; SET jit = off";
+pub const SESSION: &str = "SET synchronous_commit = off; SET jit = off";
 
 /// The transactions of one shard, with their arrays.
 pub struct Transactions {
@@ -58,10 +58,16 @@ impl Transactions {
         for prepared in &self.transactions {
             let transaction = connection.client.transaction().await?;
             let shard = i64::from(self.shard);
-            transaction.execute(&connection.checkpoint, &[&shard, &prepared.next]).await?;
+            transaction
+                .execute(&connection.checkpoint, &[&shard, &prepared.next])
+                .await?;
             for (table, arrays) in &prepared.tables {
-                let statement = connection.upserts.get(table.name).context("each table has its statement")?;
-                let arrays: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
+                let statement = connection
+                    .upserts
+                    .get(table.name)
+                    .context("each table has its statement")?;
+                let arrays: Vec<&(dyn ToSql + Sync)> =
+                    arrays.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
                 transaction.execute(statement, &arrays).await?;
             }
             transaction.commit().await?;
@@ -122,7 +128,7 @@ pub fn quoted(name: &str) -> String {
 }
 
 /// All columns as they are stored: of a journal, where the event stands comes first; of a rollup, the shard last.
-fn columns(table: &Table) -> Vec<Column> {
+pub fn columns(table: &Table) -> Vec<Column> {
     let own = table.columns.iter().copied();
     match table.kind {
         TableKind::Entity => own.collect(),
@@ -151,7 +157,10 @@ fn upsert(table: &Table) -> String {
         TableKind::Rollup => key.push("shard".into()),
         TableKind::Entity => {}
     }
-    let sets: Vec<String> = table.columns[table.key_len()..].iter().map(|column| set(table, column)).collect();
+    let sets: Vec<String> = table.columns[table.key_len()..]
+        .iter()
+        .map(|column| set(table, column))
+        .collect();
     let action = match sets.is_empty() {
         true => "NOTHING".to_owned(),
         false => format!("UPDATE SET {}", sets.join(", ")),
@@ -170,7 +179,7 @@ fn set(table: &Table, column: &Column) -> String {
     format!("{name} = {merged}")
 }
 
-fn type_name(ty: ColumnType) -> Type {
+pub fn type_name(ty: ColumnType) -> Type {
     match ty {
         ColumnType::Uuid => Type::UUID,
         ColumnType::Text => Type::TEXT,
@@ -184,6 +193,16 @@ fn type_name(ty: ColumnType) -> Type {
 
 /// One array per stored column.
 fn arrays(change: &TableChange, shard: u16) -> Vec<Box<dyn ToSql + Sync + Send>> {
+    let rows = rows_of(change, shard);
+    columns(change.table)
+        .iter()
+        .enumerate()
+        .map(|(i, column)| array(column.ty, rows.iter().map(|row| row[i].clone()).collect()))
+        .collect()
+}
+
+/// The rows of a change as they are stored.
+pub fn rows_of(change: &TableChange, shard: u16) -> Vec<Vec<Value>> {
     let shard = Value::Int(i64::from(shard));
     let mut rows: Vec<Vec<Value>> = change.upserts.clone();
     rows.extend(change.deltas.iter().map(|row| {
@@ -196,11 +215,33 @@ fn arrays(change: &TableChange, shard: u16) -> Vec<Box<dyn ToSql + Sync + Send>>
         whole.extend(row.iter().cloned());
         whole
     }));
-    columns(change.table)
-        .iter()
-        .enumerate()
-        .map(|(i, column)| array(column.ty, rows.iter().map(|row| row[i].clone()).collect()))
-        .collect()
+    rows
+}
+
+/// One value as the driver takes it.
+pub fn cell(ty: ColumnType, value: Value) -> Box<dyn ToSql + Sync + Send> {
+    match value {
+        Value::Null => null(ty),
+        Value::Uuid(inner) => Box::new(inner),
+        Value::Text(inner) => Box::new(inner),
+        Value::Int(inner) => Box::new(inner),
+        Value::Bool(inner) => Box::new(inner),
+        Value::Date(inner) => Box::new(inner),
+        Value::Time(inner) => Box::new(inner),
+        Value::Json(text) => Box::new(serde_json::from_str::<serde_json::Value>(&text).ok()),
+    }
+}
+
+fn null(ty: ColumnType) -> Box<dyn ToSql + Sync + Send> {
+    match ty {
+        ColumnType::Uuid => Box::new(None::<uuid::Uuid>),
+        ColumnType::Text => Box::new(None::<String>),
+        ColumnType::Int => Box::new(None::<i64>),
+        ColumnType::Bool => Box::new(None::<bool>),
+        ColumnType::Date => Box::new(None::<jiff::civil::Date>),
+        ColumnType::Time => Box::new(None::<jiff::Timestamp>),
+        ColumnType::Json => Box::new(None::<serde_json::Value>),
+    }
 }
 
 fn array(ty: ColumnType, values: Vec<Value>) -> Box<dyn ToSql + Sync + Send> {
@@ -237,7 +278,10 @@ fn array(ty: ColumnType, values: Vec<Value>) -> Box<dyn ToSql + Sync + Send> {
 /// # Errors
 /// When a commit removed rows: the bare upsert would not do the same work.
 pub fn only_upserts(commits: &[RecordedCommit]) -> anyhow::Result<()> {
-    let removes = commits.iter().flat_map(|commit| &commit.changes).any(|change| !change.removes.is_empty());
+    let removes = commits
+        .iter()
+        .flat_map(|commit| &commit.changes)
+        .any(|change| !change.removes.is_empty());
     ensure!(!removes, "the history removes rows, which the bare upsert does not do");
     Ok(())
 }

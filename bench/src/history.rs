@@ -48,7 +48,9 @@ impl Kind {
         let begins = |stream: StreamRef, command: AnyCommand| (stream, command, AnyState::initial(stream.kind), 0);
         Ok(match (self, place) {
             (Kind::Customers, _) => begins(ours::customer(run, n), workload::register(run, n, 3).into()),
-            (Kind::Mixed | Kind::Pages, 0) => begins(ours::customer(run, block), workload::register(run, block, 3).into()),
+            (Kind::Mixed | Kind::Pages, 0) => {
+                begins(ours::customer(run, block), workload::register(run, block, 3).into())
+            }
             (Kind::Mixed, 1..=12) | (Kind::Pages, _) => {
                 let known = match self {
                     Kind::Pages => block,
@@ -83,7 +85,12 @@ impl Kind {
 }
 
 /// The log with this history, written once and used by all benchmarks of a run that ask for the same: its URL, and it opened.
-pub async fn shared(places: &Places, shards: u16, kind: Kind, events: u64) -> anyhow::Result<(String, Arc<dyn EventLog>)> {
+pub async fn shared(
+    places: &Places,
+    shards: u16,
+    kind: Kind,
+    events: u64,
+) -> anyhow::Result<(String, Arc<dyn EventLog>)> {
     static WRITTEN: Mutex<BTreeMap<(u16, Kind, u64), String>> = Mutex::const_new(BTreeMap::new());
     let mut written = WRITTEN.lock().await;
     // The views are not opened: any will do.
@@ -95,7 +102,10 @@ pub async fn shared(places: &Places, shards: u16, kind: Kind, events: u64) -> an
     let (_, log) = ours::create_log(&url, views, shards).await?;
     let begun = std::time::Instant::now();
     write(&log, shards, kind, events).await?;
-    eprintln!("   a history of {events} events was written in {} s", begun.elapsed().as_secs());
+    eprintln!(
+        "   a history of {events} events was written in {} s",
+        begun.elapsed().as_secs()
+    );
     written.insert((shards, kind, events), url.clone());
     Ok((url, log))
 }
@@ -112,7 +122,9 @@ pub async fn write(log: &Arc<dyn EventLog>, shards: u16, kind: Kind, events: u64
         let (queue, batches) = mpsc::channel(BATCHES_WAITING);
         queues.push(queue);
         let log = Arc::clone(log);
-        writers.push(tokio::spawn(async move { append_all(log.as_ref(), shard, batches, begun).await }));
+        writers.push(tokio::spawn(async move {
+            append_all(log.as_ref(), shard, batches, begun).await
+        }));
     }
     let maker = tokio::task::spawn_blocking(move || make(kind, events, shards, begun, &queues));
     maker.await??;
@@ -120,6 +132,19 @@ pub async fn write(log: &Arc<dyn EventLog>, shards: u16, kind: Kind, events: u64
         writer.await??;
     }
     Ok(())
+}
+
+/// The customer of the last record in each shard of a history of [`Kind::Customers`].
+pub fn last_customers(shards: u16, events: u64) -> Vec<Uuid> {
+    let mut last: BTreeMap<u16, Uuid> = BTreeMap::new();
+    for n in (0..events).rev() {
+        let id = workload::customer_id("h", n).uuid();
+        last.entry(slot_of(id).shard(shards)).or_insert(id);
+        if last.len() == usize::from(shards) {
+            break;
+        }
+    }
+    last.into_values().collect()
 }
 
 fn make(
@@ -140,7 +165,9 @@ fn make(
         let batch = &mut batches[shard];
         batch.push(event.to_record("/crm/bench", 1, numbers[shard]));
         if batch.len() == APPEND_RECORDS {
-            queues[shard].blocking_send(std::mem::take(batch)).context("a writer has ended")?;
+            queues[shard]
+                .blocking_send(std::mem::take(batch))
+                .context("a writer has ended")?;
         }
     }
     for (queue, batch) in queues.iter().zip(batches) {
@@ -175,7 +202,10 @@ async fn append(writer: &mut dyn LogWriter, records: Vec<Record>, next: &mut u64
     let end = *next + records.len() as u64;
     let offsets = writer.append(records).await?;
     let contiguous = offsets.iter().copied().eq(*next..end);
-    ensure!(contiguous, "the offsets are not those that were due: somebody else writes");
+    ensure!(
+        contiguous,
+        "the offsets are not those that were due: somebody else writes"
+    );
     *next = end;
     Ok(())
 }

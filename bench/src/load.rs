@@ -161,7 +161,10 @@ where
                 drop(permit);
                 match outcome {
                     Ok(Outcome::Accepted) if counts => {
-                        note(&mut latencies.lock().expect("no panic under the lock"), due_at.elapsed());
+                        note(
+                            &mut latencies.lock().expect("no panic under the lock"),
+                            due_at.elapsed(),
+                        );
                     }
                     Ok(Outcome::Refused) if counts => {
                         refused.fetch_add(1, Ordering::Relaxed);

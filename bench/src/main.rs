@@ -1,12 +1,15 @@
 //! `crm-bench`: run by `scripts/bench`, which starts the servers and says where they are.
 
 mod bare_kafka;
+mod bare_rebuild;
 mod bare_sqlite;
 mod bare_upsert;
 mod benches;
+mod debezium;
 mod floor;
 mod history;
 mod http;
+mod http_clients;
 mod load;
 mod machine;
 mod meters;

@@ -140,7 +140,11 @@ fn tree(root: u32, processes: &HashMap<u32, Process>, roots: &[u32]) -> u64 {
     while let Some(pid) = open.pop() {
         ticks += processes.get(&pid).map_or(0, |process| process.ticks);
         let children = processes.iter().filter(|(_, process)| process.parent == pid);
-        open.extend(children.map(|(pid, _)| *pid).filter(|pid| roots.binary_search(pid).is_err()));
+        open.extend(
+            children
+                .map(|(pid, _)| *pid)
+                .filter(|pid| roots.binary_search(pid).is_err()),
+        );
     }
     ticks
 }

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 pub async fn serve(address: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let router = Router::new().route("/api/{name}", post(answer)).with_state(Uuid::now_v7());
+    let router = Router::new()
+        .route("/api/{name}", post(answer))
+        .with_state(Uuid::now_v7());
     axum::serve(listener, router).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The core as a program is made of it: log, stores and shards from `infra::runtime`, and the ways commands go in.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -56,7 +56,9 @@ impl Ours {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(OWNED_WITHIN, wait).await.context("the shards were not taken over")
+        tokio::time::timeout(OWNED_WITHIN, wait)
+            .await
+            .context("the shards were not taken over")
     }
 
     /// Sends a command as a program does that links the core: typed, its id and hash made by the sender.

@@ -28,6 +28,8 @@ pub struct Peer {
     output: Lines<BufReader<ChildStdout>>,
     /// Goes with every run: which of its ways it takes.
     pub settings: serde_json::Value,
+    /// A process that works for it, and counts too.
+    pub helper: Option<u32>,
     acked: u64,
 }
 
@@ -67,6 +69,7 @@ impl Peer {
             input,
             output,
             settings: json!({}),
+            helper: None,
             acked: 0,
         };
         match peer.hear(SILENT_MAX).await? {
@@ -112,7 +115,10 @@ impl Contender for Peer {
         let Word::Started = self.hear(load.warm_up + SILENT_MAX).await? else {
             bail!("{} did not start", self.name);
         };
-        let meters = meters.clone().and("peer", self.pid());
+        let mut meters = meters.clone().and("peer", self.pid());
+        if let Some(helper) = self.helper {
+            meters = meters.and("server", helper);
+        }
         let start = meters.read()?;
         tokio::time::sleep(load.measure).await;
         let usage = meters.since(&start)?;

@@ -22,6 +22,9 @@ pub struct Places {
     /// The programs `crm`, and those of the peers.
     pub crm: PathBuf,
     pub peers: PathBuf,
+    /// Jars of peer P3, and the class path of peer P4.
+    pub debezium: PathBuf,
+    pub axon: String,
     /// The commit that is measured.
     pub commit: String,
 }
@@ -41,6 +44,8 @@ impl Places {
             folder: PathBuf::from(text("BENCH_FOLDER")?),
             crm: PathBuf::from(text("BENCH_CRM")?),
             peers: PathBuf::from(text("BENCH_PEERS")?),
+            debezium: PathBuf::from(text("BENCH_DEBEZIUM")?),
+            axon: text("BENCH_AXON")?,
             commit: text("BENCH_COMMIT")?,
         })
     }
@@ -103,5 +108,9 @@ pub async fn connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {
 
 fn unique(name: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    format!("{name}.{}.{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{name}.{}.{}",
+        std::process::id(),
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    )
 }

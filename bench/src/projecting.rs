@@ -57,7 +57,11 @@ pub async fn fold(log: &Arc<dyn EventLog>, store: &Arc<dyn ReadStore>, generatio
 }
 
 /// What the projector commits on this source: in the batches that it makes itself, or one event at a time up to `per_shard_max` of each shard.
-pub async fn recorded(places: &Places, source: &Source, per_shard_max: Option<u64>) -> anyhow::Result<(Views, Vec<RecordedCommit>)> {
+pub async fn recorded(
+    places: &Places,
+    source: &Source,
+    per_shard_max: Option<u64>,
+) -> anyhow::Result<(Views, Vec<RecordedCommit>)> {
     let views = Views::fresh(places, source).await?;
     let recording = Arc::new(Recording::over(Arc::clone(&views.store)));
     let store: Arc<dyn ReadStore> = recording.clone();

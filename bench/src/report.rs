@@ -117,7 +117,10 @@ fn conditions(lines: &[Line]) -> String {
 
 fn table(text: &mut String, cell: &str, lines: &[Line]) -> anyhow::Result<()> {
     writeln!(text, "\n### {cell}\n")?;
-    writeln!(text, "| contender | class | per second | p50 | p95 | p99 | CPU | of it | further |")?;
+    writeln!(
+        text,
+        "| contender | class | per second | p50 | p95 | p99 | CPU | of it | further |"
+    )?;
     writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
     let mut contenders: Vec<&str> = vec![];
     for line in lines.iter().filter(|line| line.cell == cell) {
@@ -132,7 +135,8 @@ fn table(text: &mut String, cell: &str, lines: &[Line]) -> anyhow::Result<()> {
             .filter(|line| line.cell == cell && line.contender == contender)
             .collect();
         let of = |read: fn(&Line) -> Option<f64>| middle(own.iter().filter_map(|line| read(line)));
-        let latency = |read: fn(&Line) -> Option<f64>| of(read).map_or("".to_owned(), |us| format!("{} ms", figure(us / 1e3)));
+        let latency =
+            |read: fn(&Line) -> Option<f64>| of(read).map_or("".to_owned(), |us| format!("{} ms", figure(us / 1e3)));
         writeln!(
             text,
             "| {contender} | {} | {} | {} | {} | {} | {} µs | {} | {} |",

@@ -130,7 +130,10 @@ pub fn read(folder: &Path, bench: &str) -> anyhow::Result<Option<(Head, Vec<Line
     let mut lines = text.lines();
     let wrong = || format!("{} is damaged", path.display());
     let head = serde_json::from_str(lines.next().unwrap_or_default()).with_context(wrong)?;
-    let lines = lines.map(serde_json::from_str).collect::<Result<Vec<Line>, _>>().with_context(wrong)?;
+    let lines = lines
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Line>, _>>()
+        .with_context(wrong)?;
     Ok(Some((head, lines)))
 }
 

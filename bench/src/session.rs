@@ -163,7 +163,10 @@ impl Session {
     /// Asks each contender whether what it holds is what it acked.
     pub async fn check(&mut self, contenders: &mut [Box<dyn Contender>]) -> anyhow::Result<()> {
         for contender in contenders {
-            contender.check().await.map_err(|error| error.context(contender.name()))?;
+            contender
+                .check()
+                .await
+                .map_err(|error| error.context(contender.name()))?;
         }
         Ok(())
     }
@@ -179,7 +182,10 @@ impl Session {
             notes: self.notes,
         };
         self.sink.finish(&head)?;
-        eprintln!("   rounds are in {}", self.results.join(format!("{}.jsonl", self.bench)).display());
+        eprintln!(
+            "   rounds are in {}",
+            self.results.join(format!("{}.jsonl", self.bench)).display()
+        );
         Ok(())
     }
 }

@@ -27,7 +27,9 @@ pub fn event(
     at: Timestamp,
 ) -> anyhow::Result<(StoredEvent, AnyState)> {
     let moment = Moment::new(stream.id, at, at, &Nobody);
-    let facts = state.decide(command, &moment).map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
+    let facts = state
+        .decide(command, &moment)
+        .map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
     let fact: &Fact = facts.first().context("a command of a history has an event")?;
     let (event_type, body) = fact.encode();
     let after = state.evolve(fact);

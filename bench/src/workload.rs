@@ -24,7 +24,9 @@ pub fn receipt(run: &str, n: u64, customer: Option<Id<customer::Customer>>) -> p
     };
     let lines = vec![line(0), line(1), line(2)];
     let amounts = lines.iter().map(|line| line.quantity * line.unit_price);
-    let total: u64 = amounts.map(|amount| u64::try_from(amount).expect("a whole amount")).sum();
+    let total: u64 = amounts
+        .map(|amount| u64::try_from(amount).expect("a whole amount"))
+        .sum();
     let total_minor = (total * 100) as i64;
     purchase::Command::Record {
         kind: purchase::Kind::Sale,
@@ -98,7 +100,9 @@ pub fn correction(n: u64) -> interaction::Command {
 }
 
 fn note(n: u64) -> String {
-    format!("Called about order {n:012}: wants three spindles, two days earlier than agreed, at the same price; call back before noon. The crane is theirs.")
+    format!(
+        "Called about order {n:012}: wants three spindles, two days earlier than agreed, at the same price; call back before noon. The crane is theirs."
+    )
 }
 
 /// Numbers that look random and are the same each time: SplitMix64.
@@ -125,7 +129,12 @@ mod specs {
     }
 
     fn decided<S: Stream>(state: &S::State, command: S::Command) -> Vec<S::Event> {
-        let at = Moment::new(derived_id(&["here"]), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH, &Nobody);
+        let at = Moment::new(
+            derived_id(&["here"]),
+            Timestamp::UNIX_EPOCH,
+            Timestamp::UNIX_EPOCH,
+            &Nobody,
+        );
         S::decide(state, command, &at).unwrap()
     }
 
@@ -138,15 +147,29 @@ mod specs {
         let about_420 = 380..=460;
         for n in [1, 77_777, 9_999_999] {
             let receipt = decided::<purchase::Purchase>(&Default::default(), receipt("b1", n, None)).remove(0);
-            assert!(about_420.contains(&bytes(receipt.clone().into())), "{}", bytes(receipt.into()));
+            assert!(
+                about_420.contains(&bytes(receipt.clone().into())),
+                "{}",
+                bytes(receipt.into())
+            );
             let registered = decided::<customer::Customer>(&Default::default(), register("b1", n, 3)).remove(0);
-            assert!(about_420.contains(&bytes(registered.clone().into())), "{}", bytes(registered.into()));
+            assert!(
+                about_420.contains(&bytes(registered.clone().into())),
+                "{}",
+                bytes(registered.into())
+            );
             let (_, contact) = contact("b1", n);
             let recorded = decided::<interaction::Interaction>(&Default::default(), contact).remove(0);
             let state = AnyState::initial(StreamKind::Interaction).evolve(&recorded.into());
-            let AnyState::Interaction(state) = state else { unreachable!() };
+            let AnyState::Interaction(state) = state else {
+                unreachable!()
+            };
             let corrected = decided::<interaction::Interaction>(&state, correction(n)).remove(0);
-            assert!(about_420.contains(&bytes(corrected.clone().into())), "{}", bytes(corrected.into()));
+            assert!(
+                about_420.contains(&bytes(corrected.clone().into())),
+                "{}",
+                bytes(corrected.into())
+            );
         }
     }
 }

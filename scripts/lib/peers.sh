@@ -27,3 +27,19 @@ ensure_jars() {
   rm -rf "$folder"
   mv "$fresh" "$folder"
 }
+
+# ensure_axon: the jars, and our program on them.
+ensure_axon() {
+  local sources=$root/bench/peers/axon classes=$target/axon/classes
+  if ! command -v javac >/dev/null; then
+    if (($(id -u) != 0)) || ! command -v apt-get >/dev/null; then
+      fail "P4 needs a Java compiler; install default-jdk-headless"
+    fi
+    say "installing default-jdk-headless"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jdk-headless >/dev/null ||
+      fail "apt-get cannot install default-jdk-headless (see above)"
+  fi
+  ensure_jars axon "$sources/pom.xml"
+  mkdir -p "$classes"
+  javac -d "$classes" -cp "$target/axon/*" "$sources"/*.java || fail "the program of P4 does not compile (see above)"
+}

@@ -64,13 +64,20 @@ impl Bench for SqliteAcks {
     async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
         let folder = session.places.folder("b2")?;
         let (log, views) = (folder.join("log"), folder.join("views"));
-        let (log, views) = (format!("sqlite:{}", log.display()), format!("sqlite:{}", views.display()));
+        let (log, views) = (
+            format!("sqlite:{}", log.display()),
+            format!("sqlite:{}", views.display()),
+        );
         let ours = Arc::new(Ours::start(&log, &views, SHARDS, ShardConfig::default()).await?);
         let mut known = Sender::new(&ours, Sending::Corrections { streams: KNOWN_STREAMS }, Class::D1);
         known.prepare().await?;
         let bare = |transactions, name: &str| -> anyhow::Result<Box<dyn Contender>> {
             let folder = session.places.folder(name)?;
-            Ok(Box::new(BareInsert::new(&folder, transactions, stored::receipts(1_024)?)?))
+            Ok(Box::new(BareInsert::new(
+                &folder,
+                transactions,
+                stored::receipts(1_024)?,
+            )?))
         };
         let mut contenders: Vec<Box<dyn Contender>> = vec![
             bare(Transactions::OnePerCommand, "b2.each")?,

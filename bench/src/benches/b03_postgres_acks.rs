@@ -1,5 +1,6 @@
 //! B3: command acks on the PostgreSQL log beside cqrs-es with its PostgreSQL store.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,6 +23,7 @@ const KNOWN_STREAMS: u64 = 2_000;
 /// Pool sizes that the peer is tried with; the fastest at 64 clients is taken. 10 is its default.
 const POOLS: [u32; 5] = [4, 10, 16, 32, 64];
 const PEER: &str = "P1 cqrs-es";
+const AXON: &str = "P4 Axon, JPA";
 
 fn cell(clients: usize) -> String {
     match clients {
@@ -43,7 +45,7 @@ impl Bench for PostgresAcks {
     fn how(&self) -> &'static str {
         "Closed-loop clients, 8 shards; log and states in the same PostgreSQL as the peer's events, fsync and synchronous commit on. The peer \
          is cqrs-es 0.5 with postgres-es 0.5; its aggregate decides by the domain's own rules and stores the domain's events, each \
-         command begins an aggregate as ours begins a stream. Its pool has the size that was fastest in a trial before."
+         command begins an aggregate as ours begins a stream. P4 is Axon Framework 4.12 with its JPA event store (Hibernate 6.6, payloads as          bytea, Jackson) and the same rules in Java; its clients are threads. Both have a pool of the size that was fastest in a trial before."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -59,6 +61,10 @@ impl Bench for PostgresAcks {
             target(64, Figure::Rate, Bound::AtLeast(8.0)),
             target(256, Figure::Rate, Bound::AtLeast(12.0)),
         ];
+        targets.extend([1, 64, 256].map(|clients| Target {
+            against: AXON,
+            ..target(clients, Figure::Rate, Bound::Shown)
+        }));
         targets.extend([16, 64, 256].map(|clients| target(clients, Figure::Cpu, Bound::AtMost(0.05))));
         targets
     }
@@ -67,9 +73,10 @@ impl Bench for PostgresAcks {
         let peers_database = session.places.database("b3_peer").await?;
         let program = session.places.peers.join("cqrs-es-peer");
         let mut peer = Peer::start(PEER, Class::D1, &program, &[peers_database]).await?;
-        let pool = best_pool(session, &mut peer).await?;
-        session.note("pool of P1", pool);
-        peer.settings = json!({"pool": pool});
+        choose_pool(session, &mut peer).await?;
+        let axons_database = session.places.database("b3_axon").await?;
+        let mut axon = start_axon(session, &axons_database).await?;
+        choose_pool(session, &mut axon).await?;
 
         let views = session.places.database("b3_views").await?;
         let log = session.places.database("b3_log").await?;
@@ -81,6 +88,7 @@ impl Bench for PostgresAcks {
         known.prepare().await?;
         let mut contenders: Vec<Box<dyn Contender>> = vec![
             Box::new(peer),
+            Box::new(axon),
             Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
             Box::new(known),
         ];
@@ -97,17 +105,36 @@ impl Bench for PostgresAcks {
     }
 }
 
-async fn best_pool(session: &Session, peer: &mut Peer) -> anyhow::Result<u32> {
+async fn start_axon(session: &Session, url: &str) -> anyhow::Result<Peer> {
+    let (_, place) = url.rsplit_once('@').context("the URL names a user")?;
+    let arguments = [
+        "-Xms1g",
+        "-Xmx1g",
+        "-XX:+UseG1GC",
+        "-Dorg.jboss.logging.provider=slf4j",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+        &session.places.axon,
+        "AxonPeer",
+        &format!("jdbc:postgresql://{place}"),
+    ];
+    Peer::start(AXON, Class::D1, Path::new("java"), &arguments.map(str::to_owned)).await
+}
+
+/// Sets the pool size that is fastest at 64 clients.
+async fn choose_pool(session: &mut Session, peer: &mut Peer) -> anyhow::Result<()> {
     let (meters, load) = (session.places.meters(), session.extent.load(64));
     let mut best = (0.0, POOLS[0]);
     for size in session.extent.pick(POOLS.to_vec(), vec![10, 16]) {
         peer.settings = json!({"pool": size});
         let measured = peer.run(load, &meters).await?;
         let rate = measured.ops as f64 / measured.usage.seconds;
-        eprintln!("   P1 with a pool of {size}: {rate:.0}/s");
+        eprintln!("   {} with a pool of {size}: {rate:.0}/s", peer.name());
         if rate > best.0 {
             best = (rate, size);
         }
     }
-    Ok(best.1)
+    peer.settings = json!({"pool": best.1});
+    session.note(&format!("pool of {}", peer.name()), best.1);
+    Ok(())
 }

@@ -121,7 +121,11 @@ impl Contender for OneStreamAfterAnother {
     }
 
     async fn run(&mut self, load: Load, meters: &Meters) -> anyhow::Result<Measured> {
-        let (ours, streams, next) = (Arc::clone(&self.ours), Arc::clone(&self.streams), Arc::clone(&self.next));
+        let (ours, streams, next) = (
+            Arc::clone(&self.ours),
+            Arc::clone(&self.streams),
+            Arc::clone(&self.next),
+        );
         closed_loop(load, meters, move |_| {
             let (ours, n) = (Arc::clone(&ours), next.fetch_add(1, Ordering::Relaxed));
             let stream = streams[(n % STREAMS) as usize];

@@ -50,7 +50,13 @@ impl Bench for FlatInGrowth {
         let begun = std::time::Instant::now();
         let full = Ours::start(&log, &places.database("b5_full").await?, SHARDS, ShardConfig::default()).await?;
         session.note("seconds until all states were rebuilt", begun.elapsed().as_secs());
-        let empty = Ours::start(&places.topic("b5.empty"), &places.database("b5_empty").await?, SHARDS, ShardConfig::default()).await?;
+        let empty = Ours::start(
+            &places.topic("b5.empty"),
+            &places.database("b5_empty").await?,
+            SHARDS,
+            ShardConfig::default(),
+        )
+        .await?;
         let (full, empty) = (Arc::new(full), Arc::new(empty));
         full.count_from_here().await?;
         let mut contenders: Vec<Box<dyn Contender>> = vec![

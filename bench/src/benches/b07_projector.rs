@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use async_trait::async_trait;
 use projections::Group;
 
 use super::Bench;
 use crate::bare_upsert::Transactions;
+use crate::debezium::Debezium;
 use crate::history::{self, Kind};
 use crate::ours;
 use crate::projecting::{BareUpsert, OurProjector, Source, counts, recorded};
@@ -21,6 +23,9 @@ const EVENTS: u64 = 400_000;
 const EVENTS_SHORT: u64 = 40_000;
 const ONE_BY_ONE: u64 = 16_000;
 const ONE_BY_ONE_SHORT: u64 = 1_600;
+
+/// Tasks that the peer is tried with.
+const TASKS: [u32; 4] = [1, 2, 4, 8];
 
 const BARE: &str = "bare upsert";
 const NAIVE: &str = "one transaction per event";
@@ -43,7 +48,7 @@ impl Bench for ProjectorRate {
          `bare upsert` writes the very rows that the projector wrote, in the same transactions over as many connections, as prepared UNNEST \
          statements whose arrays are made before the clock starts: no log, no JSON, no fold, no look-ups. `one transaction per event` is the \
          same for the transactions of a projector that takes one event at a time: an upsert a row and the offset. \
-         `synchronous_commit=off` everywhere. Rows are counted after each run."
+         `synchronous_commit=off` everywhere. Rows are counted after each run. P3 is Debezium's JDBC sink 3.5 in a Kafka Connect worker 4.2 on the          same topic: upserts by UNNEST, batches of 5,000, reduction buffer on; it fills the columns that it can from the event          (`kind`, `name`, `country`, `locale` of our fourteen), and its clock starts when a quarter of the rows is there."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -60,6 +65,13 @@ impl Bench for ProjectorRate {
             targets.push(target(NAIVE, Figure::Rate, Bound::AtLeast(8.0)));
             targets.push(target(BARE, Figure::Cpu, Bound::Shown));
         }
+        targets.push(Target {
+            cell: CUSTOMERS.into(),
+            ours: "ours",
+            against: "P3 Debezium JDBC sink",
+            figure: Figure::Rate,
+            bound: Bound::AtLeast(5.0),
+        });
         targets
     }
 
@@ -82,6 +94,7 @@ async fn cell(session: &mut Session, name: &str, group: Group, kind: Kind) -> an
         group,
         events,
     };
+    let peer_source = source.clone();
     let places = session.places.clone();
     let (folded, commits) = recorded(&places, &source, None).await?;
     let expected = counts(&folded, &commits).await?;
@@ -113,7 +126,37 @@ async fn cell(session: &mut Session, name: &str, group: Group, kind: Kind) -> an
             expected: naive_expected,
         }),
     ];
+    if kind == Kind::Customers {
+        contenders.push(Box::new(debezium(session, &peer_source, events).await?));
+    }
     let load = session.extent.load(1);
     session.cell(name, load, &mut contenders).await?;
     session.check(&mut contenders).await
+}
+
+/// The peer with the number of tasks that was fastest in a trial before.
+async fn debezium(session: &mut Session, source: &Source, events: u64) -> anyhow::Result<Debezium> {
+    let (_, topic) = source.url.rsplit_once('/').context("the URL names a topic")?;
+    let mut peer = Debezium {
+        places: session.places.clone(),
+        jars: session.places.debezium.clone(),
+        topic: topic.to_owned(),
+        events,
+        tasks: 1,
+        last: history::last_customers(source.shards, events),
+    };
+    let (meters, load) = (session.places.meters(), session.extent.load(1));
+    let mut best = (0.0, 1);
+    for tasks in session.extent.pick(TASKS.to_vec(), vec![2]) {
+        peer.tasks = tasks;
+        let measured = peer.run(load, &meters).await?;
+        let rate = measured.ops as f64 / measured.usage.seconds;
+        eprintln!("   P3 with {tasks} tasks: {rate:.0}/s");
+        if rate > best.0 {
+            best = (rate, tasks);
+        }
+    }
+    peer.tasks = best.1;
+    session.note("tasks of P3", best.1);
+    Ok(peer)
 }

@@ -112,7 +112,10 @@ async fn sustained(session: &Session, ours: &Arc<Ours>, watch: &Client) -> anyho
         if ends.iter().zip(&stands).all(|(end, stands)| stands >= end) {
             break;
         }
-        anyhow::ensure!(started.elapsed() < Duration::from_secs(300), "the read models do not catch up");
+        anyhow::ensure!(
+            started.elapsed() < Duration::from_secs(300),
+            "the read models do not catch up"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let sent = ours.acked.load(Ordering::Relaxed) - before;
@@ -216,7 +219,8 @@ impl Contender for Visible {
                 acked.fetch_add(1, Ordering::Relaxed);
                 if !asked {
                     let place = ack.position;
-                    waiting.lock().expect("no panic under the lock")[usize::from(place.shard)].push_back((place.offset, at));
+                    waiting.lock().expect("no panic under the lock")[usize::from(place.shard)]
+                        .push_back((place.offset, at));
                 } else if number % ASK_EVERY == 0 {
                     ask(&queries, ack.position).await?;
                     if at >= measured_from {

@@ -54,10 +54,7 @@ impl Bench for CustomerPage {
             figure: Figure::P50,
             bound,
         };
-        vec![
-            target(SELECT_1, Bound::AtMost(2.5)),
-            target(FEW, Bound::AtMost(1.3)),
-        ]
+        vec![target(SELECT_1, Bound::AtMost(2.5)), target(FEW, Bound::AtMost(1.3))]
     }
 
     async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
@@ -88,7 +85,10 @@ async fn pages(session: &Session, name: &'static str, customers: u64) -> anyhow:
     };
     let views = Views::fresh(&session.places, &source).await?;
     fold(&source.log, &views.store, &views.generation).await?;
-    places::connect(&views.url).await?.batch_execute("VACUUM ANALYZE").await?;
+    places::connect(&views.url)
+        .await?
+        .batch_execute("VACUUM ANALYZE")
+        .await?;
     let settings = ours::settings(&source.url, &views.url)?;
     let parts = Parts::open_to_read(&settings, source.log).await?;
     Ok(Pages {
@@ -132,7 +132,11 @@ impl Contender for Pages {
                     ..Ask::default()
                 };
                 let answered = queries.ask(model, ask).await?;
-                ensure!(answered.answer.rows.len() == 3, "a page has {} rows", answered.answer.rows.len());
+                ensure!(
+                    answered.answer.rows.len() == 3,
+                    "a page has {} rows",
+                    answered.answer.rows.len()
+                );
                 Ok(())
             }
         })

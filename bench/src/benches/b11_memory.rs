@@ -129,7 +129,10 @@ impl Contender for Growing {
         }
         anyhow::ensure!(child.wait().await?.success(), "the growing process failed");
         std::fs::remove_dir_all(&folder)?;
-        let (reached, end) = (looks.get(1).context("it told too little")?, looks.last().context("it told nothing")?);
+        let (reached, end) = (
+            looks.get(1).context("it told too little")?,
+            looks.last().context("it told nothing")?,
+        );
         let grown = end.resident_bytes.saturating_sub(reached.resident_bytes) as f64;
         let per_stream = grown / (end.streams - reached.streams) as f64;
         let usage = Usage {
@@ -164,7 +167,9 @@ pub async fn grow(folder: PathBuf, streams: u64, cached_max: usize) -> anyhow::R
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(60), saved).await.context("states are not saved")?;
+        tokio::time::timeout(std::time::Duration::from_secs(60), saved)
+            .await
+            .context("states are not saved")?;
         let look = Look {
             streams: look * part,
             resident_bytes: resident_bytes(std::process::id())?,

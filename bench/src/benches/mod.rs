@@ -7,10 +7,13 @@ mod b04_flat_in_history;
 mod b05_flat_in_growth;
 mod b06_http;
 mod b07_projector;
+mod b08_rebuild;
 mod b09_freshness;
 mod b10_customer_page;
 pub mod b11_memory;
 mod b12_overload;
+mod b13_take_over;
+mod b14_umadb;
 
 use async_trait::async_trait;
 
@@ -41,8 +44,11 @@ pub static ALL: &[&dyn Bench] = &[
     &b05_flat_in_growth::FlatInGrowth,
     &b06_http::HttpCommands,
     &b07_projector::ProjectorRate,
+    &b08_rebuild::Rebuild,
     &b09_freshness::Freshness,
     &b10_customer_page::CustomerPage,
     &b11_memory::Memory,
     &b12_overload::Overload,
+    &b13_take_over::TakeOver,
+    &b14_umadb::Umadb,
 ];

@@ -59,7 +59,9 @@ fn event(n: u64) -> anyhow::Result<(DcbEvent, DcbAppendCondition)> {
 async fn clients(url: String) -> anyhow::Result<()> {
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        connections.push(Arc::new(AsyncUmaDbClient::connect(url.clone(), None, None, None).await?));
+        connections.push(Arc::new(
+            AsyncUmaDbClient::connect(url.clone(), None, None, None).await?,
+        ));
     }
     let counting = Arc::clone(&connections[0]);
     let count = || async { Ok(counting.head().await?.unwrap_or_default()) };

@@ -127,7 +127,11 @@ async fn copy(client: &Client, table: &'static Table, rows: Vec<Vec<Value>>) -> 
     let types: Vec<_> = columns.iter().map(|column| type_name(column.ty)).collect();
     let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, &types));
     for row in rows {
-        let cells: Vec<_> = columns.iter().zip(row).map(|(column, value)| cell(column.ty, value)).collect();
+        let cells: Vec<_> = columns
+            .iter()
+            .zip(row)
+            .map(|(column, value)| cell(column.ty, value))
+            .collect();
         writer.as_mut().write_raw(cells).await?;
     }
     writer.finish().await?;

@@ -88,7 +88,7 @@ impl Connection {
     pub async fn open(url: &str, tables: &[&'static Table]) -> anyhow::Result<Connection> {
         let client = places::connect(url).await?;
         client.batch_execute(SESSION).await?;
-        let checkpoint = "INSERT INTO bare_checkpoints (shard, next) VALUES ($1, $2) \
+        let checkpoint = "INSERT INTO public.bare_checkpoints (shard, next) VALUES ($1, $2) \
              ON CONFLICT (shard) DO UPDATE SET next = excluded.next";
         let checkpoint = client.prepare(checkpoint).await?;
         let mut upserts = BTreeMap::new();
@@ -103,14 +103,14 @@ impl Connection {
     }
 }
 
-/// Makes the tables: a copy of those that the core made in `schema`, keys and indexes included.
+/// Makes the tables in the schema `public` (the user's own schema holds the core's views): a copy of those that the core made in `schema`, keys and indexes included.
 pub async fn create(url: &str, tables: &[(&'static Table, String)]) -> anyhow::Result<()> {
     let client = places::connect(url).await?;
     client
-        .batch_execute("CREATE TABLE bare_checkpoints (shard bigint PRIMARY KEY, next bigint NOT NULL)")
+        .batch_execute("CREATE TABLE public.bare_checkpoints (shard bigint PRIMARY KEY, next bigint NOT NULL)")
         .await?;
     for (table, like) in tables {
-        let statement = format!("CREATE TABLE {} (LIKE {like} INCLUDING ALL)", quoted(table.name));
+        let statement = format!("CREATE TABLE public.{} (LIKE {like} INCLUDING ALL)", quoted(table.name));
         client.batch_execute(&statement).await?;
     }
     Ok(())
@@ -146,7 +146,7 @@ fn upsert(table: &Table) -> String {
         .map(|(i, column)| format!("${}::{}[]", i + 1, type_name(column.ty)))
         .collect();
     let insert = format!(
-        "INSERT INTO {} AS t ({}) SELECT * FROM unnest({})",
+        "INSERT INTO public.{} AS t ({}) SELECT * FROM unnest({})",
         quoted(table.name),
         names.join(", "),
         arrays.join(", ")

@@ -93,8 +93,11 @@ pub fn always() -> Vec<Property<Shard>> {
     ]
 }
 
+/// What is seen, and how to tell.
+pub type Sight = (&'static str, fn(&World) -> bool);
+
 /// What must be seen somewhere, lest the promises be kept for want of danger.
-pub const SIGHTS: [(&str, fn(&World) -> bool); 12] = [
+pub const SIGHTS: [Sight; 12] = [
     ("a command is acked", |world| {
         world
             .clients

@@ -575,7 +575,7 @@ impl Bad {
     }
 
     async fn check(&self, world: &World) -> Result<(), String> {
-        let before = world.records();
+        let before = world.events();
         let headers: Vec<(&str, &str)> = self
             .headers
             .iter()
@@ -593,7 +593,7 @@ impl Bad {
         if answer.status != self.status {
             return wrong(&format!("expected {}", self.status));
         }
-        if world.records() != before {
+        if world.events() != before {
             return wrong("something was stored");
         }
         if answer.header("content-type") != Some("application/problem+json") {

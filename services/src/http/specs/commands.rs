@@ -55,12 +55,12 @@ async fn the_same_command_id_has_one_effect_and_one_answer() {
         .post_with("/api/customer", &[("idempotency-key", &id)], register())
         .await;
     let quoted = format!("\"{id}\"");
-    let records = world.records();
+    let events = world.events();
     let again = world
         .post_with("/api/customer", &[("idempotency-key", &quoted)], register())
         .await;
     assert_eq!((first.status, &first.text), (201, &again.text));
-    assert_eq!((again.status, world.records()), (201, records));
+    assert_eq!((again.status, world.events()), (201, events));
     assert_eq!(first.json()["command_id"], json!(id));
 }
 

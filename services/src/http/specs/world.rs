@@ -136,9 +136,12 @@ impl World {
         answer.json()["id"].as_str().unwrap().to_owned()
     }
 
-    /// How many records there are in the log.
-    pub fn records(&self) -> usize {
-        (0..SHARDS).map(|shard| self.log.records(shard).len()).sum()
+    /// How many events there are in the log. Claims and barriers, which only prove who owns a shard, do not count.
+    pub fn events(&self) -> usize {
+        let records = (0..SHARDS).flat_map(|shard| self.log.records(shard));
+        records
+            .filter(|record| record.header("ce_commitsize").is_some())
+            .count()
     }
 }
 

@@ -76,18 +76,17 @@ impl Contender for Debezium {
             must_run(&mut worker, &folder, begun)?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // The reduction buffer does not keep the order: others of its batch may come after the last record of their partition.
+        while count(&client).await? < self.events.cast_signed() {
+            must_run(&mut worker, &folder, begun)?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let usage = meters.since(&start)?;
-        let rows = count(&client).await?;
-        ensure!(
-            rows == self.events.cast_signed(),
-            "{rows} customers in place of {}",
-            self.events
-        );
         worker.kill().await?;
         drop(client);
         self.places.drop_database(&url).await?;
         std::fs::remove_dir_all(&folder)?;
-        Ok(Measured::job((rows - before).cast_unsigned(), usage))
+        Ok(Measured::job(self.events - before.cast_unsigned(), usage))
     }
 }
 

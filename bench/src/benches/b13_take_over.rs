@@ -204,7 +204,7 @@ fn parts(said: &Path, killed: Timestamp) -> anyhow::Result<(f64, f64)> {
         let times = lines.filter_map(|line| line.split_ascii_whitespace().next()?.parse::<Timestamp>().ok());
         let after = times.filter(|time| *time > killed);
         let time = after
-            .last()
+            .max()
             .with_context(|| format!("the survivor's log does not say {what:?}"))?;
         Ok((time - killed).total(jiff::Unit::Second)?)
     };

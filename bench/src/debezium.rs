@@ -160,5 +160,8 @@ fn must_run(worker: &mut Child, folder: &Path, begun: Instant) -> anyhow::Result
         return Ok(());
     }
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("\tat ")).collect();
-    bail!("the worker does not write: {}", lines[lines.len().saturating_sub(30)..].join("\n"))
+    bail!(
+        "the worker does not write: {}",
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    )
 }

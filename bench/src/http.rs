@@ -163,9 +163,9 @@ pub async fn crm_serve(
     let mut arguments = vec!["serve", "--listen", &address];
     arguments.extend(more);
     let level = if log_file.is_some() {
-        "info,librdkafka=off"
+        "info,rdkafka=off"
     } else {
-        "warn,librdkafka=off"
+        "warn,rdkafka=off"
     };
     let environment = [("CRM_LOG", log), ("CRM_VIEWS", views), ("RUST_LOG", level)];
     Server::start(program, &arguments, &environment, &address, log_file).await

@@ -121,7 +121,7 @@ pub enum Outcome {
 }
 
 /// Offers `operation` `rate` times a second, whatever becomes of them. The latency of one counts from when it was due, so that a
-/// stall is not hidden.
+/// stall is not hidden; what ends while it is measured counts as done.
 ///
 /// # Errors
 /// An operation's, or more than [`OPEN_MAX`] of them on their way.
@@ -133,6 +133,7 @@ where
     let room = Arc::new(Semaphore::new(OPEN_MAX));
     let latencies = Arc::new(std::sync::Mutex::new(histogram()));
     let refused = Arc::new(AtomicU64::new(0));
+    let in_time = Arc::new(AtomicU64::new(0));
     let failed = Arc::new(std::sync::Mutex::new(None::<anyhow::Error>));
     let begun = Instant::now();
     let (measure_from, end) = (begun + load.warm_up, begun + load.warm_up + load.measure);
@@ -155,10 +156,18 @@ where
                 anyhow::bail!("more than {OPEN_MAX} operations are on their way");
             };
             let (operation, number) = (operation.clone(), offered);
-            let (latencies, refused, failed) = (Arc::clone(&latencies), Arc::clone(&refused), Arc::clone(&failed));
+            let (latencies, refused, failed, in_time) = (
+                Arc::clone(&latencies),
+                Arc::clone(&refused),
+                Arc::clone(&failed),
+                Arc::clone(&in_time),
+            );
             tokio::spawn(async move {
                 let outcome = operation(number).await;
-                drop(permit);
+                let now = Instant::now();
+                if matches!(outcome, Ok(Outcome::Accepted)) && (measure_from..end).contains(&now) {
+                    in_time.fetch_add(1, Ordering::Relaxed);
+                }
                 match outcome {
                     Ok(Outcome::Accepted) if counts => {
                         note(
@@ -172,6 +181,8 @@ where
                     Ok(_) => {}
                     Err(error) => *failed.lock().expect("no panic under the lock") = Some(error),
                 }
+                // Last, for whoever gets all permits back reads what was noted.
+                drop(permit);
             });
             offered += 1;
         }
@@ -186,7 +197,7 @@ where
     let latencies = latencies.lock().expect("no panic under the lock").clone();
     let refused = refused.load(Ordering::Relaxed);
     Ok(Measured {
-        ops: latencies.len(),
+        ops: in_time.load(Ordering::Relaxed),
         usage,
         latencies: Some(latencies),
         extra: vec![

@@ -79,7 +79,8 @@ impl Line {
 
     /// Processor time of all processes, in microseconds an operation.
     pub fn cpu_total_us(&self) -> f64 {
-        self.cpu_us.values().sum()
+        // A sum of nothing is minus zero.
+        self.cpu_us.values().sum::<f64>() + 0.0
     }
 }
 

@@ -101,7 +101,7 @@ pub fn correction(n: u64) -> interaction::Command {
 
 fn note(n: u64) -> String {
     format!(
-        "Called about order {n:012}: wants three spindles, two days earlier than agreed, at the same price; call back before noon. The crane is theirs."
+        "Called about order {n:012}: wants three spindles, two days earlier than agreed, at the same price; call back before noon. The crane is theirs, the lorry ours."
     )
 }
 

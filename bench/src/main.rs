@@ -62,6 +62,9 @@ enum Task {
         /// Events of the large histories, as a share of ten million
         #[arg(long, default_value_t = 1.0)]
         scale: f64,
+        /// Leave out the peers that run on Java (P3, P4): the floor does not need them
+        #[arg(long)]
+        few_peers: bool,
     },
     /// Write the report from the rounds that are kept
     Report { to: PathBuf },
@@ -105,11 +108,13 @@ async fn work() -> anyhow::Result<()> {
             short,
             rounds,
             scale,
+            few_peers,
         } => {
             let extent = Extent {
                 short,
                 rounds: rounds.unwrap_or(if short { 3 } else { 7 }),
                 scale,
+                few_peers,
             };
             run(&chosen(&benches)?, &extent, &cli.results).await
         }

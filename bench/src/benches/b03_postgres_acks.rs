@@ -74,10 +74,6 @@ impl Bench for PostgresAcks {
         let program = session.places.peers.join("cqrs-es-peer");
         let mut peer = Peer::start(PEER, Class::D1, &program, &[peers_database]).await?;
         choose_pool(session, &mut peer).await?;
-        let axons_database = session.places.database("b3_axon").await?;
-        let mut axon = start_axon(session, &axons_database).await?;
-        choose_pool(session, &mut axon).await?;
-
         let views = session.places.database("b3_views").await?;
         let log = session.places.database("b3_log").await?;
         let ours = Ours::start(&log, &views, SHARDS, ShardConfig::default())
@@ -88,10 +84,15 @@ impl Bench for PostgresAcks {
         known.prepare().await?;
         let mut contenders: Vec<Box<dyn Contender>> = vec![
             Box::new(peer),
-            Box::new(axon),
             Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
             Box::new(known),
         ];
+        if !session.extent.few_peers {
+            let database = session.places.database("b3_axon").await?;
+            let mut axon = start_axon(session, &database).await?;
+            choose_pool(session, &mut axon).await?;
+            contenders.push(Box::new(axon));
+        }
         for clients in session.extent.pick(CLIENTS.to_vec(), vec![1, 64]) {
             let load = session.extent.load(clients);
             session.cell(&cell(clients), load, &mut contenders).await?;

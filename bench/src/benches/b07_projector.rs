@@ -126,7 +126,7 @@ async fn cell(session: &mut Session, name: &str, group: Group, kind: Kind) -> an
             expected: naive_expected,
         }),
     ];
-    if kind == Kind::Customers {
+    if kind == Kind::Customers && !session.extent.few_peers {
         contenders.push(Box::new(debezium(session, &peer_source, events).await?));
     }
     let load = session.extent.load(1);

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use super::problem::Problem;
 use super::{Api, BUNDLE_BYTES_MAX};
 use crate::routing::{Answer, Asked, Order, Unreadable};
-use crate::shard::{Failure, ShardHandle};
+use crate::shard::ShardHandle;
 
 /// A bundle in its canonical form with all that goes along.
 const BYTES_MAX: usize = 3 * BUNDLE_BYTES_MAX;
@@ -30,11 +30,7 @@ async fn execute(
     let handle = handle(&api, shard)?;
     let within = Duration::from_millis(order.within_ms).min(handle.command_timeout());
     let (request, lane) = order.read().map_err(unreadable)?;
-    let outcome = match handle.is_assigned() {
-        true => handle.execute(request, lane, within).await,
-        false => Err(elsewhere()),
-    };
-    Ok(Json(Answer::of_command(outcome)))
+    Ok(Json(Answer::of_command(handle.execute(request, lane, within).await)))
 }
 
 async fn peek(
@@ -45,21 +41,13 @@ async fn peek(
     let handle = handle(&api, shard)?;
     let within = Duration::from_millis(asked.within_ms).min(handle.command_timeout());
     let stream = asked.stream().map_err(unreadable)?;
-    let outcome = match handle.is_assigned() {
-        true => handle.peek(stream, within).await,
-        false => Err(elsewhere()),
-    };
-    Ok(Json(Answer::of_peek(outcome)))
+    Ok(Json(Answer::of_peek(handle.peek(stream, within).await)))
 }
 
 fn handle(api: &Api, shard: u16) -> Result<&ShardHandle, Problem> {
     let shards = api.commands.shards();
     let found = shards.get(usize::from(shard));
     found.ok_or_else(|| Problem::not_found(format!("there is no shard {shard}; the log has {}", shards.len())))
-}
-
-fn elsewhere() -> Failure {
-    Failure::Elsewhere("another process serves the shard".into())
 }
 
 fn unreadable(error: Unreadable) -> Problem {

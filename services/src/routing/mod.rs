@@ -91,10 +91,18 @@ struct Remote {
 type Known = (Option<String>, Instant);
 
 /// One attempt at a shard.
-enum Way {
+enum Way<'a> {
     Here,
-    To(String),
+    To(&'a Remote, String),
     Nowhere,
+}
+
+/// The time there is for an answer, and what the attempts so far may have done.
+struct Patience<'a> {
+    routing: &'a Routing,
+    shard: u16,
+    deadline: Instant,
+    unknown: Option<String>,
 }
 
 impl Routing {
@@ -123,40 +131,20 @@ impl Routing {
     /// [`Failure`]: rejected, in conflict, or not known to be applied.
     pub async fn execute(&self, shard: u16, request: Request, lane: Lane) -> Result<Ack, Failure> {
         let request = Arc::new(request);
-        let handle = &self.inner.shards[usize::from(shard)];
-        let deadline = Instant::now() + handle.command_timeout();
-        // What an earlier attempt may have done.
-        let mut unknown: Option<String> = None;
+        let mut patience = self.patience(shard);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = patience.left();
             let outcome = match self.way(shard).await {
-                Way::Here => handle.execute(Arc::clone(&request), lane, left).await,
-                Way::To(address) => {
-                    let remote = self.inner.remote.as_ref().expect("there is an address");
+                Way::Here => self.handle(shard).execute(Arc::clone(&request), lane, left).await,
+                Way::To(remote, address) => {
                     let within = left.min(attempt_max(lane));
                     remote.peers.execute(&address, shard, &request, lane, within).await
                 }
-                Way::Nowhere => Err(Failure::Elsewhere(format!(
-                    "no process is known to serve shard {shard}"
-                ))),
+                Way::Nowhere => Err(nobody(shard)),
             };
-            let why = match (outcome, &unknown) {
-                (Err(Failure::Elsewhere(why)), _) => why,
-                (Err(Failure::OutcomeUnknown(why)), _) => {
-                    unknown = Some(why.clone());
-                    why
-                }
-                (Err(Failure::NotAccepted(_)), Some(why)) => return Err(Failure::OutcomeUnknown(why.clone())),
-                (outcome, _) => return outcome,
-            };
-            let may_go_on = self.inner.remote.is_some() && Instant::now() + PAUSE < deadline;
-            if !may_go_on {
-                return Err(match unknown {
-                    Some(why) => Failure::OutcomeUnknown(why),
-                    None => Failure::NotAccepted(why),
-                });
+            if let Some(outcome) = patience.settle(outcome).await {
+                return outcome;
             }
-            self.look_again(shard).await;
         }
     }
 
@@ -165,49 +153,79 @@ impl Routing {
     /// # Errors
     /// [`Failure::NotAccepted`] when the owner cannot answer.
     pub async fn peek(&self, shard: u16, stream: StreamRef) -> Result<Peeked, Failure> {
-        let handle = &self.inner.shards[usize::from(shard)];
-        let deadline = Instant::now() + handle.command_timeout();
+        let mut patience = self.patience(shard);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = patience.left();
             let outcome = match self.way(shard).await {
-                Way::Here => handle.peek(stream, left).await,
-                Way::To(address) => {
-                    let remote = self.inner.remote.as_ref().expect("there is an address");
+                Way::Here => self.handle(shard).peek(stream, left).await,
+                Way::To(remote, address) => {
                     let within = left.min(attempt_max(Lane::People));
                     remote.peers.peek(&address, shard, stream, within).await
                 }
-                Way::Nowhere => Err(Failure::Elsewhere(format!(
-                    "no process is known to serve shard {shard}"
-                ))),
+                Way::Nowhere => Err(nobody(shard)),
             };
-            let Err(Failure::Elsewhere(why)) = outcome else {
+            if let Some(outcome) = patience.settle(outcome).await {
                 return outcome;
-            };
-            let may_go_on = self.inner.remote.is_some() && Instant::now() + PAUSE < deadline;
-            if !may_go_on {
-                return Err(Failure::NotAccepted(why));
             }
-            self.look_again(shard).await;
         }
     }
 
-    async fn way(&self, shard: u16) -> Way {
-        let here = self.inner.shards[usize::from(shard)].is_assigned();
+    fn handle(&self, shard: u16) -> &ShardHandle {
+        &self.inner.shards[usize::from(shard)]
+    }
+
+    fn patience(&self, shard: u16) -> Patience<'_> {
+        Patience {
+            routing: self,
+            shard,
+            deadline: Instant::now() + self.handle(shard).command_timeout(),
+            unknown: None,
+        }
+    }
+
+    async fn way(&self, shard: u16) -> Way<'_> {
         match &self.inner.remote {
-            Some(remote) if !here => match remote.owner(shard).await {
-                Some(address) => Way::To(address),
+            Some(remote) if !self.handle(shard).is_assigned() => match remote.owner(shard).await {
+                Some(address) => Way::To(remote, address),
                 None => Way::Nowhere,
             },
             _ => Way::Here,
         }
     }
+}
 
-    async fn look_again(&self, shard: u16) {
-        tokio::time::sleep(PAUSE).await;
-        if let Some(remote) = &self.inner.remote {
-            remote.forget(shard).await;
+impl Patience<'_> {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The outcome, if it is to be told. `None` after a little while, and a look for another owner, when the next attempt may know more.
+    async fn settle<T>(&mut self, outcome: Result<T, Failure>) -> Option<Result<T, Failure>> {
+        let why = match (outcome, &self.unknown) {
+            (Err(Failure::Elsewhere(why)), _) => why,
+            (Err(Failure::OutcomeUnknown(why)), _) => {
+                self.unknown = Some(why.clone());
+                why
+            }
+            (Err(Failure::NotAccepted(_)), Some(why)) => return Some(Err(Failure::OutcomeUnknown(why.clone()))),
+            (outcome, _) => return Some(outcome),
+        };
+        match &self.routing.inner.remote {
+            Some(remote) if Instant::now() + PAUSE < self.deadline => {
+                tokio::time::sleep(PAUSE).await;
+                remote.forget(self.shard).await;
+                None
+            }
+            _ => Some(Err(match self.unknown.take() {
+                Some(why) => Failure::OutcomeUnknown(why),
+                None => Failure::NotAccepted(why),
+            })),
         }
     }
+}
+
+fn nobody(shard: u16) -> Failure {
+    Failure::Elsewhere(format!("no process is known to serve shard {shard}"))
 }
 
 impl Remote {

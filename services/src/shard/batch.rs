@@ -25,8 +25,6 @@ pub const EVENT_BYTES_MAX: usize = 900 * 1024;
 pub struct Batch {
     pub events: Vec<StoredEvent>,
     pub bytes: usize,
-    /// Is a barrier needed if there are no events, because an answer that writes nothing waits for a proof that the shard is still ours?
-    pub barrier: bool,
     /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
     pub answers: Vec<(Open, Prepared)>,
     pub peeks: Vec<(oneshot::Sender<Result<Peeked, Failure>>, Peeked)>,
@@ -55,11 +53,16 @@ pub enum Prepared {
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && !self.barrier && self.answers.is_empty() && self.peeks.is_empty()
+        self.events.is_empty() && self.answers.is_empty() && self.peeks.is_empty()
+    }
+
+    /// Somebody waits for an answer from memory, and no event proves that the memory is not stale.
+    pub fn needs_barrier(&self) -> bool {
+        self.events.is_empty() && !self.answers.is_empty()
     }
 
     pub fn records(&self) -> usize {
-        self.events.len() + usize::from(self.barrier)
+        self.events.len() + usize::from(self.needs_barrier())
     }
 }
 

@@ -10,7 +10,7 @@ mod handle;
 mod request;
 mod serving;
 #[cfg(test)]
-mod specs;
+pub mod specs;
 mod takeover;
 mod task;
 

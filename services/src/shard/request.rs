@@ -114,12 +114,29 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Answers that it came to nothing. The sender may be gone; nothing depends on it.
+    pub fn refuse(self, failure: Failure) {
+        match self {
+            Message::Execute(open) => open.answer(Err(failure)),
+            Message::Peek { reply, .. } => reply.send(Err(failure)).unwrap_or_default(),
+        }
+    }
+}
+
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Open {
     pub request: Arc<Request>,
     pub reply: oneshot::Sender<Result<Ack, Failure>>,
     pub ticket: Arc<Ticket>,
+}
+
+impl Open {
+    /// Answers. The sender may be gone; it retries with the same id and gets the same answer.
+    pub fn answer(self, result: Result<Ack, Failure>) {
+        self.reply.send(result).unwrap_or_default();
+    }
 }
 
 /// Whether work on a request has begun: decides which 503 its sender gets when time is up.

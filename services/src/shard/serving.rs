@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use domain::{Position, StreamRef};
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batch::{Batch, Prepared, decide, written};
 use super::cache::{Cached, CommandIds, States, saved};
-use super::request::{Ack, Failure, Message, Open, Request};
+use super::request::{Ack, Failure, Message, Request};
 use super::takeover::{Owned, fill};
 use super::task::{ShardParts, Task};
-use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record};
+use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
 use crate::states::{Loaded, SavedCommand, SavedState, StateError, Watermark};
 
 /// Why a shard is no longer served.
@@ -69,7 +70,7 @@ pub struct Serving {
     save_not_before: Instant,
     /// The last save did not come about.
     save_failed: bool,
-    last_time: jiff::Timestamp,
+    last_time: Timestamp,
 }
 
 impl Serving {
@@ -214,14 +215,9 @@ impl Serving {
                 // Absence is never assumed: only what is wholly in memory goes on.
                 for message in loading.messages {
                     let (streams, commands) = self.missing(std::slice::from_ref(&message));
-                    match (streams.is_empty() && commands.is_empty(), message) {
-                        (true, message) => self.answer(message),
-                        (false, Message::Execute(open)) => refuse(open, Failure::NotAccepted(error.to_string())),
-                        (false, Message::Peek { reply, .. }) => {
-                            reply
-                                .send(Err(Failure::NotAccepted(error.to_string())))
-                                .unwrap_or_default();
-                        }
+                    match streams.is_empty() && commands.is_empty() {
+                        true => self.answer(message),
+                        false => message.refuse(Failure::NotAccepted(error.to_string())),
                     }
                 }
             }
@@ -234,13 +230,15 @@ impl Serving {
             Message::Execute(open) => open,
             Message::Peek { stream, reply } => {
                 // It may have been evicted by others of the same batch; then the asker asks again.
-                match self.states.get(stream) {
-                    Some(cached) => self.rest_on_batch().peeks.push((reply, (cached.state, cached.version))),
-                    None => reply
-                        .send(Err(Failure::NotAccepted("it was just evicted".into())))
-                        .unwrap_or_default(),
-                }
-                return;
+                let Some(cached) = self.states.get(stream) else {
+                    return Message::Peek { stream, reply }.refuse(Failure::NotAccepted("it was just evicted".into()));
+                };
+                // What it was told rests on the pending batch if that has events, else on the one in flight.
+                let batch = match &mut self.in_flight {
+                    Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
+                    _ => &mut self.pending,
+                };
+                return batch.peeks.push((reply, (cached.state, cached.version)));
             }
         };
         if open.reply.is_closed() || !open.ticket.start() {
@@ -254,10 +252,10 @@ impl Serving {
         let is_known = self.is_known(&open.request);
         let is_evicted = |stream| !self.states.contains(stream);
         if !is_known && needed(&open.request).into_iter().any(is_evicted) {
-            return refuse(open, Failure::NotAccepted("its streams were just evicted".into()));
+            return open.answer(Err(Failure::NotAccepted("its streams were just evicted".into())));
         }
         if !is_known && self.unsaved() > self.parts.config.unsaved_max {
-            return refuse(open, Failure::NotAccepted("the state store is behind".into()));
+            return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
         let now = self.parts.clock.now().max(self.last_time);
         let decision = decide(
@@ -268,57 +266,36 @@ impl Serving {
             now,
             self.shard,
         );
-        match &decision.prepared {
-            Prepared::Wrote {
-                streams: _,
-                last,
-                events,
-            } if !decision.events.is_empty() => {
-                self.last_time = now;
-                let command = SavedCommand {
-                    id: open.request.command_id,
-                    hash: open.request.hash.clone(),
-                    streams: written(&decision.events),
-                    offset: 0,
-                    events: *events,
-                    at: now,
-                };
-                self.pending.commands.push((command, *last));
-                self.pending.bytes += decision
-                    .events
-                    .iter()
-                    .map(|event| event.body.len() + 600)
-                    .sum::<usize>();
-                self.pending.events.extend(decision.events);
-                for (stream, cached) in decision.states {
-                    self.states.changed(stream, cached.clone());
-                    self.pending.states.insert(stream, cached);
-                }
-                self.pending.answers.push((open, decision.prepared));
-            }
-            // What writes nothing may come from a memory that another owner has made stale. Only a record that is sent from now on
-            // proves that it is not: what is on its way may have stood before the other one's claim. That goes for a refusal too: it
-            // may answer the retry of a command that the other one has applied.
-            Prepared::Already { .. } | Prepared::Failed(_) => {
-                self.pending.barrier |= self.pending.events.is_empty();
-                self.pending.answers.push((open, decision.prepared));
-            }
-            Prepared::Wrote { .. } => self.pending.answers.push((open, decision.prepared)),
-            Prepared::Known(_) => {
-                // What it answers is durable already.
-                let Prepared::Known(ack) = decision.prepared else {
-                    unreachable!("it was just matched")
-                };
-                reply(open, Ok(ack));
-            }
+        if let Prepared::Known(ack) = decision.prepared {
+            // What it answers is durable already.
+            return open.answer(Ok(ack));
         }
+        if !decision.events.is_empty() {
+            self.last_time = now;
+            self.gather(&open.request, decision.events, decision.states, now);
+        }
+        // What writes nothing may come from a memory that another owner has made stale. Only a record that is sent from now on proves that
+        // it is not: what is on its way may have stood before the other one's claim. That goes for a refusal too: it may answer the retry of
+        // a command that the other one has applied. So each waits for the pending batch, which has a barrier where it has no events.
+        self.pending.answers.push((open, decision.prepared));
     }
 
-    /// The batch that an answer from the present states rests on: the pending one if it has events, else the one in flight.
-    fn rest_on_batch(&mut self) -> &mut Batch {
-        match &mut self.in_flight {
-            Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
-            _ => &mut self.pending,
+    /// What a command wrote joins the pending batch.
+    fn gather(&mut self, request: &Request, events: Vec<StoredEvent>, states: Vec<(StreamRef, Cached)>, at: Timestamp) {
+        let command = SavedCommand {
+            id: request.command_id,
+            hash: request.hash.clone(),
+            streams: written(&events),
+            offset: 0,
+            events: events.len() as u32,
+            at,
+        };
+        self.pending.bytes += events.iter().map(|event| event.body.len() + 600).sum::<usize>();
+        self.pending.events.extend(events);
+        self.pending.commands.push((command, self.pending.events.len() - 1));
+        for (stream, cached) in states {
+            self.states.changed(stream, cached.clone());
+            self.pending.states.insert(stream, cached);
         }
     }
 
@@ -358,7 +335,7 @@ impl Serving {
             self.n += 1;
             records.push(event.to_record(&self.parts.source, self.epoch, self.n));
         }
-        if batch.barrier && batch.events.is_empty() {
+        if batch.needs_barrier() {
             self.n += 1;
             let id = domain::derived_id(&[
                 "barrier",
@@ -376,7 +353,7 @@ impl Serving {
             ));
         }
         let Some(last) = records.last() else {
-            // Answers that rest on nothing new.
+            // Only peeks: they rest on nothing new.
             self.release(batch, self.next);
             return Ok(());
         };
@@ -405,7 +382,7 @@ impl Serving {
                 // Nothing was written: the senders may know, but states and numbers are wrong now.
                 let in_flight = self.in_flight.take().expect("it was just there");
                 for (open, _) in in_flight.batch.answers {
-                    refuse(open, Failure::NoRoom(why.clone()));
+                    open.answer(Err(Failure::NoRoom(why.clone())));
                 }
                 return Err(format!("the log refused: {why}"));
             }
@@ -470,7 +447,7 @@ impl Serving {
                 Prepared::Known(ack) => Ok(ack),
                 Prepared::Failed(failure) => Err(failure),
             };
-            reply(open, result);
+            open.answer(result);
         }
         for (asker, peeked) in batch.peeks {
             // The asker may have given up; nothing depends on it.
@@ -602,15 +579,6 @@ fn needed(request: &Request) -> Vec<StreamRef> {
         }
     }
     streams
-}
-
-pub fn refuse(open: Open, failure: Failure) {
-    reply(open, Err(failure));
-}
-
-/// Answers. The sender may be gone; it retries with the same id and gets the same answer.
-fn reply(open: Open, result: Result<Ack, Failure>) {
-    open.reply.send(result).unwrap_or_default();
 }
 
 /// The result of a task, or never when there is none. A panic in it is passed on.

@@ -1,6 +1,8 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod gate;
 mod limits;
+mod stale_owner;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,26 +31,28 @@ struct Running {
 
 impl World {
     async fn new() -> World {
+        World::with(Arc::new(MemoryStates::default())).await
+    }
+
+    async fn with(states: Arc<dyn StateStore>) -> World {
         let log = MemoryLog::new();
         create(&log, 1, &SystemClock).await.unwrap();
-        World {
-            log,
-            states: Arc::new(MemoryStates::default()),
-            node: 0,
-        }
+        World { log, states, node: 0 }
     }
 
     fn start(&mut self) -> Running {
-        self.start_with(ShardConfig {
-            command_timeout: Duration::from_secs(10),
-            ..ShardConfig::default()
-        })
+        self.start_with(patient())
     }
 
     fn start_with(&mut self, config: ShardConfig) -> Running {
+        self.start_on(Arc::new(self.log.clone()), config)
+    }
+
+    /// A node that sees the log through this one.
+    fn start_on(&mut self, log: Arc<dyn EventLog>, config: ShardConfig) -> Running {
         self.node += 1;
         let parts = ShardParts {
-            log: Arc::new(self.log.clone()),
+            log,
             states: Arc::clone(&self.states),
             clock: Arc::new(SystemClock),
             node: format!("node-{}", self.node),
@@ -63,6 +67,13 @@ impl World {
 
     async fn audit(&self) -> Audit {
         audit(&self.log, 0, |_| {}).await.unwrap()
+    }
+}
+
+fn patient() -> ShardConfig {
+    ShardConfig {
+        command_timeout: Duration::from_secs(10),
+        ..ShardConfig::default()
     }
 }
 
@@ -110,7 +121,7 @@ fn request(id: Uuid, name: &str, command: customer::Command) -> Request {
     bundle(id, vec![step])
 }
 
-fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
+pub fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
     let who = Who::new(Actor::parse("user:mei").unwrap());
     let mut request = Request {
         command_id: id,
@@ -123,7 +134,7 @@ fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
     request
 }
 
-fn register(name: &str) -> customer::Command {
+pub fn register(name: &str) -> customer::Command {
     customer::Command::Register {
         kind: customer::Kind::Person,
         name: name.into(),
@@ -133,7 +144,7 @@ fn register(name: &str) -> customer::Command {
     }
 }
 
-fn owner(owner: &str) -> customer::Command {
+pub fn owner(owner: &str) -> customer::Command {
     customer::Command::AssignOwner { owner: owner.into() }
 }
 
@@ -333,14 +344,8 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
 
 #[tokio::test]
 async fn with_the_state_store_down_streams_in_memory_go_on() {
-    let log = MemoryLog::new();
-    create(&log, 1, &SystemClock).await.unwrap();
     let states = Arc::new(Moody::default());
-    let mut world = World {
-        log,
-        states: Arc::clone(&states) as Arc<dyn StateStore>,
-        node: 0,
-    };
+    let mut world = World::with(states.clone()).await;
     let shard = world.start();
     let fresh = || {
         #[allow(clippy::disallowed_methods)]
@@ -363,14 +368,8 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
 /// After the lost ack the shard is taken over, and the command's companion is not in memory any more.
 #[tokio::test]
 async fn a_command_that_was_applied_is_acked_though_its_companions_cannot_be_looked_up() {
-    let log = MemoryLog::new();
-    create(&log, 1, &SystemClock).await.unwrap();
     let states = Arc::new(Moody::default());
-    let mut world = World {
-        log,
-        states: Arc::clone(&states) as Arc<dyn StateStore>,
-        node: 0,
-    };
+    let mut world = World::with(states.clone()).await;
     let shard = world.start();
     shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
     // Stored, so that a take-over does not read it again.

@@ -11,14 +11,11 @@ use tokio::time::Instant;
 use super::assignment::{Assignment, Wanted};
 use super::handle::{ShardConfig, ShardHandle, ShardStatus};
 use super::request::{Failure, Message};
-use super::serving::{End, Serving, refuse};
+use super::serving::{End, Serving};
 use super::takeover::{Claimant, Owned, TakeOverError};
 use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::states::StateStore;
-
-/// Stands for "no end": longer than any process lives.
-const FAR_AWAY: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// What a shard's task works with.
 #[derive(Clone)]
@@ -157,17 +154,23 @@ impl Task {
         });
         // What was begun here may stand in the log, or may be about to. Its sender asks the owner, with the same id.
         for message in std::mem::take(&mut self.waiting) {
-            send_away(message, || Failure::OutcomeUnknown(why.to_owned()));
+            message.refuse(Failure::OutcomeUnknown(why.to_owned()));
         }
         let mut wanted = self.wanted.clone();
-        let time = until.unwrap_or_else(|| Instant::now() + FAR_AWAY);
+        let time = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(time);
         loop {
             tokio::select! {
                 biased;
                 () = wanted.changed() => break,
-                () = tokio::time::sleep_until(time) => break,
+                () = &mut time => break,
                 message = self.next() => match message {
-                    Some(message) => send_away(message, || Failure::Elsewhere(why.to_owned())),
+                    Some(message) => message.refuse(Failure::Elsewhere(why.to_owned())),
                     None => break,
                 },
             }
@@ -232,14 +235,5 @@ impl Task {
         first
             .or_else(|| self.people.try_recv().ok())
             .or_else(|| self.imports.try_recv().ok())
-    }
-}
-
-/// Answers a message with a failure that says where it may go.
-fn send_away(message: Message, why: impl FnOnce() -> Failure) {
-    match message {
-        Message::Execute(open) => refuse(open, why()),
-        // The asker may have given up; nothing depends on it.
-        Message::Peek { reply, .. } => reply.send(Err(why())).unwrap_or_default(),
     }
 }

@@ -1,82 +1,12 @@
 //! What is bounded in a shard, and what happens at the bound.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use domain::Fact;
-use tokio::sync::Notify;
 
+use super::gate::{Gate, Hold};
 use super::*;
-use crate::log::{AppendError, LogError, LogReader, LogWriter, Record};
 use crate::shard::batch::{COMMIT_BYTES_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX};
-
-/// A log that can be held up, and that notes the size of each append.
-#[derive(Clone, Default)]
-struct Gate {
-    log: MemoryLog,
-    held: Arc<AtomicBool>,
-    opened: Arc<Notify>,
-    /// Records and bytes of each append.
-    appends: Arc<Mutex<Vec<(usize, usize)>>>,
-}
-
-struct GateWriter {
-    gate: Gate,
-    writer: Box<dyn LogWriter>,
-}
-
-#[async_trait]
-impl LogWriter for GateWriter {
-    async fn append(&mut self, records: Vec<Record>) -> Result<Vec<u64>, AppendError> {
-        while self.gate.held.load(Ordering::SeqCst) {
-            self.gate.opened.notified().await;
-        }
-        let bytes = records.iter().map(Record::size).sum();
-        self.gate.appends.lock().unwrap().push((records.len(), bytes));
-        self.writer.append(records).await
-    }
-}
-
-#[async_trait]
-impl EventLog for Gate {
-    fn address(&self) -> String {
-        self.log.address()
-    }
-
-    async fn create(&self, shards: u16) -> Result<(), LogError> {
-        self.log.create(shards).await
-    }
-
-    async fn open(&self) -> Result<u16, LogError> {
-        self.log.open().await
-    }
-
-    async fn end(&self, shard: u16) -> Result<u64, LogError> {
-        self.log.end(shard).await
-    }
-
-    async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
-        let writer = self.log.writer(shard).await?;
-        let gate = self.clone();
-        Ok(Box::new(GateWriter { gate, writer }))
-    }
-
-    async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
-        self.log.reader(shard, from).await
-    }
-}
-
-impl Gate {
-    fn hold(&self) {
-        self.held.store(true, Ordering::SeqCst);
-    }
-
-    fn open_up(&self) {
-        self.held.store(false, Ordering::SeqCst);
-        self.opened.notify_one();
-    }
-}
 
 struct Bounded {
     gate: Gate,
@@ -86,23 +16,12 @@ struct Bounded {
 
 impl Bounded {
     async fn start(config: ShardConfig) -> Bounded {
-        let gate = Gate::default();
-        create(&gate, 1, &SystemClock).await.unwrap();
         let states = Arc::new(Moody::default());
-        let parts = ShardParts {
-            log: Arc::new(gate.clone()),
-            states: states.clone(),
-            clock: Arc::new(SystemClock),
-            node: "bounded".into(),
-            address: String::new(),
-            source: "/crm/spec".into(),
-            config,
-        };
-        let (stop, stopped) = watch::channel(false);
-        let (handle, task) = spawn(0, parts, Assignment::alone(), stopped);
-        let shard = Arc::new(Running { handle, stop, task });
+        let mut world = World::with(states.clone()).await;
+        let gate = Gate::before(world.log.clone());
+        let shard = Arc::new(world.start_on(Arc::new(gate.clone()), config));
         shard.insist(&request(id(0), "first", register("first"))).await.unwrap();
-        gate.appends.lock().unwrap().clear();
+        gate.take_appends();
         Bounded { gate, states, shard }
     }
 
@@ -114,22 +33,15 @@ impl Bounded {
     }
 }
 
-fn small() -> ShardConfig {
-    ShardConfig {
-        command_timeout: Duration::from_secs(10),
-        ..ShardConfig::default()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_people_at_once_and_lets_imports_wait() {
     let config = ShardConfig {
         queue_max: 8,
         batch_records_max: 4,
-        ..small()
+        ..patient()
     };
     let world = Bounded::start(config).await;
-    world.gate.hold();
+    world.gate.hold(Hold::BeforeWriting);
     let mut accepted = Vec::new();
     let refused = loop {
         let sent = world.send(1 + accepted.len() as u64, Lane::People);
@@ -163,37 +75,35 @@ async fn a_full_queue_refuses_people_at_once_and_lets_imports_wait() {
     }
 }
 
+/// Sends 95 commands at once; records and bytes of the appends that they came to.
+async fn appends_of_95_commands(config: ShardConfig) -> Vec<(usize, usize)> {
+    let world = Bounded::start(config).await;
+    world.gate.hold(Hold::BeforeWriting);
+    let sent: Vec<_> = (1..=95).map(|n| world.send(n, Lane::People)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    world.gate.open_up();
+    for sent in sent {
+        sent.await.unwrap().unwrap();
+    }
+    let appends = world.gate.take_appends();
+    assert_eq!(appends.iter().map(|(records, _)| records).sum::<usize>(), 95);
+    appends
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_takes_no_more_than_its_records_and_bytes() {
-    let world = Bounded::start(ShardConfig {
+    let appends = appends_of_95_commands(ShardConfig {
         batch_records_max: 10,
-        ..small()
-    })
-    .await;
-    world.gate.hold();
-    let sent: Vec<_> = (1..=95).map(|n| world.send(n, Lane::People)).collect();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    world.gate.open_up();
-    for sent in sent {
-        sent.await.unwrap().unwrap();
-    }
-    let appends = world.gate.appends.lock().unwrap().clone();
-    assert_eq!(appends.iter().map(|(records, _)| records).sum::<usize>(), 95);
+        ..patient()
+    });
+    let appends = appends.await;
     assert!(appends.iter().all(|(records, _)| *records <= 10), "{appends:?}");
 
-    let world = Bounded::start(ShardConfig {
+    let appends = appends_of_95_commands(ShardConfig {
         batch_bytes_max: 8_000,
-        ..small()
-    })
-    .await;
-    world.gate.hold();
-    let sent: Vec<_> = (1..=95).map(|n| world.send(n, Lane::People)).collect();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    world.gate.open_up();
-    for sent in sent {
-        sent.await.unwrap().unwrap();
-    }
-    let appends = world.gate.appends.lock().unwrap().clone();
+        ..patient()
+    });
+    let appends = appends.await;
     // One command more than fits, and what the records' headers take beyond the estimate.
     assert!(
         appends.iter().all(|(_, bytes)| *bytes <= 8_000 + 2 * 1_000),
@@ -204,7 +114,7 @@ async fn an_append_takes_no_more_than_its_records_and_bytes() {
 
 #[tokio::test]
 async fn a_commit_of_too_many_or_too_large_events_is_refused() {
-    let world = Bounded::start(small()).await;
+    let world = Bounded::start(patient()).await;
     let event = |to: String| -> Fact { customer::Event::OwnerAssigned { from: None, to }.into() };
     let record = |facts: Vec<Fact>| {
         let step = Step {
@@ -230,7 +140,7 @@ async fn states_and_command_ids_in_memory_stay_within_their_bounds() {
         cached_streams_max: 10,
         cached_commands_max: 20,
         save_every: Duration::from_millis(10),
-        ..small()
+        ..patient()
     };
     let world = Bounded::start(config).await;
     for n in 1..=200 {
@@ -261,7 +171,7 @@ async fn states_and_command_ids_in_memory_stay_within_their_bounds() {
 async fn with_too_much_unsaved_commands_are_refused_until_the_store_is_back() {
     let config = ShardConfig {
         unsaved_max: 20,
-        ..small()
+        ..patient()
     };
     let world = Bounded::start(config).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -289,10 +199,10 @@ async fn a_command_that_takes_too_long_is_answered_with_what_is_known_of_it() {
     let config = ShardConfig {
         batch_records_max: 1,
         command_timeout: Duration::from_secs(5),
-        ..small()
+        ..patient()
     };
     let world = Bounded::start(config).await;
-    world.gate.hold();
+    world.gate.hold(Hold::BeforeWriting);
     let sent: Vec<_> = (1..=5).map(|n| world.send(n, Lane::People)).collect();
     let started = tokio::time::Instant::now();
     let mut outcomes = Vec::new();

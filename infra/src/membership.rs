@@ -10,12 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientContext, TopicPartitionList};
+use services::log::LogError;
 use services::shard::Assignment;
 use tokio::sync::watch;
 
@@ -26,8 +24,6 @@ const RELEASE_MAX: Duration = Duration::from_secs(20);
 const RELEASE_POLL: Duration = Duration::from_millis(2);
 /// How often the group's news are looked for.
 const POLL: Duration = Duration::from_millis(50);
-/// How long the brokers may take to make the topic.
-const TOPIC_MAX: Duration = Duration::from_secs(10);
 
 /// What is spread over processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +74,9 @@ impl Membership {
         shares: Vec<Share>,
         is_released: impl Fn(u16) -> bool + Send + Sync + 'static,
     ) -> anyhow::Result<Membership> {
-        let mut seats = Vec::new();
-        for share in shares {
-            let topic = share.work.topic(log);
-            make_topic(log, &topic, share.words.len()).await?;
-            seats.push((topic, share.words));
-        }
+        let seats = shares.into_iter().map(|share| (share.work.topic(log), share.words));
+        let seats: Vec<Seat> = seats.collect();
+        make_topics(log, &seats).await?;
         let mut settings = log.settings(&[
             ("enable.auto.commit", "false"),
             ("auto.offset.reset", "latest"),
@@ -142,40 +135,33 @@ fn attend(consumer: &BaseConsumer<Group>, leaving: &AtomicBool) {
     }
 }
 
-async fn make_topic(log: &KafkaLog, topic: &str, partitions: usize) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> = log.settings(&[]).create()?;
-    let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(log.replication()));
-    let options = AdminOptions::new()
-        .request_timeout(Some(TOPIC_MAX))
-        .operation_timeout(Some(TOPIC_MAX));
-    let results = admin.create_topics([&new], &options).await;
-    for result in results.context("the topic of the members cannot be made")? {
-        match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((name, code)) => anyhow::bail!("the topic {name} cannot be made: {code}"),
+async fn make_topics(log: &KafkaLog, seats: &[Seat]) -> anyhow::Result<()> {
+    let topics = seats
+        .iter()
+        .map(|(topic, words)| log.new_topic(topic, words.len() as u16));
+    log.create_topics(&topics.collect::<Vec<_>>()).await?;
+    for (topic, words) in seats {
+        let found = match log.leaders_of(topic).await {
+            Ok(leaders) => leaders.len(),
+            // A new one may not be known everywhere yet, or have no leaders; its number of partitions is the one that was asked for.
+            Err(LogError::NotCreated(_) | LogError::Unavailable(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if found != words.len() {
+            let shards = words.len();
+            anyhow::bail!("the topic {topic} has {found} partitions for {shards} shards: delete it, nothing is in it");
         }
-    }
-    let topic = topic.to_owned();
-    let found = tokio::task::spawn_blocking(move || {
-        let metadata = admin.inner().fetch_metadata(Some(&topic), TOPIC_MAX)?;
-        let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        anyhow::Ok(found)
-    });
-    let found = found.await??;
-    // A new one may not be known everywhere yet.
-    if found != 0 && found != partitions {
-        anyhow::bail!(
-            "the topic of the members has {found} partitions for {partitions} shards: delete it, nothing is in it"
-        );
     }
     Ok(())
 }
 
+/// A topic, and where the word on each of its partitions goes.
+type Seat = (String, Vec<watch::Sender<Assignment>>);
+
 /// Hands the group's decisions on.
 struct Group {
     name: &'static str,
-    /// By topic.
-    seats: Vec<(String, Vec<watch::Sender<Assignment>>)>,
+    seats: Vec<Seat>,
     is_released: Box<dyn Fn(u16) -> bool + Send + Sync>,
 }
 

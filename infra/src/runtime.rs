@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::config::{SHARDS_DEFAULT, Settings, Stores};
-use crate::log::kafka::KafkaLog;
 use crate::membership::{self, Membership, Share, Work};
 use crate::peers::HttpPeers;
 
@@ -23,6 +22,13 @@ use crate::peers::HttpPeers;
 pub struct Writer {
     pub commands: Commands,
     tasks: Vec<JoinHandle<()>>,
+    membership: Option<Membership>,
+}
+
+/// The projection workers of a process.
+pub struct Projecting {
+    pub workers: Workers,
+    task: JoinHandle<()>,
     membership: Option<Membership>,
 }
 
@@ -107,18 +113,20 @@ impl Parts {
         }
     }
 
-    /// Serves the shards that the group of this Kafka log's writers assigns to this process, and sends commands for the others to where
-    /// they are served.
+    /// Serves the shards that the group of a Kafka log's writers assigns to this process, and sends commands for the others to where they
+    /// are served; on any other log, every shard.
     ///
     /// # Errors
     /// When the group cannot be joined.
-    pub async fn join_writers(
+    pub async fn share_writer(
         &self,
         settings: &Settings,
-        log: &KafkaLog,
         address: &str,
         config: ShardConfig,
     ) -> anyhow::Result<Writer> {
+        let Some(log) = settings.kafka_log()? else {
+            return Ok(self.start_writer(settings, address, config));
+        };
         let (words, heard) = membership::words(self.opened.shards);
         let (handles, tasks) = self.spawn_shards(settings, address, &config, heard);
         let owners = Owners {
@@ -133,7 +141,7 @@ impl Parts {
             work: Work::Writing,
             words,
         };
-        let membership = Membership::join(log, "writers", settings.session_timeout, vec![share], is_released).await?;
+        let membership = Membership::join(&log, "writers", settings.session_timeout, vec![share], is_released).await?;
         Ok(Writer {
             commands: Commands::new(routing, Arc::clone(&self.clock)),
             tasks,
@@ -166,21 +174,21 @@ impl Parts {
     }
 
     /// Starts projection workers for these groups of read models, on every shard.
-    pub fn start_workers(&self, groups: Vec<Group>) -> (Workers, JoinHandle<()>) {
+    pub fn start_workers(&self, groups: Vec<Group>) -> Projecting {
         let all = vec![Assignment::alone(); usize::from(self.opened.shards)];
-        self.spawn_workers(groups.into_iter().map(|group| (group, all.clone())).collect())
+        self.spawn_workers(groups.into_iter().map(|group| (group, all.clone())).collect(), None)
     }
 
-    /// Starts projection workers on the shards that the group of this Kafka log's projectors assigns to this process.
+    /// Starts projection workers on the shards that the group of a Kafka log's projectors assigns to this process; on any other log, on
+    /// every shard.
     ///
     /// # Errors
     /// When the group cannot be joined.
-    pub async fn join_projectors(
-        &self,
-        settings: &Settings,
-        log: &KafkaLog,
-        groups: Vec<Group>,
-    ) -> anyhow::Result<(Workers, JoinHandle<()>, Membership)> {
+    pub async fn share_workers(&self, settings: &Settings, groups: Vec<Group>) -> anyhow::Result<Projecting> {
+        let log = settings.kafka_log()?.filter(|_| !groups.is_empty());
+        let Some(log) = log else {
+            return Ok(self.start_workers(groups));
+        };
         let (mut shares, mut heard) = (vec![], BTreeMap::new());
         for group in groups {
             let (words, hears) = membership::words(self.opened.shards);
@@ -189,16 +197,23 @@ impl Parts {
             heard.insert(group, hears);
         }
         // A worker that goes on for a moment beside another one changes nothing: the checkpoint moves once.
-        let membership = Membership::join(log, "projectors", settings.session_timeout, shares, |_| true).await?;
-        let (workers, task) = self.spawn_workers(heard);
-        Ok((workers, task, membership))
+        let membership = Membership::join(&log, "projectors", settings.session_timeout, shares, |_| true).await?;
+        Ok(self.spawn_workers(heard, Some(membership)))
     }
 
-    fn spawn_workers(&self, words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>) -> (Workers, JoinHandle<()>) {
+    fn spawn_workers(
+        &self,
+        words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>,
+        membership: Option<Membership>,
+    ) -> Projecting {
         let (log, views) = (Arc::clone(&self.log), Arc::clone(&self.stores.views));
         let workers = Workers::new(log, views, self.opened.shards, words);
         let task = tokio::spawn(workers.clone().run(self.stopped()));
-        (workers, task)
+        Projecting {
+            workers,
+            task,
+            membership,
+        }
     }
 
     pub fn queries(&self) -> Queries {
@@ -221,6 +236,23 @@ impl Writer {
                 tracing::error!("a shard ended badly: {error}");
             }
         }
+    }
+}
+
+impl Projecting {
+    /// Gives the shards to other processes, if there are any.
+    pub async fn leave(&mut self) {
+        if let Some(membership) = self.membership.take() {
+            membership.leave().await;
+        }
+    }
+
+    /// Waits until the workers have ended; `Parts::stop` comes first.
+    ///
+    /// # Errors
+    /// When they ended badly.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        Ok(self.task.await?)
     }
 }
 

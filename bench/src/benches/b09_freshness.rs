@@ -67,7 +67,7 @@ impl Bench for Freshness {
         let places = session.places.clone();
         let views = places.database("b9").await?;
         let ours = Arc::new(Ours::start(&places.topic("b9"), &views, SHARDS, ShardConfig::default()).await?);
-        let (_workers, working) = ours.parts.start_workers(Group::ALL.to_vec());
+        let working = ours.parts.start_workers(Group::ALL.to_vec());
         let watch = places::connect(&views).await?;
         let rate = sustained(session, &ours, &watch).await? / 2.0;
         session.note("receipts per second at half load", format!("{rate:.0}"));
@@ -92,7 +92,7 @@ impl Bench for Freshness {
         drop(contenders);
         ours.check().await?;
         ours.parts.stop();
-        working.await?;
+        working.ended().await?;
         Ok(())
     }
 }

@@ -79,7 +79,7 @@ impl Demo {
         let started = Instant::now();
         let ends = ends(parts.log.as_ref()).await?;
         let writer = parts.start_writer(settings, "", ShardConfig::default());
-        let (_, projecting) = parts.start_workers(Group::ALL.to_vec());
+        let projecting = parts.start_workers(Group::ALL.to_vec());
         out!("making two years of a company in {} …", parts.log.address());
         let commands = Box::new(lines(scale).map(Ok));
         let report = send_shown(commands, Sender::Local(writer.commands.clone()), &ends, 0, || 0).await?;
@@ -88,7 +88,7 @@ impl Demo {
         let read = started.elapsed().as_secs_f64();
         parts.stop();
         writer.ended().await;
-        projecting.await?;
+        projecting.ended().await?;
         out!(
             "{} events by {} commands in {made:.1} s, read models after {read:.1} s; {} commands were done before, {} rejected",
             report.events,

@@ -136,12 +136,12 @@ async fn send_all(
             let parts = Parts::open(settings, settings.open_log(Use::Write)?).await?;
             let ends = ends(parts.log.as_ref()).await?;
             let writer = parts.start_writer(settings, "", ShardConfig::default());
-            let (_, projecting) = parts.start_workers(Group::ALL.to_vec());
+            let projecting = parts.start_workers(Group::ALL.to_vec());
             let report = send_shown(lines, Sender::Local(writer.commands.clone()), &ends, size, read).await?;
             wait_until_read(&parts, &Group::ALL).await?;
             parts.stop();
             writer.ended().await;
-            projecting.await?;
+            projecting.ended().await?;
             report
         }
     };

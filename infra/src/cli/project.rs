@@ -39,10 +39,10 @@ impl Project {
         let log = settings.open_log(Use::Read)?;
         let parts = Parts::open_to_read(settings, log).await?;
         if self.once {
-            let (_, projecting) = parts.start_workers(groups.clone());
+            let projecting = parts.start_workers(groups.clone());
             super::import::wait_until_read(&parts, &groups).await?;
             parts.stop();
-            projecting.await?;
+            projecting.ended().await?;
             return Ok(ExitCode::SUCCESS);
         }
         tracing::info!(
@@ -50,19 +50,11 @@ impl Project {
             groups.iter().map(|group| group.name()).collect::<Vec<_>>().join(", ")
         );
         let settings = self.sharing.apply(settings);
-        let (projecting, membership) = match settings.kafka_log()? {
-            None => (parts.start_workers(groups).1, None),
-            Some(log) => {
-                let (_, task, membership) = parts.join_projectors(&settings, &log, groups).await?;
-                (task, Some(membership))
-            }
-        };
+        let mut projecting = parts.share_workers(&settings, groups).await?;
         stop_asked().await?;
-        if let Some(membership) = membership {
-            membership.leave().await;
-        }
+        projecting.leave().await;
         parts.stop();
-        projecting.await?;
+        projecting.ended().await?;
         Ok(ExitCode::SUCCESS)
     }
 }

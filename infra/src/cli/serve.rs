@@ -84,27 +84,8 @@ impl Serve {
         };
         let settings = &self.sharing.apply(settings);
         let here = self.advertise.clone().unwrap_or_else(|| address.to_string());
-        let (mut writer, (workers, projecting), folding) = match settings.kafka_log()? {
-            None => (
-                parts.start_writer(settings, &here, config),
-                parts.start_workers(groups),
-                None,
-            ),
-            Some(log) => {
-                let (workers, folding) = match self.no_projections {
-                    true => (parts.start_workers(groups), None),
-                    false => {
-                        let (workers, task, membership) = parts.join_projectors(settings, &log, groups).await?;
-                        ((workers, task), Some(membership))
-                    }
-                };
-                (
-                    parts.join_writers(settings, &log, &here, config).await?,
-                    workers,
-                    folding,
-                )
-            }
-        };
+        let mut projecting = parts.share_workers(settings, groups).await?;
+        let mut writer = parts.share_writer(settings, &here, config).await?;
         let upkeep = tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped()));
         let leaving = tokio::sync::watch::channel(false).0;
         let api = router(ApiParts {
@@ -112,7 +93,7 @@ impl Serve {
             queries: parts.queries(),
             store: Arc::clone(&parts.stores.views),
             log: Arc::clone(&parts.log),
-            workers,
+            workers: projecting.workers.clone(),
             instance: settings.instance.clone(),
             metrics: Arc::new(move || metrics.render()),
             stopping: leaving.subscribe(),
@@ -136,9 +117,7 @@ impl Serve {
         leaving.send_replace(true);
         // While shards move, whoever still asks here is served: by the next owner.
         writer.leave().await;
-        if let Some(folding) = folding {
-            folding.leave().await;
-        }
+        projecting.leave().await;
         closing.send_replace(true);
         // Connections that stay open with nothing under way must not hold up the end.
         match tokio::time::timeout(DRAIN, server).await {
@@ -147,7 +126,7 @@ impl Serve {
         }
         parts.stop();
         writer.ended().await;
-        projecting.await?;
+        projecting.ended().await?;
         upkeep.await?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

@@ -120,10 +120,6 @@ impl KafkaLog {
         &self.topic
     }
 
-    pub fn replication(&self) -> i32 {
-        self.replication
-    }
-
     /// The settings of a client of this log's brokers, of a certain kind.
     pub fn settings(&self, kind: &[(&str, &str)]) -> ClientConfig {
         let mut settings = ClientConfig::new();
@@ -161,11 +157,20 @@ impl KafkaLog {
         .await
     }
 
-    /// The leader of each partition, -1 while it has none.
+    /// The leader of each partition of the log, -1 while it has none.
     async fn leaders(&self) -> Result<Vec<i32>, LogError> {
-        let answer = self.ask(|client, topic| {
-            let metadata = client.fetch_metadata(Some(topic), ANSWER_MAX)?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic);
+        self.leaders_of(&self.topic).await
+    }
+
+    /// The leader of each partition of a topic beside the log, -1 while it has none.
+    ///
+    /// # Errors
+    /// [`LogError::NotCreated`] when the brokers do not know it.
+    pub async fn leaders_of(&self, topic: &str) -> Result<Vec<i32>, LogError> {
+        let asked = topic.to_owned();
+        let answer = self.ask(move |client, _| {
+            let metadata = client.fetch_metadata(Some(&asked), ANSWER_MAX)?;
+            let found = metadata.topics().iter().find(|found| found.name() == asked);
             let Some(found) = found else {
                 return Ok(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
             };
@@ -183,7 +188,7 @@ impl KafkaLog {
             Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Err(LogError::NotCreated(self.address()))
             }
-            Err(code) => Err(LogError::Unavailable(format!("the topic {}: {code}", self.topic))),
+            Err(code) => Err(LogError::Unavailable(format!("the topic {topic}: {code}"))),
         }
     }
 
@@ -191,20 +196,29 @@ impl KafkaLog {
         Ok(DroppedApart(Some(self.client(&[]).await?)))
     }
 
+    /// A topic beside the log, with so many partitions.
+    pub fn new_topic<'a>(&self, name: &'a str, partitions: u16) -> NewTopic<'a> {
+        NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(self.replication))
+    }
+
     async fn create_topic(&self, shards: u16) -> Result<(), LogError> {
-        let mut topic = NewTopic::new(
-            &self.topic,
-            i32::from(shards),
-            TopicReplication::Fixed(self.replication),
-        );
+        let mut topic = self.new_topic(&self.topic, shards);
         for (name, value) in TOPIC {
             topic = topic.set(name, value);
         }
         if self.replication >= 3 {
             topic = topic.set("min.insync.replicas", "2");
         }
+        self.create_topics(&[topic]).await
+    }
+
+    /// Makes topics; those that are there stay as they are.
+    ///
+    /// # Errors
+    /// [`LogError::WrongSettings`] when the brokers never would, [`LogError::Unavailable`].
+    pub async fn create_topics(&self, topics: &[NewTopic<'_>]) -> Result<(), LogError> {
         let admin = self.admin().await?;
-        let results = admin.get().create_topics([&topic], &options()).await;
+        let results = admin.get().create_topics(topics, &options()).await;
         for result in results.map_err(unavailable)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod dice;
 mod disk;
 mod kafka;
 mod port;
@@ -28,6 +29,7 @@ mod process;
 pub mod proxy;
 pub mod traffic;
 
+pub use dice::Dice;
 pub use disk::FaultyDisk;
 pub use kafka::{Broker, shared_kafka, unique_topic};
 pub use port::free_port;

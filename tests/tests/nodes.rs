@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use infra::log::kafka::KafkaLog;
 use serde_json::Value;
 use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
-use tests::{Broker, Crm, Database};
+use tests::{Broker, Crm, Database, Dice};
 
 const NODES: usize = 3;
 const CLIENTS: u64 = 24;
@@ -84,18 +84,6 @@ impl Cluster {
     }
 }
 
-/// xorshift64*: the same choices for the same seed.
-struct Luck(u64);
-
-impl Luck {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
-}
-
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a whole number"))
 }
@@ -104,24 +92,24 @@ fn setting(name: &str, default: u64) -> u64 {
 async fn three_nodes_lose_and_double_nothing_while_they_are_killed_and_paused() {
     let seconds = setting("CRM_NODES_SECONDS", SECONDS_DEFAULT);
     let seed = setting("CRM_NODES_SEED", u64::from(std::process::id()));
-    let mut luck = Luck(seed.max(1));
+    let mut dice = Dice::seeded(seed);
     let mut cluster = Cluster::start("crm.nodes");
     cluster.until_spread("after the start").await;
     let traffic = Traffic::start("nodes", CLIENTS, cluster.urls());
     traffic.more_acks(200, "the start").await;
     let (started, mut kills, mut pauses) = (Instant::now(), 0, 0);
     while started.elapsed() < Duration::from_secs(seconds) {
-        let at = luck.below(NODES as u64) as usize;
-        if luck.below(2) == 0 {
+        let at = dice.below(NODES);
+        if dice.below(2) == 0 {
             kills += 1;
             cluster.nodes[at].kill();
-            tokio::time::sleep(Duration::from_millis(luck.below(3_000))).await;
+            tokio::time::sleep(Duration::from_millis(dice.below(3_000) as u64)).await;
             cluster.nodes[at] = Crm::start(SERVE, &cluster.env());
             traffic.go_to(cluster.urls());
         } else {
             pauses += 1;
             cluster.nodes[at].pause();
-            tokio::time::sleep(Duration::from_millis(luck.below(4_000))).await;
+            tokio::time::sleep(Duration::from_millis(dice.below(4_000) as u64)).await;
             cluster.nodes[at].resume();
         }
         traffic

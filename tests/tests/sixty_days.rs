@@ -479,7 +479,7 @@ struct Company {
 impl Company {
     fn new() -> Company {
         Company {
-            dice: Dice(20_260_301),
+            dice: Dice(tests::Dice::seeded(20_260_301)),
             now: moment(0, 0, 0),
             customers: vec![],
             deals: vec![],
@@ -1010,16 +1010,11 @@ fn naive_sales(known: &[&Entry], as_of: Timestamp) -> String {
     text_of(&columns, &rows.collect::<Vec<_>>())
 }
 
-/// Luck that is the same in every run (SplitMix64).
-struct Dice(u64);
+struct Dice(tests::Dice);
 
 impl Dice {
     fn below(&mut self, end: i64) -> i64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as i64
+        (self.0.number() % end as u64) as i64
     }
 
     fn index(&mut self, len: usize) -> usize {

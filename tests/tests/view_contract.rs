@@ -217,7 +217,7 @@ impl Subject {
 
 /// Six batches for two shards, over all tables.
 fn batches(seed: u64, size: usize) -> Vec<(u16, Vec<TableChange>)> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::seeded(seed);
     let mut batches = Vec::new();
     for round in 0..3_u64 {
         for shard in [0, 5] {
@@ -297,7 +297,7 @@ async fn every_table_gives_back_what_it_was_given(subject: &Subject) {
             if table.kind != TableKind::Entity {
                 continue;
             }
-            let mut dice = Dice(seed + 100);
+            let mut dice = Dice::seeded(seed + 100);
             let key = |row: &[Value]| row[..table.key_len()].to_vec();
             let mut wanted: Vec<_> = model.rows(table).iter().step_by(2).map(|row| key(row)).collect();
             wanted.extend((0..5).map(|_| key(&dice.row(table))));
@@ -407,7 +407,7 @@ fn orders(columns: &[&projections::Column], dice: &mut Dice) -> Vec<Order> {
 async fn filters_orders_limits_and_sums_are_exact(subject: &Subject) {
     let generation = subject.create_with("a", &all_tables()).await;
     let model = subject.fill(&generation, 3, 40).await;
-    let mut dice = Dice(4);
+    let mut dice = Dice::seeded(4);
     for table in all_tables() {
         let selects = selects(table, &model, &mut dice);
         let snapshot = subject.views.query(&generation, &selects).await.unwrap();
@@ -448,7 +448,7 @@ async fn both_stores_answer_alike() {
     for subject in [&sqlite, &postgres] {
         let generation = subject.create_with("a", &all_tables()).await;
         let model = subject.fill(&generation, 6, 80).await;
-        let mut dice = Dice(7);
+        let mut dice = Dice::seeded(7);
         let tables = all_tables();
         let selects: Vec<Select> = tables
             .iter()

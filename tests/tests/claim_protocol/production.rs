@@ -10,6 +10,7 @@ use domain::{Actor, EventType, Position, StreamKind, StreamRef, derived_id};
 use jiff::Timestamp;
 use services::log::{Claim, Envelope, Judge, Judgement as Said, LogCreated, Record as Stored, StoredEvent};
 use stateright::Model;
+use tests::Dice;
 use uuid::Uuid;
 
 use crate::log::{Event, Judgement, Offset, Record, Truth};
@@ -26,10 +27,10 @@ fn the_judge_of_the_program_agrees() {
     // Too large to be walked through, and just right to get lost in.
     let commands = [crate::SET_1, crate::MOVE_IN_TWO_EVENTS, crate::SET_0];
     let wild = crate::world(3, &commands, 3, 6, 2);
-    let mut luck = Luck(1);
+    let mut dice = Dice::seeded(1);
     let mut logs: HashSet<Vec<Record>> = HashSet::new();
     for _ in 0..WALKS {
-        logs.insert(walk(&wild, &mut luck));
+        logs.insert(walk(&wild, &mut dice));
     }
     for rule in Rule::ALL {
         let broken = Shard {
@@ -37,7 +38,7 @@ fn the_judge_of_the_program_agrees() {
             ..wild.clone()
         };
         for _ in 0..WALKS_PER_BROKEN_RULE {
-            logs.insert(walk(&broken, &mut luck));
+            logs.insert(walk(&broken, &mut dice));
         }
     }
     let mut judged: BTreeMap<Judgement, usize> = BTreeMap::new();
@@ -56,7 +57,7 @@ fn the_judge_of_the_program_agrees() {
 }
 
 /// Steps at random until none is left, and what then stands in the log.
-fn walk(shard: &Shard, luck: &mut Luck) -> Vec<Record> {
+fn walk(shard: &Shard, dice: &mut Dice) -> Vec<Record> {
     let mut world = shard.init_states().remove(0);
     for _ in 0..STEPS_MAX {
         let mut steps = vec![];
@@ -64,23 +65,10 @@ fn walk(shard: &Shard, luck: &mut Luck) -> Vec<Record> {
         if steps.is_empty() {
             break;
         }
-        let step = steps[luck.below(steps.len())];
+        let step = steps[dice.below(steps.len())];
         world = shard.next_state(&world, step).unwrap_or(world);
     }
     world.log.records().to_vec()
-}
-
-/// Knuth's generator, so that a run can be repeated.
-struct Luck(u64);
-
-impl Luck {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
 }
 
 /// Asks both judges about each record; and the program's also from its last checkpoint, as a reader does that was restarted.

@@ -8,8 +8,7 @@ use projections::{Column, ColumnRole, ColumnType, Key, Table, TableChange, Table
 use serde_json::json;
 use uuid::Uuid;
 
-/// SplitMix64.
-pub struct Dice(pub u64);
+pub struct Dice(tests::Dice);
 
 /// Texts that databases like to order, fold or escape each in its own way.
 const TEXTS: &[&str] = &[
@@ -38,16 +37,16 @@ const TEXTS: &[&str] = &[
 ];
 
 impl Dice {
+    pub fn seeded(seed: u64) -> Dice {
+        Dice(tests::Dice::seeded(seed))
+    }
+
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.number()
     }
 
     pub fn below(&mut self, end: usize) -> usize {
-        (self.number() % end as u64) as usize
+        self.0.below(end)
     }
 
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {

@@ -59,7 +59,7 @@ impl Batch {
     }
 
     pub fn records(&self) -> usize {
-        self.events.len() + usize::from(self.barrier)
+        self.events.len().max(usize::from(self.barrier))
     }
 }
 
@@ -162,20 +162,18 @@ pub fn decide(
         event.index = index as u32;
         event.commit_size = commit_size;
     }
-    if !events.is_empty() {
-        // Only what was written to: that is what the log tells when the same command comes again.
-        after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
-    }
-    let streams = after
-        .iter()
-        .map(|(stream, cached)| (stream.to_string(), cached.version))
-        .collect();
     if events.is_empty() {
+        let streams = after
+            .iter()
+            .map(|(stream, cached)| (stream.to_string(), cached.version))
+            .collect();
         return Decision::without_events(Prepared::Already { streams });
     }
+    // Only what was written to, in the order that the log tells when the same command comes again.
+    after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
     let last = batch.events.len() + events.len() - 1;
     let prepared = Prepared::Wrote {
-        streams,
+        streams: texts(&written(&events)),
         last,
         events: commit_size,
     };

@@ -1,5 +1,6 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod findings;
 mod limits;
 
 use std::collections::HashMap;
@@ -11,13 +12,14 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::log::{Audit, EventLog, Fault, MemoryLog, audit, create};
 use crate::states::{MemoryStates, StateStore};
 
 struct World {
     log: MemoryLog,
     states: Arc<dyn StateStore>,
+    clock: Arc<dyn Clock>,
     node: u32,
 }
 
@@ -34,6 +36,7 @@ impl World {
         World {
             log,
             states: Arc::new(MemoryStates::default()),
+            clock: Arc::new(SystemClock),
             node: 0,
         }
     }
@@ -50,7 +53,7 @@ impl World {
         let parts = ShardParts {
             log: Arc::new(self.log.clone()),
             states: Arc::clone(&self.states),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
             node: format!("node-{}", self.node),
             address: "127.0.0.1:0".into(),
             source: "/crm/spec".into(),
@@ -339,6 +342,7 @@ async fn with_the_state_store_down_streams_in_memory_go_on() {
     let mut world = World {
         log,
         states: Arc::clone(&states) as Arc<dyn StateStore>,
+        clock: Arc::new(SystemClock),
         node: 0,
     };
     let shard = world.start();
@@ -369,6 +373,7 @@ async fn a_command_that_was_applied_is_acked_though_its_companions_cannot_be_loo
     let mut world = World {
         log,
         states: Arc::clone(&states) as Arc<dyn StateStore>,
+        clock: Arc::new(SystemClock),
         node: 0,
     };
     let shard = world.start();
@@ -410,6 +415,8 @@ struct Moody {
     inner: MemoryStates,
     down: std::sync::atomic::AtomicBool,
     customers_down: std::sync::atomic::AtomicBool,
+    /// The next save is stored, and its answer lost.
+    loses_an_answer: std::sync::atomic::AtomicBool,
 }
 
 impl Moody {
@@ -451,6 +458,7 @@ impl StateStore for Moody {
     async fn load(
         &self,
         shard: u16,
+        held: crate::states::Held,
         streams: &[StreamRef],
         commands: &[Uuid],
     ) -> Result<crate::states::Loaded, crate::states::StateError> {
@@ -459,17 +467,22 @@ impl StateStore for Moody {
         if asks_for_customers && self.customers_down.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(crate::states::StateError::Unavailable("customers are down".into()));
         }
-        self.inner.load(shard, streams, commands).await
+        self.inner.load(shard, held, streams, commands).await
     }
 
     async fn save(
         &self,
+        held: crate::states::Held,
         watermark: &crate::states::Watermark,
         states: &[crate::states::SavedState],
         commands: &[crate::states::SavedCommand],
     ) -> Result<(), crate::states::StateError> {
         self.up()?;
-        self.inner.save(watermark, states, commands).await
+        self.inner.save(held, watermark, states, commands).await?;
+        match self.loses_an_answer.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(crate::states::StateError::Unavailable("the answer was lost".into())),
+            false => Ok(()),
+        }
     }
 
     async fn forget_commands(&self, before: jiff::Timestamp) -> Result<u64, crate::states::StateError> {

@@ -22,11 +22,20 @@ pub async fn chaos(cluster: Arc<Cluster>) {
     let world = Arc::clone(&cluster.world);
     let strikes = weighted(&world.weather.strikes);
     loop {
-        world
-            .sleep(world.luck.magnitude(10, 2 * world.weather.strikes.every_ms))
-            .await;
+        let pause_ms = world.luck.magnitude(10, 2 * world.weather.strikes.every_ms);
+        let seen = tokio::select! {
+            biased;
+            () = world.trouble.notified() => true,
+            () = world.sleep(pause_ms) => false,
+        };
         if world.is_calm() {
             return;
+        }
+        // Who looks after the shards may take what is slow for dead.
+        if seen {
+            world.sleep(world.luck.magnitude(1, 100)).await;
+            cluster.reassign();
+            continue;
         }
         if !strikes.is_empty() {
             strike(&cluster, *world.luck.pick(&strikes)).await;

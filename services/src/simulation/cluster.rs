@@ -24,7 +24,7 @@ use crate::shard::{Ack, Assignment, Failure, Lane, Peeked, Request, ShardParts, 
 use crate::views::{Workers, rebuild};
 
 /// How long a process that is stopped may take to finish what it had accepted.
-const STOP_MAX: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     pub world: Arc<World>,
@@ -263,11 +263,11 @@ impl Cluster {
                 }
             }
         };
-        let ended = tokio::time::timeout(STOP_MAX, ends).await.is_ok();
+        let ended = tokio::time::timeout(STOPS_WITHIN, ends).await.is_ok();
         self.world.note(format_args!("{name} has stopped: {ended}"));
         if !ended && self.world.is_calm() {
             self.world.check(Err(format!(
-                "{name} did not stop within {STOP_MAX:?}, though nothing is wrong any more"
+                "{name} did not stop within {STOPS_WITHIN:?}, though nothing is wrong any more"
             )));
         }
         node.process.die();

@@ -177,6 +177,9 @@ impl SimLog {
             };
         }
         let slow = world.strikes("append: ack slow", rates.append_ack_slow);
+        if slow {
+            world.trouble.notify_one();
+        }
         Fate {
             parts: vec![(soon, records)],
             hears: Hears::OffsetsAfter(if slow { luck.magnitude(5, 3_000) } else { 0 }),

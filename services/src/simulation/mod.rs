@@ -34,7 +34,7 @@ use world::World;
 use crate::bugs::{self, Bug};
 
 /// Faults go on so long at most: a client that waits for a world that is too broken waits for the calm.
-const STORM_MAX: Duration = Duration::from_secs(40);
+const STORM_LASTS: Duration = Duration::from_secs(40);
 /// When faults have stopped, clients have their answers within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 /// And projectors have caught up.
@@ -94,7 +94,7 @@ async fn storm(cluster: &Arc<Cluster>) {
         .collect();
     tokio::spawn(chaos::chaos(Arc::clone(cluster)));
     let done = wait_for_all(&mut at_work);
-    if tokio::time::timeout(STORM_MAX, done).await.is_ok() {
+    if tokio::time::timeout(STORM_LASTS, done).await.is_ok() {
         cluster.world.calm_down();
         return;
     }

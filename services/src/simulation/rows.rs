@@ -38,7 +38,7 @@ struct StoredShard {
 }
 
 /// Batches that a crash takes back at most.
-const TAKEN_BACK_MAX: usize = 8;
+const TAKEN_BACK: usize = 8;
 
 /// The store as one process has it.
 #[derive(Clone)]
@@ -269,7 +269,7 @@ impl ReadStore for SimRows {
                 let to = next.next;
                 let before = stored.tables.apply(&changes);
                 stored.recent.push((stored.checkpoint.replace(next), before));
-                if stored.recent.len() > TAKEN_BACK_MAX {
+                if stored.recent.len() > TAKEN_BACK {
                     stored.recent.remove(0);
                 }
                 own_world.count("batches projected");

@@ -38,7 +38,7 @@ struct Before {
 }
 
 /// Saves that a crash takes back at most.
-const TAKEN_BACK_MAX: usize = 8;
+const TAKEN_BACK: usize = 8;
 
 impl StoredShard {
     fn keep_for_a_crash(&mut self, states: &[SavedState], commands: &[SavedCommand]) {
@@ -50,7 +50,7 @@ impl StoredShard {
             commands: commands.iter().map(|command| answer_before(&command.id)).collect(),
         };
         self.recent.push(before);
-        if self.recent.len() > TAKEN_BACK_MAX {
+        if self.recent.len() > TAKEN_BACK {
             self.recent.remove(0);
         }
     }

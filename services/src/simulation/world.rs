@@ -28,6 +28,8 @@ pub struct World {
     trace: Mutex<Trace>,
     violation: Mutex<Option<String>>,
     violated: Notify,
+    /// Rings when something is slow: trouble seldom comes alone.
+    pub trouble: Notify,
 }
 
 /// What happened, as a hash, and in words for those who ask.
@@ -52,6 +54,7 @@ impl World {
             }),
             violation: Mutex::default(),
             violated: Notify::new(),
+            trouble: Notify::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! No driver is known here: the backends of the ports are in `infra`, a memory log and store for specs are beside the ports.
 
+mod bugs;
 pub mod clock;
 pub mod commands;
 pub mod cqrs;
@@ -9,5 +10,7 @@ pub mod http;
 pub mod log;
 pub mod routing;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod states;
 pub mod views;

@@ -43,6 +43,29 @@ pub struct SavedCommand {
     pub at: Timestamp,
 }
 
+/// What the owner of a shard's stored states knows of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub owner_epoch: u64,
+    /// How far they have come at least: the next offset of a watermark that was stored; 0 = none is known.
+    pub next: u64,
+}
+
+impl Held {
+    /// Is it still so, with this owner and this watermark in the store?
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`], [`StateError::FellBack`].
+    pub fn check(self, owner_epoch: Option<u64>, next: Option<u64>) -> Result<(), StateError> {
+        let next = next.unwrap_or(0);
+        match owner_epoch {
+            Some(epoch) if epoch > self.owner_epoch => Err(StateError::Fenced),
+            Some(epoch) if epoch == self.owner_epoch && next >= self.next => Ok(()),
+            _ => Err(StateError::FellBack { known: self.next, next }),
+        }
+    }
+}
+
 /// What `load` found; what is not in it does not exist.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -70,14 +93,26 @@ pub trait StateStore: Send + Sync {
     async fn claim(&self, shard: u16, log_id: Uuid, epoch: u64, address: &str)
     -> Result<Option<Watermark>, StateError>;
 
-    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError>;
+    /// The states and command ids that are stored.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`] when somebody else owns them by now. [`StateError::FellBack`] when less is stored than `held` says: what is
+    /// not found then may exist all the same.
+    async fn load(
+        &self,
+        shard: u16,
+        held: Held,
+        streams: &[StreamRef],
+        commands: &[Uuid],
+    ) -> Result<Loaded, StateError>;
 
     /// Saves states, command ids and the watermark in one transaction.
     ///
     /// # Errors
-    /// [`StateError::Fenced`] when the watermark's owner is not `watermark.owner_epoch` any more: nothing was saved.
+    /// As `load`; then nothing was saved. Stores may say [`StateError::Fenced`] for both.
     async fn save(
         &self,
+        held: Held,
         watermark: &Watermark,
         states: &[SavedState],
         commands: &[SavedCommand],
@@ -95,6 +130,10 @@ pub enum StateError {
         "the stored states belong to log {stored}, not to {wanted}; delete the views (they come back from the log)"
     )]
     OtherLog { stored: Uuid, wanted: Uuid },
+    #[error(
+        "the stored states went up to {known}, and now go up to {next}: they were deleted, or a crash took the last ones back"
+    )]
+    FellBack { known: u64, next: u64 },
     #[error("the state store cannot be reached: {0}")]
     Unavailable(String),
 }
@@ -114,7 +153,19 @@ struct MemoryShard {
     commands: HashMap<Uuid, SavedCommand>,
 }
 
+impl MemoryShard {
+    fn check(&self, held: Held) -> Result<(), StateError> {
+        let next = self.watermark.as_ref().map(|watermark| watermark.checkpoint.next);
+        held.check(Some(self.owner_epoch), next)
+    }
+}
+
 impl MemoryStates {
+    /// Loses everything, as when somebody deletes the views.
+    pub fn clear(&self) {
+        self.shards.lock().expect("no panic under the lock").clear();
+    }
+
     fn with<T>(&self, shard: u16, work: impl FnOnce(&mut MemoryShard) -> T) -> T {
         work(
             self.shards
@@ -147,29 +198,37 @@ impl StateStore for MemoryStates {
         })
     }
 
-    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
-        Ok(self.with(shard, |stored| Loaded {
-            states: streams
-                .iter()
-                .filter_map(|stream| stored.states.get(stream).cloned())
-                .collect(),
-            commands: commands
-                .iter()
-                .filter_map(|id| stored.commands.get(id).cloned())
-                .collect(),
-        }))
+    async fn load(
+        &self,
+        shard: u16,
+        held: Held,
+        streams: &[StreamRef],
+        commands: &[Uuid],
+    ) -> Result<Loaded, StateError> {
+        self.with(shard, |stored| {
+            stored.check(held)?;
+            Ok(Loaded {
+                states: streams
+                    .iter()
+                    .filter_map(|stream| stored.states.get(stream).cloned())
+                    .collect(),
+                commands: commands
+                    .iter()
+                    .filter_map(|id| stored.commands.get(id).cloned())
+                    .collect(),
+            })
+        })
     }
 
     async fn save(
         &self,
+        held: Held,
         watermark: &Watermark,
         states: &[SavedState],
         commands: &[SavedCommand],
     ) -> Result<(), StateError> {
         self.with(watermark.shard, |stored| {
-            if stored.owner_epoch != watermark.owner_epoch {
-                return Err(StateError::Fenced);
-            }
+            stored.check(held)?;
             stored.watermark = Some(watermark.clone());
             stored
                 .states

@@ -16,10 +16,10 @@ use infra::views::{PostgresViews, SqliteViews};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{
-    ColumnRole, ColumnType, Expr, Group, Op, Order, READ_MODELS, Row, Select, Table, TableChange, TableKind, Value,
+    ColumnRole, ColumnType, Expr, Group, Key, Op, Order, READ_MODELS, Row, Select, Table, TableChange, TableKind, Value,
 };
 use services::log::Checkpoint;
-use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use services::views::{Generation, GenerationStatus, ReadStore, ViewError};
 use tempfile::TempDir;
 use tests::{Database, Server};
@@ -66,6 +66,7 @@ on_both_stores! {
     a_claim_fences_the_owners_before,
     states_of_another_log_are_not_taken_over,
     states_and_commands_come_back_as_saved,
+    stored_states_that_fell_back_are_not_relied_on,
     only_old_ids_of_clients_are_forgotten,
 }
 
@@ -199,6 +200,13 @@ impl Subject {
         snapshot.results.remove(0)
     }
 
+    /// The rows under these keys, loaded as the worker of shard 0 does.
+    async fn load_all(&self, generation: &Generation, table: &'static Table, keys: &[Key]) -> Vec<Vec<Value>> {
+        let at = self.views.checkpoint(generation, 0).await.unwrap();
+        let found = self.views.load(generation, 0, at.as_ref(), table, keys);
+        found.await.unwrap()
+    }
+
     /// Some batches of random rows, and the model of what they came to.
     async fn fill(&self, generation: &Generation, seed: u64, size: usize) -> Model {
         let mut model = Model::default();
@@ -303,14 +311,14 @@ async fn every_table_gives_back_what_it_was_given(subject: &Subject) {
             wanted.extend((0..5).map(|_| key(&dice.row(table))));
             wanted.sort();
             wanted.dedup();
-            let mut found = subject.views.load(&generation, table, &wanted).await.unwrap();
+            let mut found = subject.load_all(&generation, table, &wanted).await;
             found.sort();
             let mut expected = model.rows(table);
             expected.retain(|row| wanted.contains(&key(row)));
             assert_eq!(found, expected, "{}", table.name);
             assert!(!expected.is_empty());
             assert_eq!(
-                subject.views.load(&generation, table, &[]).await.unwrap(),
+                subject.load_all(&generation, table, &[]).await,
                 Vec::<Vec<Value>>::new()
             );
         }
@@ -512,6 +520,13 @@ async fn of_two_workers_at_once_one_moves_the_checkpoint(subject: &Subject) {
             .commit(&generation, 3, wrong.as_ref(), &next, &[mark(9999)])
             .await;
         assert!(matches!(committed, Err(ViewError::Moved)), "{wrong:?}: {committed:?}");
+        // Nor are rows given to fold on.
+        let key = vec![Value::Uuid(Uuid::from_u128(1))];
+        let loaded = subject
+            .views
+            .load(&generation, 3, wrong.as_ref(), Mark::TABLE, &[key])
+            .await;
+        assert!(matches!(loaded, Err(ViewError::Moved)), "{wrong:?}: {loaded:?}");
     }
     assert_eq!(subject.rows(&generation, marks()).await.len(), 20);
     assert_eq!(subject.views.checkpoint(&generation, 4).await.unwrap(), None);
@@ -936,6 +951,10 @@ fn log_id() -> Uuid {
     Uuid::from_u128(77)
 }
 
+fn held(owner_epoch: u64, next: u64) -> Held {
+    Held { owner_epoch, next }
+}
+
 fn watermark(owner_epoch: u64, next: u64) -> Watermark {
     Watermark {
         shard: 2,
@@ -989,7 +1008,10 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
     assert_eq!(states.watermark(2, log_id()).await.unwrap(), None);
     // A retry, and a claim without any save between.
     assert_eq!(states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap(), None);
-    states.save(&watermark(5, 10), &[saved(1, 1, &[])], &[]).await.unwrap();
+    states
+        .save(held(5, 0), &watermark(5, 10), &[saved(1, 1, &[])], &[])
+        .await
+        .unwrap();
     assert_eq!(
         states.claim(2, log_id(), 5, "127.0.0.1:7070").await.unwrap(),
         Some(watermark(5, 10))
@@ -1002,16 +1024,19 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
         Some(watermark(7, 10))
     );
     let late = states
-        .save(&watermark(5, 20), &[saved(1, 2, &[])], &[command(1, 7, 0)])
+        .save(held(5, 10), &watermark(5, 20), &[saved(1, 2, &[])], &[command(1, 7, 0)])
         .await;
     assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
     let late = states.claim(2, log_id(), 6, "127.0.0.1:7070").await;
     assert!(matches!(late, Err(StateError::Fenced)), "{late:?}");
-    let early = states.save(&watermark(8, 20), &[], &[]).await;
+    let early = states.save(held(8, 10), &watermark(8, 20), &[], &[]).await;
     assert!(matches!(early, Err(StateError::Fenced)), "{early:?}");
 
     let streams = [saved(1, 1, &[]).stream];
-    let kept = states.load(2, &streams, &[command(1, 7, 0).id]).await.unwrap();
+    let kept = states
+        .load(2, held(7, 10), &streams, &[command(1, 7, 0).id])
+        .await
+        .unwrap();
     assert_eq!((kept.states, kept.commands), (vec![saved(1, 1, &[])], vec![]));
     assert_eq!(
         states.claim(2, log_id(), 7, "127.0.0.1:7070").await.unwrap(),
@@ -1021,7 +1046,7 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
     // A shard that nobody claimed has no owner who could save, and shards have owners of their own.
     let mut elsewhere = watermark(7, 1);
     elsewhere.shard = 3;
-    let unclaimed = states.save(&elsewhere, &[], &[]).await;
+    let unclaimed = states.save(held(7, 0), &elsewhere, &[], &[]).await;
     assert!(matches!(unclaimed, Err(StateError::Fenced)), "{unclaimed:?}");
     assert_eq!(states.claim(3, log_id(), 1, "127.0.0.1:7070").await.unwrap(), None);
 
@@ -1039,7 +1064,7 @@ async fn a_claim_fences_the_owners_before(subject: &Subject) {
     }
     let mut last = watermark(8, 1);
     last.shard = 4;
-    states.save(&last, &[], &[]).await.unwrap();
+    states.save(held(8, 0), &last, &[], &[]).await.unwrap();
 }
 
 async fn states_of_another_log_are_not_taken_over(subject: &Subject) {
@@ -1055,7 +1080,11 @@ async fn states_of_another_log_are_not_taken_over(subject: &Subject) {
         }
     }
     // The owner there was is still the owner.
-    subject.states.save(&watermark(5, 10), &[], &[]).await.unwrap();
+    subject
+        .states
+        .save(held(5, 0), &watermark(5, 10), &[], &[])
+        .await
+        .unwrap();
 }
 
 async fn states_and_commands_come_back_as_saved(subject: &Subject) {
@@ -1065,13 +1094,17 @@ async fn states_and_commands_come_back_as_saved(subject: &Subject) {
     let second = saved(2, 1, &[registered("Ann")]);
     let commands = [command(1, 7, 1_760_000_000), command(2, 8, 1_760_000_000)];
     let all = [first.clone(), second.clone()];
-    states.save(&watermark(1, 10), &all, &commands).await.unwrap();
+    states
+        .save(held(1, 0), &watermark(1, 10), &all, &commands)
+        .await
+        .unwrap();
 
     let later = saved(2, 2, &[registered("Ann"), Fact::from(customer::Event::Closed)]);
     let mut answered_again = commands[1].clone();
     answered_again.offset = u64::MAX - 1;
     states
         .save(
+            held(1, 10),
             &watermark(1, 20),
             std::slice::from_ref(&later),
             std::slice::from_ref(&answered_again),
@@ -1087,31 +1120,66 @@ async fn states_and_commands_come_back_as_saved(subject: &Subject) {
     let Loaded {
         mut states,
         mut commands,
-    } = subject.states.load(2, &streams, &ids).await.unwrap();
+    } = subject.states.load(2, held(1, 20), &streams, &ids).await.unwrap();
     states.sort_by_key(|saved| saved.stream);
     commands.sort_by_key(|saved| saved.id);
     assert_eq!(states, vec![first, later]);
     assert_eq!(commands, vec![command(1, 7, 1_760_000_000), answered_again]);
 
     // A command id counts in its own shard only.
-    let elsewhere = subject.states.load(3, &[], &ids).await.unwrap();
+    subject.states.claim(3, log_id(), 1, "127.0.0.1:7070").await.unwrap();
+    let elsewhere = subject.states.load(3, held(1, 0), &[], &ids).await.unwrap();
     assert_eq!(elsewhere.commands, vec![]);
+}
+
+/// A crash may take the last saves back, and somebody may delete the views: absence means nothing then.
+async fn stored_states_that_fell_back_are_not_relied_on(subject: &Subject) {
+    let states = &subject.states;
+    states.claim(2, log_id(), 3, "127.0.0.1:7070").await.unwrap();
+    let first = saved(1, 1, &[]);
+    states
+        .save(held(3, 0), &watermark(3, 20), std::slice::from_ref(&first), &[])
+        .await
+        .unwrap();
+    let fell_back = states.load(2, held(3, 30), &[first.stream], &[]).await;
+    assert!(
+        matches!(fell_back, Err(StateError::FellBack { known: 30, next: 20 })),
+        "{fell_back:?}"
+    );
+    let deleted = states.load(3, held(3, 0), &[first.stream], &[]).await;
+    assert!(matches!(deleted, Err(StateError::FellBack { .. })), "{deleted:?}");
+    // What was taken back must not be covered by a later watermark.
+    let covered = states.save(held(3, 30), &watermark(3, 40), &[], &[]).await;
+    assert!(
+        matches!(covered, Err(StateError::Fenced | StateError::FellBack { .. })),
+        "{covered:?}"
+    );
+    assert_eq!(states.watermark(2, log_id()).await.unwrap(), Some(watermark(3, 20)));
+
+    states.claim(2, log_id(), 4, "127.0.0.1:7070").await.unwrap();
+    let fenced = states.load(2, held(3, 20), &[first.stream], &[]).await;
+    assert!(matches!(fenced, Err(StateError::Fenced)), "{fenced:?}");
+    let kept = states.load(2, held(4, 20), &[first.stream], &[]).await.unwrap();
+    assert_eq!(kept.states, vec![first]);
 }
 
 async fn only_old_ids_of_clients_are_forgotten(subject: &Subject) {
     let states = &subject.states;
     states.claim(2, log_id(), 1, "127.0.0.1:7070").await.unwrap();
     let commands = [command(1, 7, 100), command(2, 7, 200), command(3, 8, 100)];
-    states.save(&watermark(1, 10), &[], &commands).await.unwrap();
+    states
+        .save(held(1, 0), &watermark(1, 10), &[], &commands)
+        .await
+        .unwrap();
     let many: Vec<SavedCommand> = (1000..21_500).map(|number| command(number, 7, 50)).collect();
-    states.save(&watermark(1, 11), &[], &many).await.unwrap();
+    states.save(held(1, 10), &watermark(1, 11), &[], &many).await.unwrap();
 
     let before = Timestamp::from_second(200).unwrap();
     assert_eq!(states.forget_commands(before).await.unwrap(), 20_501);
     assert_eq!(states.forget_commands(before).await.unwrap(), 0);
 
     let ids: Vec<Uuid> = commands.iter().chain(&many).map(|saved| saved.id).collect();
-    let mut kept = states.load(2, &[], &ids).await.unwrap().commands;
+    let mut kept = states.load(2, held(1, 11), &[], &ids).await.unwrap().commands;
     kept.sort_by_key(|saved| saved.streams.clone());
     assert_eq!(kept, commands[1..]);
 }

@@ -11,7 +11,7 @@ use domain::{AnyState, StreamKind, StreamRef};
 use jiff::Timestamp;
 use projections::{Key, Row, Table, Value};
 use services::log::Checkpoint;
-use services::states::{Loaded, SavedCommand, SavedState, StateError, Watermark, states_definition};
+use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, Watermark, states_definition};
 use uuid::Uuid;
 
 use crate::views::sql::{Dialect, Stored, checkpoint_values, quoted};
@@ -66,7 +66,7 @@ struct Statements {
     begin: String,
     /// Epoch, address, shard, log id: takes the row over, unless a later owner or another log has it.
     take_over: String,
-    /// Next, epoch, n, fingerprint, last time, shard, owner epoch, log id.
+    /// Next, epoch, n, fingerprint, last time, shard, owner epoch, log id, and the next that is known to be stored.
     advance: String,
     /// Before.
     forget: String,
@@ -86,7 +86,7 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         ),
         advance: format!(
             "UPDATE {watermarks} SET next = $1, epoch = $2, n = $3, fingerprint = $4, last_time = $5 \
-             WHERE shard = $6 AND owner_epoch = $7 AND log_id = $8"
+             WHERE shard = $6 AND owner_epoch = $7 AND log_id = $8 AND COALESCE(next, 0) >= $9"
         ),
         forget: format!(
             "DELETE FROM {commands} WHERE (shard, command) IN \
@@ -149,14 +149,15 @@ fn take_over_values(shard: u16, log_id: Uuid, epoch: u64, address: &str) -> [Val
     ]
 }
 
-fn advance_values(watermark: &Watermark) -> Vec<Value> {
+fn advance_values(held: Held, watermark: &Watermark) -> Vec<Value> {
     let [log_id, place @ ..] = checkpoint_values(&watermark.checkpoint);
     let mut values = place.to_vec();
     values.extend([
         Value::Time(watermark.last_time),
         Value::Int(i64::from(watermark.shard)),
-        Value::Int(watermark.owner_epoch.cast_signed()),
+        Value::Int(held.owner_epoch.cast_signed()),
         log_id,
+        Value::Int(held.next.cast_signed()),
     ]);
     values
 }
@@ -188,6 +189,16 @@ fn looked_up(mut rows: Vec<Vec<Value>>, log_id: Uuid) -> Result<Option<Watermark
         });
     }
     Ok(Some(row))
+}
+
+/// Is what the owner knows of the stored states still so? `rows` is what stands there as the shard's watermark.
+fn check_held(mut rows: Vec<Vec<Value>>, held: Held) -> Result<(), StateError> {
+    let row = rows.pop().map(WatermarkRow::from_values);
+    let next = row.as_ref().and_then(|row| row.next);
+    held.check(
+        row.map(|row| row.owner_epoch.cast_unsigned()),
+        next.map(i64::cast_unsigned),
+    )
 }
 
 fn progress(row: &WatermarkRow) -> Option<Watermark> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use domain::StreamRef;
 use jiff::Timestamp;
 use projections::{Row, Value};
-use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
 use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
@@ -64,28 +64,39 @@ impl StateStore for PostgresViews {
         super::claimed(settle(client, row)?, log_id, epoch)
     }
 
-    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
+    async fn load(
+        &self,
+        shard: u16,
+        held: Held,
+        streams: &[StreamRef],
+        commands: &[Uuid],
+    ) -> Result<Loaded, StateError> {
         let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
         let mut client = self.client().await?;
         let found = bounded(async {
             let transaction = client.transaction().await?;
             let states = find(&transaction, &super::stored(Postgres, StateRow::TABLE), &streams).await?;
             let commands = find(&transaction, &super::stored(Postgres, CommandRow::TABLE), &commands).await?;
+            // Last of all: each statement sees what was committed before it, and what was found must have been the owner's until then.
+            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
+            let watermark = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
             transaction.commit().await?;
-            Ok((states, commands))
+            Ok((states, commands, watermark))
         });
         let found = found.await;
-        let (states, commands) = settle(client, found)?;
+        let (states, commands, watermark) = settle(client, found)?;
+        super::check_held(watermark, held)?;
         super::loaded(states, commands)
     }
 
     async fn save(
         &self,
+        held: Held,
         watermark: &Watermark,
         states: &[SavedState],
         commands: &[SavedCommand],
     ) -> Result<(), StateError> {
-        let advance = super::advance_values(watermark);
+        let advance = super::advance_values(held, watermark);
         let (states, commands) = (
             super::state_rows(states),
             super::command_rows(watermark.shard, commands),

@@ -5,7 +5,7 @@ use domain::StreamRef;
 use jiff::Timestamp;
 use projections::{Row, Value};
 use rusqlite::params_from_iter;
-use services::states::{Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
 use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
@@ -55,24 +55,34 @@ impl StateStore for SqliteViews {
         super::claimed(row.await?, log_id, epoch)
     }
 
-    async fn load(&self, shard: u16, streams: &[StreamRef], commands: &[Uuid]) -> Result<Loaded, StateError> {
+    async fn load(
+        &self,
+        shard: u16,
+        held: Held,
+        streams: &[StreamRef],
+        commands: &[Uuid],
+    ) -> Result<Loaded, StateError> {
         let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
         let found = self.read(move |transaction| {
             let states = find(transaction, &super::stored(Sqlite, StateRow::TABLE), &streams)?;
             let commands = find(transaction, &super::stored(Sqlite, CommandRow::TABLE), &commands)?;
-            Ok((states, commands))
+            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
+            let watermark = find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?;
+            Ok((states, commands, watermark))
         });
-        let (states, commands) = found.await?;
+        let (states, commands, watermark) = found.await?;
+        super::check_held(watermark, held)?;
         super::loaded(states, commands)
     }
 
     async fn save(
         &self,
+        held: Held,
         watermark: &Watermark,
         states: &[SavedState],
         commands: &[SavedCommand],
     ) -> Result<(), StateError> {
-        let advance = super::advance_values(watermark);
+        let advance = super::advance_values(held, watermark);
         let (states, commands) = (
             super::state_rows(states),
             super::command_rows(watermark.shard, commands),

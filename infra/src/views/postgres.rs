@@ -178,12 +178,10 @@ impl ReadStore for PostgresViews {
     }
 
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
-        let client = self.client().await?;
+        let mut client = self.client().await?;
         let found = bounded(async {
-            let statement = client.prepare_cached(sql::CHECKPOINT).await?;
-            let place: [&(dyn ToSql + Sync); 3] = [&generation.group.name(), &generation.number, &i64::from(shard)];
-            let row = client.query_opt(&statement, &place).await?;
-            Ok(row.as_ref().map(checkpoint).transpose()?)
+            let transaction = client.transaction().await?;
+            stands_at(&transaction, generation, shard).await
         });
         let found = found.await;
         Ok(settle(client, found)?)
@@ -192,6 +190,8 @@ impl ReadStore for PostgresViews {
     async fn load(
         &self,
         generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Vec<Value>>, ViewError> {
@@ -202,11 +202,15 @@ impl ReadStore for PostgresViews {
         let stored = Stored::of(Dialect::Postgres, generation.group, generation.number, table);
         let mut client = self.client().await?;
         let found = bounded(async {
+            // The checkpoint first, on the same connection: a crash between the two would break it.
             let transaction = client.transaction().await?;
-            find(&transaction, &stored, keys).await
+            match stands_at(&transaction, generation, shard).await?.as_ref() == expected {
+                true => Ok(Some(find(&transaction, &stored, keys).await?)),
+                false => Ok(None),
+            }
         });
         let found = found.await;
-        Ok(settle(client, found)?)
+        settle(client, found)?.ok_or(ViewError::Moved)
     }
 
     async fn commit(
@@ -702,6 +706,17 @@ fn value(row: &Row, i: usize, ty: ColumnType) -> Result<Value, tokio_postgres::E
 }
 
 /// From the first five columns: log id, next, epoch, n, fingerprint.
+async fn stands_at(
+    transaction: &Transaction<'_>,
+    generation: &Generation,
+    shard: u16,
+) -> Result<Option<Checkpoint>, Failure> {
+    let statement = transaction.prepare_cached(sql::CHECKPOINT).await?;
+    let place: [&(dyn ToSql + Sync); 3] = [&generation.group.name(), &generation.number, &i64::from(shard)];
+    let row = transaction.query_opt(&statement, &place).await?;
+    Ok(row.as_ref().map(checkpoint).transpose()?)
+}
+
 fn checkpoint(row: &Row) -> Result<Checkpoint, tokio_postgres::Error> {
     Ok(Checkpoint {
         log_id: row.try_get(0)?,

@@ -144,24 +144,29 @@ impl ReadStore for SqliteViews {
 
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
         let (group, number) = (generation.group.name(), generation.number);
-        let found = self.read(move |transaction| {
-            let mut statement = transaction.prepare_cached(sql::CHECKPOINT)?;
-            Ok(statement
-                .query_row(params![group, number, shard], checkpoint)
-                .optional()?)
-        });
-        Ok(found.await?)
+        Ok(self
+            .read(move |transaction| stands_at(transaction, group, number, shard))
+            .await?)
     }
 
     async fn load(
         &self,
         generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Vec<Value>>, ViewError> {
+        let (group, number, expected) = (generation.group.name(), generation.number, expected.cloned());
         let stored = Stored::of(Dialect::Sqlite, generation.group, generation.number, table);
         let keys = sql::entity_keys(table, keys).map_err(ViewError::Refused)?.to_vec();
-        Ok(self.read(move |transaction| find(transaction, &stored, &keys)).await?)
+        let found = self.read(
+            move |transaction| match stands_at(transaction, group, number, shard)? == expected {
+                true => Ok(Some(find(transaction, &stored, &keys)?)),
+                false => Ok(None),
+            },
+        );
+        found.await?.ok_or(ViewError::Moved)
     }
 
     async fn commit(
@@ -478,6 +483,18 @@ fn value(ty: ColumnType, cell: ValueRef<'_>) -> Option<Value> {
 }
 
 /// From the first five columns: log id, next, epoch, n, fingerprint.
+fn stands_at(
+    transaction: &Transaction<'_>,
+    group: &str,
+    number: i64,
+    shard: u16,
+) -> Result<Option<Checkpoint>, Failure> {
+    let mut statement = transaction.prepare_cached(sql::CHECKPOINT)?;
+    Ok(statement
+        .query_row(params![group, number, shard], checkpoint)
+        .optional()?)
+}
+
 fn checkpoint(row: &Row<'_>) -> rusqlite::Result<Checkpoint> {
     Ok(Checkpoint {
         log_id: Uuid::from_bytes(row.get(0)?),

@@ -15,6 +15,8 @@ use super::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};
 pub enum Fault {
     /// Everything is written, the answer is lost.
     LoseAck,
+    /// Everything is written, and the answer comes so much later.
+    SlowAck(Duration),
     /// Nothing is written, and the writer does not know.
     LoseAppend,
     /// Only the first so many records are written.
@@ -137,6 +139,18 @@ struct Writer {
 impl LogWriter for Writer {
     async fn append(&mut self, records: Vec<Record>) -> Result<Vec<u64>, AppendError> {
         tokio::task::yield_now().await;
+        let (outcome, wait) = self.write(records);
+        self.log.inner.grown.notify_waiters();
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+        outcome
+    }
+}
+
+impl Writer {
+    /// What the writer hears, and after how long if not at once.
+    fn write(&self, records: Vec<Record>) -> (Result<Vec<u64>, AppendError>, Option<Duration>) {
         let mut shards = self.log.inner.shards.lock().expect("no panic under the lock");
         let shard = &mut shards[usize::from(self.shard)];
         let first = shard.records.len() as u64;
@@ -144,8 +158,8 @@ impl LogWriter for Writer {
         let fault = shard.faults.pop_front();
         let unknown = |what: &str| Err(AppendError::Unknown(what.into()));
         let outcome = match fault {
-            Some(Fault::Refuse) => return Err(AppendError::Refused("no room".into())),
-            Some(Fault::LoseAppend) => return unknown("time-out"),
+            Some(Fault::Refuse) => Err(AppendError::Refused("no room".into())),
+            Some(Fault::LoseAppend) => unknown("time-out"),
             Some(Fault::Tear(kept)) => {
                 shard.records.extend(records.into_iter().take(kept));
                 unknown("time-out")
@@ -163,13 +177,16 @@ impl LogWriter for Writer {
                 shard.records.extend(records);
                 unknown("time-out")
             }
-            None => {
+            None | Some(Fault::SlowAck(_)) => {
                 shard.records.extend(records);
                 Ok((first..first + count as u64).collect())
             }
         };
-        self.log.inner.grown.notify_waiters();
-        outcome
+        let wait = match fault {
+            Some(Fault::SlowAck(wait)) => Some(wait),
+            _ => None,
+        };
+        (outcome, wait)
     }
 }
 

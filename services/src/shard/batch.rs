@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::cache::{Cached, CommandIds, States};
 use super::request::{Ack, Action, Failure, Open, Peeked, Request};
+use crate::bugs::{self, Bug};
 use crate::log::StoredEvent;
 use crate::states::SavedCommand;
 
@@ -58,7 +59,7 @@ impl Batch {
 
     /// Somebody waits for an answer from memory, and no event proves that the memory is not stale.
     pub fn needs_barrier(&self) -> bool {
-        self.events.is_empty() && !self.answers.is_empty()
+        self.events.is_empty() && !self.answers.is_empty() && !bugs::has(Bug::NoBarrier)
     }
 
     pub fn records(&self) -> usize {
@@ -165,20 +166,18 @@ pub fn decide(
         event.index = index as u32;
         event.commit_size = commit_size;
     }
-    if !events.is_empty() {
-        // Only what was written to: that is what the log tells when the same command comes again.
-        after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
-    }
-    let streams = after
-        .iter()
-        .map(|(stream, cached)| (stream.to_string(), cached.version))
-        .collect();
     if events.is_empty() {
+        let streams = after
+            .iter()
+            .map(|(stream, cached)| (stream.to_string(), cached.version))
+            .collect();
         return Decision::without_events(Prepared::Already { streams });
     }
+    // Only what was written to, in the order that the log tells when the same command comes again.
+    after.retain(|(stream, _)| events.iter().any(|event| event.stream == *stream));
     let last = batch.events.len() + events.len() - 1;
     let prepared = Prepared::Wrote {
-        streams,
+        streams: texts(&written(&events)),
         last,
         events: commit_size,
     };

@@ -33,11 +33,14 @@ pub struct States {
 
 impl States {
     pub fn new(clean_max: usize) -> States {
-        let clean_max = NonZeroUsize::new(clean_max).unwrap_or(NonZeroUsize::MIN);
         States {
             hot: HashMap::new(),
-            clean: LruCache::new(clean_max),
+            clean: LruCache::new(at_least_one(clean_max)),
         }
+    }
+
+    pub fn shrink_to(&mut self, clean_max: usize) {
+        self.clean.resize(at_least_one(clean_max));
     }
 
     pub fn get(&mut self, stream: StreamRef) -> Option<Cached> {
@@ -73,18 +76,26 @@ impl States {
     }
 }
 
+fn at_least_one(max: usize) -> NonZeroUsize {
+    NonZeroUsize::new(max).unwrap_or(NonZeroUsize::MIN)
+}
+
 /// The command ids that this shard has seen, as far as they are in memory.
 pub struct CommandIds {
+    /// Not yet stored; never evicted.
+    hot: HashMap<Uuid, SavedCommand>,
+    /// As stored.
     known: HashMap<Uuid, SavedCommand>,
     order: VecDeque<Uuid>,
     known_max: usize,
-    /// Every command recorded after this time is in memory.
+    /// Every command that was recorded after this time is in memory.
     complete_since: Timestamp,
 }
 
 impl CommandIds {
     pub fn new(known_max: usize, complete_since: Timestamp) -> CommandIds {
         CommandIds {
+            hot: HashMap::new(),
             known: HashMap::new(),
             order: VecDeque::new(),
             known_max,
@@ -93,7 +104,7 @@ impl CommandIds {
     }
 
     pub fn get(&self, id: Uuid) -> Option<&SavedCommand> {
-        self.known.get(&id)
+        self.hot.get(&id).or_else(|| self.known.get(&id))
     }
 
     pub fn len(&self) -> usize {
@@ -103,23 +114,38 @@ impl CommandIds {
     /// Must the store be asked before this id counts as new? Not for a client-made id that is younger than what is complete
     /// in memory: it cannot have been recorded before it was made.
     pub fn needs_look_up(&self, id: Uuid) -> bool {
-        if self.known.contains_key(&id) {
+        if self.get(id).is_some() {
             return false;
         }
         if self.complete_since == Timestamp::MIN {
             return false;
         }
-        match made_at(id) {
-            Some(made_at) => made_at - CLOCK_SKEW_MAX <= self.complete_since,
-            None => true,
+        // What was recorded by then went through the same question: see `is_ahead`.
+        !is_ahead(id, self.complete_since)
+    }
+
+    /// It is in the log, and not yet in the store.
+    pub fn remember(&mut self, command: SavedCommand) {
+        self.hot.insert(command.id, command);
+    }
+
+    /// The store has it now.
+    pub fn stored(&mut self, id: Uuid) {
+        if let Some(command) = self.hot.remove(&id) {
+            self.loaded(command);
         }
     }
 
-    pub fn remember(&mut self, command: SavedCommand) {
+    /// A command as the store has it. It stays until the next [`trim`](CommandIds::trim), however many there are.
+    pub fn loaded(&mut self, command: SavedCommand) {
         let id = command.id;
         if self.known.insert(id, command).is_none() {
             self.order.push_back(id);
         }
+    }
+
+    /// Lets the oldest go that are too many.
+    pub fn trim(&mut self) {
         while self.order.len() > self.known_max {
             let oldest = self.order.pop_front().expect("it is not empty");
             if let Some(command) = self.known.remove(&oldest) {
@@ -127,6 +153,12 @@ impl CommandIds {
             }
         }
     }
+}
+
+/// Was this id made by a clock so far ahead of `now` that a command must not be recorded under it at that time? After a take-over it would
+/// be taken for a new one.
+pub fn is_ahead(id: Uuid, now: Timestamp) -> bool {
+    made_at(id).is_some_and(|made_at| made_at - CLOCK_SKEW_MAX > now)
 }
 
 /// When a version 7 id was made; `None` for other versions.

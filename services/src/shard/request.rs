@@ -159,6 +159,11 @@ impl Ticket {
         }
     }
 
+    /// Has work begun?
+    pub fn is_started(&self) -> bool {
+        self.0.load(Ordering::Acquire) == STARTED
+    }
+
     /// The sender gives up; `true` when surely nothing was or will be applied.
     pub fn cancel(&self) -> bool {
         self.0

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batch::{Batch, Prepared, decide, written};
-use super::cache::{Cached, CommandIds, States, saved};
+use super::cache::{Cached, CommandIds, States, is_ahead, saved};
 use super::request::{Ack, Failure, Message, Request};
 use super::takeover::{Owned, fill};
 use super::task::{ShardParts, Task};
+use crate::bugs::{self, Bug};
 use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
-use crate::states::{Loaded, SavedCommand, SavedState, StateError, Watermark};
+use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, Watermark};
 
 /// Why a shard is no longer served.
 pub enum End {
@@ -45,6 +46,14 @@ struct Loading {
     streams: Vec<StreamRef>,
 }
 
+/// Rows on their way to the state store, and how far it has come with them.
+struct Saving {
+    save: Save,
+    states: Vec<SavedState>,
+    commands: Vec<SavedCommand>,
+    next: u64,
+}
+
 /// Work on a shard that we own.
 pub struct Serving {
     shard: u16,
@@ -64,7 +73,9 @@ pub struct Serving {
     /// Confirmed and not yet handed to the store.
     unsaved_states: HashMap<StreamRef, Cached>,
     unsaved_commands: Vec<SavedCommand>,
-    saving: Option<(Save, Vec<SavedState>, Vec<SavedCommand>)>,
+    saving: Option<Saving>,
+    /// What is known to be stored.
+    held: Held,
     save_at: Instant,
     /// After a failed save not before this time, however much there is.
     save_not_before: Instant,
@@ -85,6 +96,7 @@ impl Serving {
             ids: owned.ids,
             last_time: owned.watermark.last_time,
             watermark: owned.watermark,
+            held: owned.held,
             pending: Batch::default(),
             in_flight: None,
             loading: None,
@@ -118,12 +130,16 @@ impl Serving {
                         return End::Unsettled(why);
                     }
                 }
-                saved = wait(self.saving.as_mut().map(|(save, _, _)| save)) => {
+                saved = wait(self.saving.as_mut().map(|saving| &mut saving.save)) => {
                     if let Err(why) = self.saved(saved) {
                         return End::Unsettled(why);
                     }
                 }
-                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => self.loaded(loaded, task),
+                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => {
+                    if let Err(why) = self.loaded(loaded, task) {
+                        return End::Unsettled(why);
+                    }
+                }
                 // Before the messages: a busy shard must not put them off for ever.
                 () = wanted.withdrawn(), if !stopping => {
                     stopping = true;
@@ -151,8 +167,8 @@ impl Serving {
         if streams.is_empty() && commands.is_empty() {
             return self.answer_while_there_is_room(messages, task);
         }
-        let (store, shard, asked) = (Arc::clone(&self.parts.states), self.shard, streams.clone());
-        let load = tokio::spawn(async move { store.load(shard, &asked, &commands).await });
+        let (store, shard, held, asked) = (Arc::clone(&self.parts.states), self.shard, self.held, streams.clone());
+        let load = tokio::spawn(async move { store.load(shard, held, &asked, &commands).await });
         self.loading = Some(Loading {
             load,
             messages,
@@ -200,28 +216,35 @@ impl Serving {
         task.put_back(messages);
     }
 
-    fn loaded(&mut self, result: Result<Loaded, StateError>, task: &mut Task) {
+    fn loaded(&mut self, result: Result<Loaded, StateError>, task: &mut Task) -> Result<(), String> {
+        if let Err(error @ (StateError::Fenced | StateError::FellBack { .. } | StateError::OtherLog { .. })) = &result {
+            // Nothing that is stored can be relied on: the log tells it anew.
+            return Err(error.to_string());
+        }
         let loading = self.loading.take().expect("something was being loaded");
         match result {
             Ok(loaded) => {
                 fill(&loading.streams, loaded.states, &mut self.states);
-                loaded
-                    .commands
-                    .into_iter()
-                    .for_each(|command| self.ids.remember(command));
+                loaded.commands.into_iter().for_each(|command| self.ids.loaded(command));
                 self.answer_while_there_is_room(loading.messages, task);
+                self.ids.trim();
             }
             Err(error) => {
                 // Absence is never assumed: only what is wholly in memory goes on.
                 for message in loading.messages {
                     let (streams, commands) = self.missing(std::slice::from_ref(&message));
-                    match streams.is_empty() && commands.is_empty() {
-                        true => self.answer(message),
-                        false => message.refuse(Failure::NotAccepted(error.to_string())),
+                    match (streams.is_empty() && commands.is_empty(), message) {
+                        (true, message) => self.answer(message),
+                        // It was begun before the shard was taken over anew, and nobody can tell whether it stands in the log.
+                        (false, Message::Execute(open)) if !commands.is_empty() && open.ticket.is_started() => {
+                            open.answer(Err(Failure::OutcomeUnknown(error.to_string())));
+                        }
+                        (false, message) => message.refuse(Failure::NotAccepted(error.to_string())),
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Decides one request; its answer leaves when the batch it rests on is durable.
@@ -257,7 +280,14 @@ impl Serving {
         if !is_known && self.unsaved() > self.parts.config.unsaved_max {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
-        let now = self.parts.clock.now().max(self.last_time);
+        let mut now = self.parts.clock.now().max(self.last_time);
+        if bugs::has(Bug::TimeGoesBack) {
+            now = self.parts.clock.now();
+        }
+        if !is_known && is_ahead(open.request.command_id, now) {
+            let why = "its id was made after the time that this process takes for now";
+            return open.answer(Err(Failure::NotAccepted(why.into())));
+        }
         let decision = decide(
             &open.request,
             &mut self.states,
@@ -273,6 +303,11 @@ impl Serving {
         if !decision.events.is_empty() {
             self.last_time = now;
             self.gather(&open.request, decision.events, decision.states, now);
+        } else if let (Prepared::Failed(why), true) = (&decision.prepared, bugs::has(Bug::RefusalFromSpeculation)) {
+            let why = why.clone();
+            return open.answer(Err(why));
+        } else if let (Some(in_flight), true) = (&mut self.in_flight, bugs::has(Bug::ProofFromTheAppendBefore)) {
+            return in_flight.batch.answers.push((open, decision.prepared));
         }
         // What writes nothing may come from a memory that another owner has made stale. Only a record that is sent from now on proves that
         // it is not: what is on its way may have stood before the other one's claim. That goes for a refusal too: it may answer the retry of
@@ -329,7 +364,7 @@ impl Serving {
         if self.in_flight.is_some() || self.pending.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut self.pending);
+        let mut batch = std::mem::take(&mut self.pending);
         let mut records: Vec<Record> = Vec::with_capacity(batch.records());
         for event in &batch.events {
             self.n += 1;
@@ -358,6 +393,9 @@ impl Serving {
             return Ok(());
         };
         let (fingerprint, count) = (last.fingerprint(), records.len());
+        if bugs::has(Bug::AckBeforeAppend) {
+            self.release(std::mem::take(&mut batch), self.next);
+        }
         let mut writer = self.writer.take().ok_or("the writer was lost")?;
         let append = tokio::spawn(async move {
             let result = writer.append(records).await;
@@ -384,6 +422,11 @@ impl Serving {
                 for (open, _) in in_flight.batch.answers {
                     open.answer(Err(Failure::NoRoom(why.clone())));
                 }
+                if bugs::has(Bug::StatesOutliveFailedAppend) {
+                    self.n = self.watermark.checkpoint.n;
+                    self.writer = Some(writer);
+                    return Ok(());
+                }
                 return Err(format!("the log refused: {why}"));
             }
             Err(error) => return Err(error.to_string()),
@@ -394,7 +437,7 @@ impl Serving {
                 .iter()
                 .enumerate()
                 .all(|(i, offset)| *offset == first + i as u64);
-        if !contiguous {
+        if !contiguous && !bugs::has(Bug::NoContiguityCheck) {
             return Err("the offsets are not contiguous: somebody else wrote to the shard".into());
         }
         let in_flight = self.in_flight.take().expect("it was just there");
@@ -459,7 +502,7 @@ impl Serving {
         let saving = self
             .saving
             .as_ref()
-            .map_or(0, |(_, states, commands)| states.len() + commands.len());
+            .map_or(0, |saving| saving.states.len() + saving.commands.len());
         self.unsaved_states.len() + self.unsaved_commands.len() + saving
     }
 
@@ -480,26 +523,46 @@ impl Serving {
         if self.saving.is_some() || (self.unsaved_states.is_empty() && self.unsaved_commands.is_empty()) {
             return;
         }
-        let states: Vec<_> = self
+        let mut states: Vec<_> = self
             .unsaved_states
             .drain()
             .map(|(stream, cached)| saved(stream, &cached))
             .collect();
+        // In one order for all: what is saved first is evicted first, and a run can be repeated.
+        states.sort_unstable_by_key(|row| row.stream);
         let commands = std::mem::take(&mut self.unsaved_commands);
-        let (store, watermark) = (Arc::clone(&self.parts.states), self.watermark.clone());
+        let (store, held, watermark) = (Arc::clone(&self.parts.states), self.held, self.watermark.clone());
+        let next = watermark.checkpoint.next;
         let (rows, ids) = (states.clone(), commands.clone());
-        let save = tokio::spawn(async move { store.save(&watermark, &rows, &ids).await });
-        self.saving = Some((save, states, commands));
+        let save = tokio::spawn(async move {
+            if bugs::has(Bug::WatermarkAheadOfStates) {
+                store.save(held, &watermark, &[], &[]).await?;
+            }
+            store.save(held, &watermark, &rows, &ids).await
+        });
+        self.saving = Some(Saving {
+            save,
+            states,
+            commands,
+            next,
+        });
     }
 
     fn saved(&mut self, result: Result<(), StateError>) -> Result<(), String> {
-        let (_, states, mut commands) = self.saving.take().expect("something was being saved");
+        let saving = self.saving.take().expect("something was being saved");
+        let (states, mut commands) = (saving.states, saving.commands);
         match result {
             Ok(()) => {
+                self.held.next = saving.next;
                 self.save_failed = false;
                 states
                     .iter()
                     .for_each(|row| self.states.stored(row.stream, row.version));
+                commands.iter().for_each(|command| self.ids.stored(command.id));
+                // Messages that wait for a look-up rely on what was in memory when it began.
+                if self.loading.is_none() {
+                    self.ids.trim();
+                }
                 Ok(())
             }
             Err(StateError::Unavailable(why)) => {
@@ -520,7 +583,9 @@ impl Serving {
                 self.save_failed = true;
                 Ok(())
             }
-            Err(error @ (StateError::Fenced | StateError::OtherLog { .. })) => Err(error.to_string()),
+            Err(error @ (StateError::Fenced | StateError::FellBack { .. } | StateError::OtherLog { .. })) => {
+                Err(error.to_string())
+            }
         }
     }
 

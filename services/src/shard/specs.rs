@@ -1,5 +1,6 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod findings;
 mod gate;
 mod limits;
 mod stale_owner;
@@ -13,13 +14,14 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::log::{Audit, EventLog, Fault, MemoryLog, audit, create};
 use crate::states::{MemoryStates, StateStore};
 
 struct World {
     log: MemoryLog,
     states: Arc<dyn StateStore>,
+    clock: Arc<dyn Clock>,
     node: u32,
 }
 
@@ -37,7 +39,12 @@ impl World {
     async fn with(states: Arc<dyn StateStore>) -> World {
         let log = MemoryLog::new();
         create(&log, 1, &SystemClock).await.unwrap();
-        World { log, states, node: 0 }
+        World {
+            log,
+            states,
+            clock: Arc::new(SystemClock),
+            node: 0,
+        }
     }
 
     fn start(&mut self) -> Running {
@@ -54,7 +61,7 @@ impl World {
         let parts = ShardParts {
             log,
             states: Arc::clone(&self.states),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
             node: format!("node-{}", self.node),
             address: "127.0.0.1:0".into(),
             source: "/crm/spec".into(),
@@ -409,6 +416,8 @@ struct Moody {
     inner: MemoryStates,
     down: std::sync::atomic::AtomicBool,
     customers_down: std::sync::atomic::AtomicBool,
+    /// The next save is stored, and its answer lost.
+    loses_an_answer: std::sync::atomic::AtomicBool,
 }
 
 impl Moody {
@@ -450,6 +459,7 @@ impl StateStore for Moody {
     async fn load(
         &self,
         shard: u16,
+        held: crate::states::Held,
         streams: &[StreamRef],
         commands: &[Uuid],
     ) -> Result<crate::states::Loaded, crate::states::StateError> {
@@ -458,17 +468,22 @@ impl StateStore for Moody {
         if asks_for_customers && self.customers_down.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(crate::states::StateError::Unavailable("customers are down".into()));
         }
-        self.inner.load(shard, streams, commands).await
+        self.inner.load(shard, held, streams, commands).await
     }
 
     async fn save(
         &self,
+        held: crate::states::Held,
         watermark: &crate::states::Watermark,
         states: &[crate::states::SavedState],
         commands: &[crate::states::SavedCommand],
     ) -> Result<(), crate::states::StateError> {
         self.up()?;
-        self.inner.save(watermark, states, commands).await
+        self.inner.save(held, watermark, states, commands).await?;
+        match self.loses_an_answer.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            true => Err(crate::states::StateError::Unavailable("the answer was lost".into())),
+            false => Ok(()),
+        }
     }
 
     async fn forget_commands(&self, before: jiff::Timestamp) -> Result<u64, crate::states::StateError> {

@@ -11,12 +11,13 @@ use uuid::Uuid;
 use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::handle::ShardConfig;
+use crate::bugs::{self, Bug};
 use crate::clock::Clock;
 use crate::log::{
     AppendError, Checkpoint, Claim, Commit, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader,
     LogWriter, Meaning, Record,
 };
-use crate::states::{SavedCommand, StateError, StateStore, Watermark};
+use crate::states::{Held, SavedCommand, StateError, StateStore, Watermark};
 
 /// Records per read while taking over.
 const READ_RECORDS_MAX: usize = 5_000;
@@ -68,6 +69,8 @@ pub struct Owned {
     pub states: States,
     pub ids: CommandIds,
     pub watermark: Watermark,
+    /// What is stored of them.
+    pub held: Held,
 }
 
 /// Who takes over what, from where.
@@ -81,7 +84,7 @@ pub struct Claimant<'a> {
     pub source: &'a str,
     pub config: &'a ShardConfig,
     /// The last epoch in which this node owned the shard: a later one of another node is not contested.
-    pub owned_epoch: Option<u64>,
+    pub owned_epoch: &'a mut Option<u64>,
 }
 
 /// The record with which the shard begins.
@@ -111,13 +114,13 @@ impl Claimant<'_> {
     ///
     /// # Errors
     /// [`TakeOverError`]; nothing was claimed, or somebody else was faster.
-    pub async fn take_over(&self) -> Result<Owned, TakeOverError> {
+    pub async fn take_over(self) -> Result<Owned, TakeOverError> {
         // The writer is made before the read: a producer whose older sends could still arrive is never reused.
         let mut writer = self.log.writer(self.shard).await?;
         let created = read_creation(self.log, self.shard).await?;
-        let stored = self.states.watermark(self.shard, created.log_id).await?;
+        let before = self.states.watermark(self.shard, created.log_id).await?;
         let mut judge = self
-            .read_to_end(stored.as_ref().map(|watermark| &watermark.checkpoint))
+            .read_to_end(before.as_ref().map(|watermark| &watermark.checkpoint))
             .await?;
 
         #[allow(clippy::disallowed_methods, reason = "a nonce is luck, and must never repeat")]
@@ -131,13 +134,20 @@ impl Claimant<'_> {
         };
         let record = claim.to_record(self.source, self.clock.now());
         let offsets = writer.append(vec![record]).await?;
-        self.read_up_to_claim(&mut judge, nonce, offsets[0]).await?;
+        if !bugs::has(Bug::ClaimNotReadBack) {
+            self.read_up_to_claim(&mut judge, nonce, offsets[0]).await?;
+        }
+        // Also when what follows fails: the next attempt must not take this claim for somebody else's.
+        *self.owned_epoch = Some(epoch);
 
-        let stored = self
+        let mut stored = self
             .states
             .claim(self.shard, created.log_id, epoch, self.address)
             .await?;
-        let (states, ids, watermark) = self.replay(stored, epoch, offsets[0] + 1).await?;
+        if bugs::has(Bug::EventsAppliedTwice) {
+            stored = before;
+        }
+        let (states, ids, watermark, held) = self.replay(stored, epoch, offsets[0] + 1).await?;
         Ok(Owned {
             writer,
             epoch,
@@ -145,6 +155,7 @@ impl Claimant<'_> {
             states,
             ids,
             watermark,
+            held,
         })
     }
 
@@ -165,7 +176,7 @@ impl Claimant<'_> {
                 }
             }
         }
-        match self.owned_epoch {
+        match *self.owned_epoch {
             Some(owned) if judge.epoch() > owned && !claimed_by_us => {
                 Err(TakeOverError::Yielded { epoch: judge.epoch() })
             }
@@ -202,10 +213,15 @@ impl Claimant<'_> {
         stored: Option<Watermark>,
         epoch: u64,
         end: u64,
-    ) -> Result<(States, CommandIds, Watermark), TakeOverError> {
+    ) -> Result<(States, CommandIds, Watermark, Held), TakeOverError> {
+        let mut held = Held {
+            owner_epoch: epoch,
+            next: stored.as_ref().map_or(0, |watermark| watermark.checkpoint.next),
+        };
         let from = stored.as_ref().map(|watermark| &watermark.checkpoint);
         let mut last_time = stored.as_ref().map_or(Timestamp::MIN, |watermark| watermark.last_time);
-        let mut states = States::new(self.config.cached_streams_max);
+        // What one read needs must fit, however small the cache is to be.
+        let mut states = States::new(self.config.cached_streams_max.max(READ_RECORDS_MAX));
         let mut ids = CommandIds::new(self.config.cached_commands_max, last_time);
         let (mut judge, mut reader) = self.resume(from).await?;
         let mut changed: HashMap<StreamRef, Cached> = HashMap::new();
@@ -223,22 +239,29 @@ impl Claimant<'_> {
                     commits.push(commit);
                 }
             }
-            self.load(&commits, &mut states).await?;
+            self.load(&commits, held, &mut states).await?;
             for commit in &commits {
                 last_time = last_time.max(commit.events[0].time);
                 self.apply(commit, &mut states, &mut changed)?;
                 let command = saved_command(commit);
-                ids.remember(command.clone());
+                if !bugs::has(Bug::IdsLostAtTakeOver) {
+                    ids.remember(command.clone());
+                }
                 commands.push(command);
             }
             let is_last = judge.next() >= end;
             if (is_last && !commands.is_empty()) || commands.len() + changed.len() > SAVE_MAX {
                 let watermark = self.watermark(&judge, epoch, last_time);
-                self.save(&watermark, &mut changed, &mut commands, &mut states).await?;
+                self.save(held, &watermark, &mut changed, &commands, &mut states)
+                    .await?;
+                commands.drain(..).for_each(|command| ids.stored(command.id));
+                ids.trim();
+                held.next = watermark.checkpoint.next;
             }
         }
+        states.shrink_to(self.config.cached_streams_max);
         let watermark = self.watermark(&judge, epoch, last_time);
-        Ok((states, ids, watermark))
+        Ok((states, ids, watermark, held))
     }
 
     fn watermark(&self, judge: &Judge, owner_epoch: u64, last_time: Timestamp) -> Watermark {
@@ -253,22 +276,23 @@ impl Claimant<'_> {
 
     async fn save(
         &self,
+        held: Held,
         watermark: &Watermark,
         changed: &mut HashMap<StreamRef, Cached>,
-        commands: &mut Vec<SavedCommand>,
+        commands: &[SavedCommand],
         states: &mut States,
     ) -> Result<(), TakeOverError> {
-        let rows: Vec<_> = changed.iter().map(|(stream, cached)| saved(*stream, cached)).collect();
-        self.states.save(watermark, &rows, commands).await?;
+        let mut rows: Vec<_> = changed.iter().map(|(stream, cached)| saved(*stream, cached)).collect();
+        rows.sort_unstable_by_key(|row| row.stream);
+        self.states.save(held, watermark, &rows, commands).await?;
         for row in &rows {
             states.stored(row.stream, row.version);
         }
         changed.clear();
-        commands.clear();
         Ok(())
     }
 
-    async fn load(&self, commits: &[Commit], states: &mut States) -> Result<(), TakeOverError> {
+    async fn load(&self, commits: &[Commit], held: Held, states: &mut States) -> Result<(), TakeOverError> {
         let mut missing: Vec<StreamRef> = commits
             .iter()
             .flat_map(|commit| commit.events.iter().map(|event| event.stream))
@@ -279,7 +303,8 @@ impl Claimant<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        load_states(self.states, self.shard, &missing, states).await?;
+        let loaded = self.states.load(self.shard, held, &missing, &[]).await?;
+        fill(&missing, loaded.states, states);
         Ok(())
     }
 
@@ -298,10 +323,10 @@ impl Claimant<'_> {
                     .cloned()
                     .expect("a commit's states are loaded before it is applied"),
             };
-            if event.sequence <= current.version {
+            if event.sequence <= current.version && !bugs::has(Bug::EventsAppliedTwice) {
                 continue;
             }
-            if event.sequence != current.version + 1 {
+            if event.sequence != current.version + 1 && !bugs::has(Bug::EventsAppliedTwice) {
                 let (expected, found) = (current.version + 1, event.sequence);
                 return Err(TakeOverError::Gap {
                     shard,
@@ -403,18 +428,6 @@ async fn is_quarantined(log: &dyn EventLog, shard: u16, foreign: &Foreign) -> Re
         }
     }
     Ok(false)
-}
-
-/// Loads states into the cache; streams that the store does not know begin with their initial state.
-pub async fn load_states(
-    store: &dyn StateStore,
-    shard: u16,
-    missing: &[StreamRef],
-    states: &mut States,
-) -> Result<(), StateError> {
-    let loaded = store.load(shard, missing, &[]).await?;
-    fill(missing, loaded.states, states);
-    Ok(())
 }
 
 /// Puts what was loaded into the cache, and the initial state for what was not found.

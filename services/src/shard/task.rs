@@ -13,6 +13,7 @@ use super::handle::{ShardConfig, ShardHandle, ShardStatus};
 use super::request::{Failure, Message};
 use super::serving::{End, Serving};
 use super::takeover::{Claimant, Owned, TakeOverError};
+use crate::bugs::{self, Bug};
 use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::states::StateStore;
@@ -111,7 +112,7 @@ impl Task {
         self.update_status(|status| status.owned = false);
     }
 
-    async fn take_over(&self) -> Result<Owned, TakeOverError> {
+    async fn take_over(&mut self) -> Result<Owned, TakeOverError> {
         let parts = &self.parts;
         let claimant = Claimant {
             shard: self.shard,
@@ -122,7 +123,7 @@ impl Task {
             address: &parts.address,
             source: &parts.source,
             config: &parts.config,
-            owned_epoch: self.owned_epoch,
+            owned_epoch: &mut self.owned_epoch,
         };
         claimant.take_over().await
     }
@@ -180,7 +181,6 @@ impl Task {
 
     async fn serve(&mut self, owned: Owned) {
         let epoch = owned.epoch;
-        self.owned_epoch = Some(epoch);
         tracing::info!(shard = self.shard, epoch, "took over the shard");
         metrics::counter!("crm_takeovers_total").increment(1);
         self.update_status(|status| {
@@ -192,7 +192,12 @@ impl Task {
         let mut serving = Serving::new(self.shard, self.parts.clone(), owned);
         let end = serving.run(self).await;
         // Whatever was not settled is decided anew, oldest first.
-        self.put_back(serving.open_requests().into_iter());
+        let mut open = serving.open_requests();
+        if bugs::has(Bug::SettledBeforeClaim) {
+            let why = || Failure::NotAccepted("the append failed".into());
+            open.drain(..).for_each(|message| message.refuse(why()));
+        }
+        self.put_back(open.into_iter());
         self.update_status(|status| status.owned = false);
         match end {
             End::Released => tracing::info!(shard = self.shard, epoch, "released the shard"),

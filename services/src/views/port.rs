@@ -60,10 +60,16 @@ pub trait ReadStore: Send + Sync {
     /// How far this shard of the generation has come; `None` = nothing was read yet.
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError>;
 
-    /// The entity rows that exist under `keys`, all columns.
+    /// The entity rows of this shard that exist under `keys`, all columns, as of the checkpoint `expected` or a later one.
+    ///
+    /// # Errors
+    /// [`ViewError::Moved`] when the checkpoint is not `expected`. What was folded from rows of an older one would pass `commit`, once another
+    /// worker has brought the checkpoint back to `expected`: a crash may take the last batches back, and somebody may delete them.
     async fn load(
         &self,
         generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Vec<Value>>, ViewError>;

@@ -5,11 +5,12 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use domain::UnreadableEvent;
-use projections::{Event, Group, Rows};
+use projections::{Event, Group, Rows, TableChange};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{Generation, ReadStore, ViewError};
+use crate::bugs::{self, Bug};
 use crate::log::{Checkpoint, EventLog, Foreign, Judge, Judgement, LogError, Record, StoredEvent};
 use crate::shard::{TakeOverError, judge_or_step_over, resume};
 
@@ -96,15 +97,17 @@ impl Projector {
         let mut standing = None;
         while !*stop.borrow() {
             let step = tokio::select! {
-                step = self.step(&mut standing) => step,
+                biased;
                 _ = stop.changed() => break,
+                step = self.step(&mut standing) => step,
             };
             let Err(trouble) = step else { continue };
             standing = None;
             self.note(&trouble).await;
             tokio::select! {
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                biased;
                 _ = stop.changed() => break,
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }
@@ -246,10 +249,8 @@ impl Projector {
         let Some(next) = next.filter(|next| Some(next) != at.stored.as_ref()) else {
             return Ok(());
         };
-        let rows = self.fold(&batch.events).await?;
-        self.store
-            .commit(&self.generation, self.shard, at.stored.as_ref(), &next, &rows.changes())
-            .await?;
+        let rows = self.fold(&batch.events, at.stored.as_ref()).await?;
+        self.save(at.stored.as_ref(), &next, &rows.changes()).await?;
         let mut progress = self.progress.write().expect("no panic under the lock");
         progress.next = next.next;
         progress.events += batch.events.len() as u64;
@@ -263,8 +264,31 @@ impl Projector {
         Ok(())
     }
 
+    /// One transaction, which finds out whether another worker has moved the checkpoint.
+    async fn save(
+        &self,
+        expected: Option<&Checkpoint>,
+        next: &Checkpoint,
+        changes: &[TableChange],
+    ) -> Result<(), ViewError> {
+        let (store, generation, shard) = (&self.store, &self.generation, self.shard);
+        if bugs::has(Bug::NoCompareAndSet) {
+            let present = store.checkpoint(generation, shard).await?;
+            return store.commit(generation, shard, present.as_ref(), next, changes).await;
+        }
+        if bugs::has(Bug::CheckpointBeforeRows) {
+            store.commit(generation, shard, expected, next, &[]).await?;
+            return store.commit(generation, shard, Some(next), next, changes).await;
+        }
+        if let (Some(present), true) = (expected, bugs::has(Bug::RowsBeforeCheckpoint)) {
+            store.commit(generation, shard, expected, present, changes).await?;
+            return store.commit(generation, shard, expected, next, &[]).await;
+        }
+        store.commit(generation, shard, expected, next, changes).await
+    }
+
     /// Runs the fold until no row is missing any more: each time from clean rows, with all that was loaded so far.
-    async fn fold(&self, events: &[Event]) -> Result<Rows, Trouble> {
+    async fn fold(&self, events: &[Event], from: Option<&Checkpoint>) -> Result<Rows, Trouble> {
         let mut loaded: HashMap<(&'static str, projections::Key), Option<Vec<projections::Value>>> = HashMap::new();
         let mut tables: HashMap<&'static str, &'static projections::Table> = HashMap::new();
         loop {
@@ -279,7 +303,10 @@ impl Projector {
             }
             for (table, keys) in missing {
                 tables.insert(table.name, table);
-                let found = self.store.load(&self.generation, table, &keys).await?;
+                let found = self
+                    .store
+                    .load(&self.generation, self.shard, from, table, &keys)
+                    .await?;
                 for key in keys {
                     loaded.insert((table.name, key), None);
                 }

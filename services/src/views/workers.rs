@@ -30,8 +30,7 @@ pub struct Workers {
 type WorkerKey = (Group, i64, u16);
 
 struct Running {
-    stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 impl Workers {
@@ -71,8 +70,9 @@ impl Workers {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                biased;
                 _ = stop.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
         for worker in running.into_values() {
@@ -110,7 +110,6 @@ impl Workers {
     }
 
     fn start(&self, generation: &Generation) -> Running {
-        let (stop, stopped) = watch::channel(false);
         let tasks = (0..self.shards)
             .zip(&self.words[&generation.group])
             .map(|(shard, word)| {
@@ -126,13 +125,12 @@ impl Workers {
                     .write()
                     .expect("no panic under the lock")
                     .insert(key, progress);
-                tokio::spawn(fold_while_assigned(
-                    projector,
-                    Wanted::new(word.clone(), stopped.clone()),
-                ))
+                let (stop, stopped) = watch::channel(false);
+                let wanted = Wanted::new(word.clone(), stopped);
+                (stop, tokio::spawn(fold_while_assigned(projector, wanted)))
             })
             .collect();
-        Running { stop, tasks }
+        Running { tasks }
     }
 
     /// A generation that a changed definition asked for becomes live once it has read everything there is.
@@ -186,8 +184,10 @@ async fn fold_while_assigned(projector: Projector, mut wanted: Wanted) {
 }
 
 async fn end(worker: Running) {
-    worker.stop.send_replace(true);
-    for task in worker.tasks {
+    for (stop, _) in &worker.tasks {
+        stop.send_replace(true);
+    }
+    for (_, task) in worker.tasks {
         if let Err(error) = task.await {
             tracing::error!("a projection worker ended badly: {error}");
         }

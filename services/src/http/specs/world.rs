@@ -215,7 +215,14 @@ impl ReadStore for CannedRows {
         }))
     }
 
-    async fn load(&self, _: &Generation, _: &'static Table, _: &[Key]) -> Result<Vec<Vec<Value>>, ViewError> {
+    async fn load(
+        &self,
+        _: &Generation,
+        _: u16,
+        _: Option<&Checkpoint>,
+        _: &'static Table,
+        _: &[Key],
+    ) -> Result<Vec<Vec<Value>>, ViewError> {
         Ok(vec![])
     }
 

@@ -61,10 +61,12 @@ impl ReadStore for Recording {
     async fn load(
         &self,
         generation: &Generation,
+        shard: u16,
+        expected: Option<&Checkpoint>,
         table: &'static Table,
         keys: &[Key],
     ) -> Result<Vec<Vec<Value>>, ViewError> {
-        self.store.load(generation, table, keys).await
+        self.store.load(generation, shard, expected, table, keys).await
     }
 
     async fn commit(

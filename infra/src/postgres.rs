@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::tokio_postgres::config::Host;
 use deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
@@ -30,9 +30,31 @@ pub(crate) fn configure(url: &str) -> Result<Config, String> {
     Ok(config)
 }
 
-pub(crate) fn pool(config: Config, connections_max: usize, recycling_method: RecyclingMethod) -> Pool {
-    Pool::builder(Manager::from_config(config, NoTls, ManagerConfig { recycling_method }))
-        .max_size(connections_max)
+/// Is the server asked whether a connection still works, before it is used again?
+pub(crate) enum Probe {
+    Never,
+    /// When nobody used it for so long: one that was just used costs no round trip more.
+    AfterIdle(Duration),
+}
+
+pub(crate) fn pool(config: Config, connections_max: usize, probe: Probe) -> Pool {
+    // One that is known to be closed is never used again.
+    let recycling_method = RecyclingMethod::Fast;
+    let mut pool = Pool::builder(Manager::from_config(config, NoTls, ManagerConfig { recycling_method }));
+    if let Probe::AfterIdle(idle) = probe {
+        pool = pool.pre_recycle(Hook::async_fn(move |client, metrics| {
+            Box::pin(async move {
+                if metrics.last_used() < idle {
+                    return Ok(());
+                }
+                match tokio::time::timeout(CONNECT_MAX, client.simple_query("")).await {
+                    Ok(answer) => answer.map(drop).map_err(HookError::Backend),
+                    Err(_) => Err(HookError::message("the server is silent")),
+                }
+            })
+        }));
+    }
+    pool.max_size(connections_max)
         .wait_timeout(Some(TURN_MAX))
         .create_timeout(Some(CONNECT_MAX))
         .recycle_timeout(Some(CONNECT_MAX))

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use deadpool_postgres::tokio_postgres::error::{Severity, SqlState};
 use deadpool_postgres::tokio_postgres::types::ToSql;
 use deadpool_postgres::tokio_postgres::{Client, Config, Error, NoTls, Row, Statement};
-use deadpool_postgres::{Object, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{Object, Pool, PoolError};
 use services::log::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::refuse_oversized;
 use super::row::{decode_headers, encode_headers, epochs};
-use crate::postgres;
+use crate::postgres::{self, Probe};
 
 /// Of the tables below. Another one is refused, never guessed at.
 const FORMAT: i32 = 1;
@@ -138,7 +138,7 @@ impl PostgresLog {
         config.options(options);
         Ok(PostgresLog(Arc::new(Inner {
             address: postgres::address(&config),
-            pool: postgres::pool(config.clone(), CONNECTIONS_MAX, RecyclingMethod::Fast),
+            pool: postgres::pool(config.clone(), CONNECTIONS_MAX, Probe::Never),
             config,
             ends: OnceCell::new(),
             looked: Mutex::new(None),

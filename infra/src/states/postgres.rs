@@ -9,18 +9,15 @@ use uuid::Uuid;
 
 use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
 use crate::views::PostgresViews;
-use crate::views::postgres::{DURABLE, bounded, execute, find, put, settle};
+use crate::views::postgres::{DURABLE, Finder, bounded, execute, put, settle};
 use crate::views::sql::Dialect::Postgres;
 
 impl PostgresViews {
     async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
-        let mut client = self.client().await?;
+        let client = self.client().await?;
         let rows = bounded(async {
-            let transaction = client.transaction().await?;
-            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
-            let rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
-            transaction.commit().await?;
-            Ok(rows)
+            let watermarks = Finder::new(&client, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            watermarks.find(&client, &[vec![Value::Int(i64::from(shard))]]).await
         });
         let rows = rows.await;
         super::looked_up(settle(client, rows)?, log_id)
@@ -55,8 +52,10 @@ impl StateStore for PostgresViews {
             execute(&transaction, &STATEMENTS.begin, &begin).await?;
             let take_over = super::take_over_values(shard, log_id, epoch, address);
             execute(&transaction, &STATEMENTS.take_over, &take_over).await?;
-            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
-            let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
+            let watermarks = Finder::new(&transaction, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            let mut rows = watermarks
+                .find(&transaction, &[vec![Value::Int(i64::from(shard))]])
+                .await?;
             transaction.commit().await?;
             Ok(rows.remove(0))
         });
@@ -72,16 +71,20 @@ impl StateStore for PostgresViews {
         commands: &[Uuid],
     ) -> Result<Loaded, StateError> {
         let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
-        let mut client = self.client().await?;
+        let of_shard = [vec![Value::Int(i64::from(shard))]];
+        let client = self.client().await?;
         let found = bounded(async {
-            let transaction = client.transaction().await?;
-            let states = find(&transaction, &super::stored(Postgres, StateRow::TABLE), &streams).await?;
-            let commands = find(&transaction, &super::stored(Postgres, CommandRow::TABLE), &commands).await?;
-            // Last of all: each statement sees what was committed before it, and what was found must have been the owner's until then.
-            let watermarks = super::stored(Postgres, WatermarkRow::TABLE);
-            let watermark = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]]).await?;
-            transaction.commit().await?;
-            Ok((states, commands, watermark))
+            let states = Finder::new(&client, &super::stored(Postgres, StateRow::TABLE)).await?;
+            let known = Finder::new(&client, &super::stored(Postgres, CommandRow::TABLE)).await?;
+            let watermarks = Finder::new(&client, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            // The watermark last: each statement sees what was committed before it, and what was found must have been the owner's until
+            // then. On one connection, so that a crash in between breaks it.
+            tokio::try_join!(
+                biased;
+                states.find(&client, &streams),
+                known.find(&client, &commands),
+                watermarks.find(&client, &of_shard),
+            )
         });
         let found = found.await;
         let (states, commands, watermark) = settle(client, found)?;

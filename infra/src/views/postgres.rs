@@ -8,20 +8,24 @@ use async_trait::async_trait;
 use deadpool_postgres::tokio_postgres::binary_copy::BinaryCopyInWriter;
 use deadpool_postgres::tokio_postgres::error::SqlState;
 use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
-use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row};
-use deadpool_postgres::{Client, Object, Pool, PoolError, RecyclingMethod, Transaction};
+use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row, Statement};
+use deadpool_postgres::{Client, GenericClient, Object, Pool, PoolError, Transaction};
+use futures::future::try_join_all;
 use jiff::Timestamp;
-use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
+use projections::{Column, ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
 
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
-use super::sql::{self, Dialect, Stored};
-use crate::{postgres, states};
+use super::sql::{self, Dialect, Rendered, Stored};
+use crate::postgres::{self, Probe};
+use crate::states;
 
 /// Connections of one process. Each shard's states and each read model group use one at a time, for moments.
 const CONNECTIONS_MAX: usize = 16;
+/// From then on a connection may have been lost unnoticed.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
 /// From so many rows on, a journal is written by COPY.
@@ -54,7 +58,7 @@ impl PostgresViews {
         };
         config.options(options);
         let address = postgres::address(&config);
-        let pool = postgres::pool(config, CONNECTIONS_MAX, RecyclingMethod::Verified);
+        let pool = postgres::pool(config, CONNECTIONS_MAX, Probe::AfterIdle(IDLE));
         let store = PostgresViews { pool, address };
         store.set_up().await?;
         Ok(store)
@@ -149,19 +153,15 @@ impl ReadStore for PostgresViews {
     }
 
     async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError> {
-        let mut client = self.client().await?;
-        let found = bounded(async {
-            let transaction = client.transaction().await?;
-            entries(&transaction, group).await
-        });
-        let found = found.await;
+        let client = self.client().await?;
+        let found = bounded(entries(&client, group)).await;
         let entries = settle(client, found)?;
         Ok(entries.into_iter().map(|entry| entry.generation).collect())
     }
 
     async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
         let tables: Vec<&'static Table> = group.tables().collect();
-        self.create_with(group, &group.definition(), &tables, shards).await
+        self.create_with(group, group.definition(), &tables, shards).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
@@ -178,10 +178,10 @@ impl ReadStore for PostgresViews {
     }
 
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
-        let mut client = self.client().await?;
+        let client = self.client().await?;
         let found = bounded(async {
-            let transaction = client.transaction().await?;
-            stands_at(&transaction, generation, shard).await
+            let checkpoint = client.prepare_cached(sql::CHECKPOINT).await?;
+            stands_at(&client, &checkpoint, generation, shard).await
         });
         let found = found.await;
         Ok(settle(client, found)?)
@@ -200,17 +200,23 @@ impl ReadStore for PostgresViews {
             return Ok(vec![]);
         }
         let stored = Stored::of(Dialect::Postgres, generation.group, generation.number, table);
-        let mut client = self.client().await?;
+        let client = self.client().await?;
         let found = bounded(async {
+            let checkpoint = client.prepare_cached(sql::CHECKPOINT).await?;
+            let rows = Finder::new(&client, &stored).await?;
             // The checkpoint first, on the same connection: a crash between the two would break it.
-            let transaction = client.transaction().await?;
-            match stands_at(&transaction, generation, shard).await?.as_ref() == expected {
-                true => Ok(Some(find(&transaction, &stored, keys).await?)),
-                false => Ok(None),
-            }
+            tokio::try_join!(
+                biased;
+                stands_at(&client, &checkpoint, generation, shard),
+                rows.find(&client, keys),
+            )
         });
         let found = found.await;
-        settle(client, found)?.ok_or(ViewError::Moved)
+        let (checkpoint, rows) = settle(client, found)?;
+        match checkpoint.as_ref() == expected {
+            true => Ok(rows),
+            false => Err(ViewError::Moved),
+        }
     }
 
     async fn commit(
@@ -301,32 +307,33 @@ impl ReadStore for PostgresViews {
                 .start()
                 .await?;
             let statement = snapshot.prepare_cached(sql::CHECKPOINTS).await?;
-            let mut checkpoints = Vec::new();
-            for row in snapshot.query(&statement, &[&group.name(), &number]).await? {
-                checkpoints.push((row.try_get::<_, i64>(5)? as u16, checkpoint(&row)?));
-            }
-            let mut results = Vec::new();
-            for select in &rendered {
-                let parameters: Vec<Parameter<'_>> = select
-                    .parameters
-                    .iter()
-                    .map(|(ty, value)| parameter(*ty, value))
-                    .collect();
-                let typed: Vec<(&(dyn ToSql + Sync), Type)> = parameters
-                    .iter()
-                    .zip(&select.parameters)
-                    .map(|(parameter, (ty, _))| (&**parameter as &(dyn ToSql + Sync), type_of(*ty)))
-                    .collect();
-                // Not kept prepared: people ask too many different questions.
-                let rows = snapshot.query_typed(&select.sql, &typed).await?;
-                results.push(values(&rows, &select.types)?);
-            }
+            let checkpoints = async {
+                let rows = snapshot.query(&statement, &[&group.name(), &number]).await?;
+                let of_shards = rows.iter();
+                let of_shards = of_shards.map(|row| Ok((row.try_get::<_, i64>(5)? as u16, checkpoint(row)?)));
+                of_shards.collect::<Result<Vec<_>, Failure>>()
+            };
+            // All at once: they cost one round trip, and see the same snapshot.
+            let results = try_join_all(rendered.iter().map(|select| answer(&snapshot, select)));
+            let (checkpoints, results) = tokio::try_join!(checkpoints, results)?;
             snapshot.commit().await?;
             Ok(Snapshot { checkpoints, results })
         });
         let answered = answered.await;
         Ok(settle(client, answered)?)
     }
+}
+
+/// Not kept prepared: people ask too many different questions.
+async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec<Value>>, Failure> {
+    let asked = select.parameters.iter();
+    let parameters: Vec<Parameter<'_>> = asked.clone().map(|(ty, value)| parameter(*ty, value)).collect();
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+        .iter()
+        .zip(asked)
+        .map(|(parameter, (ty, _))| (&**parameter as &(dyn ToSql + Sync), type_of(*ty)))
+        .collect();
+    values(&snapshot.query_typed(&select.sql, &typed).await?, &select.types)
 }
 
 async fn create(
@@ -448,10 +455,10 @@ async fn lock(transaction: &Transaction<'_>, what: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn entries(transaction: &Transaction<'_>, group: Group) -> Result<Vec<Entry>, Failure> {
-    let statement = transaction.prepare_cached(sql::GENERATIONS).await?;
+async fn entries(client: &impl GenericClient, group: Group) -> Result<Vec<Entry>, Failure> {
+    let statement = client.prepare_cached(sql::GENERATIONS).await?;
     let mut entries = Vec::new();
-    for row in transaction.query(&statement, &[&group.name()]).await? {
+    for row in client.query(&statement, &[&group.name()]).await? {
         let row = (
             row.try_get(0)?,
             row.try_get(1)?,
@@ -478,21 +485,33 @@ pub(crate) async fn execute(
     Ok(transaction.execute_raw(&statement, parameters).await?)
 }
 
-/// The entity rows under these keys, all columns.
-pub(crate) async fn find(
-    transaction: &Transaction<'_>,
-    stored: &Stored,
-    keys: &[Key],
-) -> Result<Vec<Vec<Value>>, Failure> {
-    if keys.is_empty() {
-        return Ok(vec![]);
+/// Finds entity rows by their keys. Made before the questions are asked, so that several can be sent at once: they cost one round trip, and the
+/// server answers them in the order in which they were sent.
+pub(crate) struct Finder {
+    statement: Statement,
+    keys: Vec<ColumnType>,
+    columns: Vec<ColumnType>,
+}
+
+impl Finder {
+    pub(crate) async fn new(client: &impl GenericClient, stored: &Stored) -> Result<Finder, Failure> {
+        let types = |columns: &[Column]| columns.iter().map(|column| column.ty).collect();
+        Ok(Finder {
+            statement: client.prepare_cached(&stored.load()).await?,
+            keys: types(stored.table.key_columns()),
+            columns: types(stored.table.columns),
+        })
     }
-    let statement = transaction.prepare_cached(&stored.load()).await?;
-    let wanted = arrays(stored.table.key_columns().iter().map(|column| column.ty), keys);
-    let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
-    let rows = transaction.query(&statement, &wanted).await?;
-    let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
-    values(&rows, &types)
+
+    /// The rows under these keys, all columns.
+    pub(crate) async fn find(&self, client: &impl GenericClient, keys: &[Key]) -> Result<Vec<Vec<Value>>, Failure> {
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let wanted = arrays(self.keys.iter().copied(), keys);
+        let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
+        values(&client.query(&self.statement, &wanted).await?, &self.columns)
+    }
 }
 
 /// Writes rows of all stored columns in one statement.
@@ -707,13 +726,13 @@ fn value(row: &Row, i: usize, ty: ColumnType) -> Result<Value, tokio_postgres::E
 
 /// From the first five columns: log id, next, epoch, n, fingerprint.
 async fn stands_at(
-    transaction: &Transaction<'_>,
+    client: &impl GenericClient,
+    statement: &Statement,
     generation: &Generation,
     shard: u16,
 ) -> Result<Option<Checkpoint>, Failure> {
-    let statement = transaction.prepare_cached(sql::CHECKPOINT).await?;
     let place: [&(dyn ToSql + Sync); 3] = [&generation.group.name(), &generation.number, &i64::from(shard)];
-    let row = transaction.query_opt(&statement, &place).await?;
+    let row = client.query_opt(statement, &place).await?;
     Ok(row.as_ref().map(checkpoint).transpose()?)
 }
 

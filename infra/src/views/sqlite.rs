@@ -130,7 +130,7 @@ impl ReadStore for SqliteViews {
 
     async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
         let tables: Vec<&'static Table> = group.tables().collect();
-        self.create_with(group, &group.definition(), &tables, shards).await
+        self.create_with(group, group.definition(), &tables, shards).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {

@@ -209,7 +209,7 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
     Ok(GroupStatus {
         group: group.name(),
         read_models: group.models().map(|model| model.name).collect(),
-        definition,
+        definition: definition.to_owned(),
         generation: live.map(|live| live.number),
         building: building.map(|building| building.number),
         lag: standings.iter().map(|standing| standing.lag).sum(),

@@ -138,7 +138,7 @@ fn definition(group: Group) -> String {
     static KNOWN: LazyLock<BTreeMap<Group, String>> = LazyLock::new(|| {
         Group::ALL
             .into_iter()
-            .map(|group| (group, group.definition()))
+            .map(|group| (group, group.definition().to_owned()))
             .collect()
     });
     KNOWN[&group].clone()

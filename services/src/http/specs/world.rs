@@ -191,7 +191,7 @@ impl ReadStore for CannedRows {
         Ok(vec![Generation {
             group,
             number: 1,
-            definition: group.definition(),
+            definition: group.definition().to_owned(),
             status,
             shards: SHARDS,
         }])

@@ -87,7 +87,7 @@ async fn fold(log: &dyn EventLog, shard: u16, shards: u16, groups: &[Group], cli
             in_journal = 0;
             for (group, rows) in &mut folds {
                 if *group == Group::Journal {
-                    let copied = std::mem::replace(rows, Rows::new(shards)).changes();
+                    let copied = std::mem::replace(rows, Rows::new(shards)).into_changes();
                     copy_all(client, &copied, shard).await?;
                 }
             }
@@ -95,7 +95,7 @@ async fn fold(log: &dyn EventLog, shard: u16, shards: u16, groups: &[Group], cli
         tokio::task::yield_now().await;
     }
     for (_, rows) in folds {
-        copy_all(client, &rows.changes(), shard).await?;
+        copy_all(client, &rows.into_changes(), shard).await?;
     }
     Ok(events)
 }

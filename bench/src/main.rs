@@ -37,6 +37,10 @@ use benches::{ALL, Bench};
 use places::Places;
 use session::{Extent, Session};
 
+/// As the program has it, and the bare contenders with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Measures the core beside its peers and bare limits; scripts/bench runs it")]
 struct Cli {
@@ -65,6 +69,9 @@ enum Task {
         /// Leave out the peers that run on Java (P3, P4): the floor does not need them
         #[arg(long)]
         few_peers: bool,
+        /// Measure this contender alone, to profile it
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Write the report from the rounds that are kept
     Report { to: PathBuf },
@@ -109,12 +116,14 @@ async fn work() -> anyhow::Result<()> {
             rounds,
             scale,
             few_peers,
+            only,
         } => {
             let extent = Extent {
                 short,
                 rounds: rounds.unwrap_or(if short { 3 } else { 7 }),
                 scale,
                 few_peers,
+                only,
             };
             run(&chosen(&benches)?, &extent, &cli.results).await
         }

@@ -59,6 +59,8 @@ pub struct Extent {
     pub scale: f64,
     /// Leaves out the peers that the floor does not need (P3, P4).
     pub few_peers: bool,
+    /// Measures this contender alone: for a profiler.
+    pub only: Option<String>,
 }
 
 impl Extent {
@@ -136,11 +138,16 @@ impl Session {
         rotation: usize,
     ) -> anyhow::Result<()> {
         let meters = &self.places.meters();
+        let only = self.extent.only.clone();
+        let is_asked = |contender: &dyn Contender| only.as_ref().is_none_or(|name| *name == contender.name());
         let count = contenders.len();
         for round in 0..=self.extent.rounds {
             let fsync = fsync_probe(&self.places.folder)?;
             for turn in 0..count {
                 let contender = &mut contenders[(turn + rotation * round as usize) % count];
+                if !is_asked(contender.as_ref()) {
+                    continue;
+                }
                 let measured = contender.run(load, meters).await?;
                 if round == 0 {
                     continue;

@@ -512,7 +512,7 @@ fn fingerprint(recorded: &Event) -> String {
         *customer = None;
     }
     let json = serde_json::to_vec(&content).expect("an event is plain data");
-    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex(&Sha256::digest(json))
 }
 
 /// Decimals that come as text and lose nothing on the way; a JSON number with a fraction has lost it already.

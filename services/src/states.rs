@@ -1,7 +1,7 @@
 //! The port of the state store: a shard's cache of states and command ids, written behind the log and never a second truth.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use domain::{AnyState, StreamRef};
@@ -25,7 +25,7 @@ pub struct Watermark {
 pub struct SavedState {
     pub stream: StreamRef,
     pub version: u64,
-    pub state: AnyState,
+    pub state: Arc<AnyState>,
 }
 
 /// A command that wrote, and what was answered.

@@ -23,6 +23,7 @@ use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, State
 use services::views::{Generation, GenerationStatus, ReadStore, ViewError};
 use tempfile::TempDir;
 use tests::{Database, Server};
+use tokio_postgres::NoTls;
 use uuid::Uuid;
 
 use dice::Dice;
@@ -972,7 +973,7 @@ fn saved(number: u128, version: u64, facts: &[Fact]) -> SavedState {
             id: Uuid::from_u128(number),
         },
         version,
-        state: facts.iter().fold(initial, AnyState::evolve),
+        state: facts.iter().fold(initial, AnyState::evolve).into(),
     }
 }
 
@@ -1244,6 +1245,45 @@ async fn after_a_restart_of_postgres_everything_goes_on() {
     let next = after(at.as_ref(), 1);
     store.commit(&generation, 0, at.as_ref(), &next, &[]).await.unwrap();
     store.claim(0, log_id(), 2, "127.0.0.1:7070").await.unwrap();
+}
+
+/// A server that was told of a table when it was small may read it from end to end for each look-up, and goes on so while it grows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_are_found_by_their_key_whatever_the_server_believes_of_their_number() {
+    const LOOKS: u64 = 50;
+    let database = Database::create();
+    let (client, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let store: Box<dyn StateStore> = Box::new(PostgresViews::connect(database.url()).await.unwrap());
+    store.claim(2, log_id(), 1, "127.0.0.1:7070").await.unwrap();
+    let saved_states = |numbers: std::ops::Range<u128>| -> Vec<SavedState> {
+        numbers.map(|number| saved(number, 1, &[registered("mei")])).collect()
+    };
+    let (few, many) = (saved_states(0..10), saved_states(10..3_000));
+    store.save(held(1, 0), &watermark(1, 10), &few, &[]).await.unwrap();
+    client.batch_execute("ANALYZE").await.unwrap();
+    store.load(2, held(1, 10), &[few[0].stream], &[]).await.unwrap();
+    store.save(held(1, 10), &watermark(1, 20), &many, &[]).await.unwrap();
+    for saved in &many[..LOOKS as usize] {
+        let found = store.load(2, held(1, 20), &[saved.stream], &[]).await.unwrap();
+        assert_eq!(found.states, std::slice::from_ref(saved));
+    }
+    // What its connections did is counted when they end.
+    drop(store);
+
+    let counts = "SELECT coalesce(sum(idx_scan), 0)::bigint, coalesce(sum(seq_tup_read), 0)::bigint \
+         FROM pg_stat_user_tables WHERE relname LIKE 'states\\_%'";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let (by_key, read_through) = loop {
+        let row = client.query_one(counts, &[]).await.unwrap();
+        let (by_key, read_through): (i64, i64) = (row.get(0), row.get(1));
+        if by_key.cast_unsigned() >= LOOKS || Instant::now() >= deadline {
+            break (by_key, read_through);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(by_key.cast_unsigned() >= LOOKS, "{by_key} look-ups by key, {read_through} rows read through");
+    assert_eq!(read_through, 0, "rows that were read through");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,13 @@ pub fn id_from_key(stream: &str, source: &str, key: &str) -> Uuid {
     derived_in(slot, &[stream, source, key])
 }
 
+/// The bytes in hexadecimal, two small digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
 fn digest(parts: &[&str]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {

@@ -9,7 +9,7 @@ mod stream;
 mod streams;
 mod wire;
 
-pub use id::{Id, SLOTS, Slot, derived_id, derived_in, id_from_key, slot_of};
+pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, id_from_key, slot_of};
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};

@@ -95,6 +95,14 @@ macro_rules! streams {
                 match self { $(AnyCommand::$stream(command) => $crate::command_to_json(command)),+ }
             }
 
+            /// The command in one form of its own, for hashing: fields in the order in which they are declared.
+            ///
+            /// # Errors
+            /// Those of the writer.
+            pub fn write_canonical(&self, to: impl std::io::Write) -> Result<(), serde_json::Error> {
+                match self { $(AnyCommand::$stream(command) => serde_json::to_writer(to, command)),+ }
+            }
+
             pub fn kind(&self) -> StreamKind {
                 match self { $(AnyCommand::$stream(_) => StreamKind::$stream),+ }
             }

@@ -5,7 +5,7 @@
 mod postgres;
 mod sqlite;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use domain::{AnyState, StreamKind, StreamRef};
 use jiff::Timestamp;
@@ -105,21 +105,33 @@ fn name_of(table: &Table) -> String {
     format!("{}_{}", table.name, *DEFINITION)
 }
 
-fn stored(dialect: Dialect, table: &'static Table) -> Stored {
-    let name = name_of(table);
-    Stored {
-        dialect,
-        table,
-        name: quoted(&name),
-        index_prefix: name,
+/// The tables as they are stored.
+struct StateTables {
+    states: Stored,
+    commands: Stored,
+    watermarks: Stored,
+}
+
+impl StateTables {
+    fn of(dialect: Dialect) -> StateTables {
+        let stored = |table| {
+            let name = name_of(table);
+            Stored::named(dialect, table, quoted(&name), name)
+        };
+        StateTables {
+            states: stored(StateRow::TABLE),
+            commands: stored(CommandRow::TABLE),
+            watermarks: stored(WatermarkRow::TABLE),
+        }
     }
 }
 
 /// Makes the state tables of this program's definition, if they are not there.
 pub(crate) fn create_tables(dialect: Dialect) -> String {
-    let mut statements: Vec<String> = [StateRow::TABLE, CommandRow::TABLE, WatermarkRow::TABLE]
+    let tables = StateTables::of(dialect);
+    let mut statements: Vec<String> = [&tables.states, &tables.commands, &tables.watermarks]
         .into_iter()
-        .flat_map(|table| stored(dialect, table).create())
+        .flat_map(Stored::create)
         .map(|statement| statement.replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
         .collect();
     let commands = name_of(CommandRow::TABLE);
@@ -270,7 +282,7 @@ fn saved_state(row: Vec<Value>) -> Result<SavedState, StateError> {
     Ok(SavedState {
         stream,
         version: row.version.cast_unsigned(),
-        state,
+        state: Arc::new(state),
     })
 }
 

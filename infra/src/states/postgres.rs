@@ -1,22 +1,26 @@
 //! Stored states in the PostgreSQL of the read models.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 use domain::StreamRef;
 use jiff::Timestamp;
-use projections::{Row, Value};
+use projections::Value;
 use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
-use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
+use super::{FORGOTTEN_AT_ONCE, STATEMENTS, StateTables, WatermarkRow};
 use crate::views::PostgresViews;
-use crate::views::postgres::{DURABLE, Finder, bounded, execute, put, settle};
+use crate::views::postgres::{DURABLE, Finder, Write, bounded, execute, put, send, settle, values_of};
 use crate::views::sql::Dialect::Postgres;
+
+static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Postgres));
 
 impl PostgresViews {
     async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
-        let client = self.client().await?;
+        let client = self.keyed().await?;
         let rows = bounded(async {
-            let watermarks = Finder::new(&client, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            let watermarks = Finder::new(&client, &TABLES.watermarks).await?;
             watermarks.find(&client, &[vec![Value::Int(i64::from(shard))]]).await
         });
         let rows = rows.await;
@@ -43,7 +47,7 @@ impl StateStore for PostgresViews {
         epoch: u64,
         address: &str,
     ) -> Result<Option<Watermark>, StateError> {
-        let mut client = self.client().await?;
+        let mut client = self.keyed().await?;
         let row = bounded(async {
             let transaction = client.transaction().await?;
             // A claim that a crash took back would let an older owner save again.
@@ -52,7 +56,7 @@ impl StateStore for PostgresViews {
             execute(&transaction, &STATEMENTS.begin, &begin).await?;
             let take_over = super::take_over_values(shard, log_id, epoch, address);
             execute(&transaction, &STATEMENTS.take_over, &take_over).await?;
-            let watermarks = Finder::new(&transaction, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            let watermarks = Finder::new(&transaction, &TABLES.watermarks).await?;
             let mut rows = watermarks
                 .find(&transaction, &[vec![Value::Int(i64::from(shard))]])
                 .await?;
@@ -72,11 +76,11 @@ impl StateStore for PostgresViews {
     ) -> Result<Loaded, StateError> {
         let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
         let of_shard = [vec![Value::Int(i64::from(shard))]];
-        let client = self.client().await?;
+        let client = self.keyed().await?;
         let found = bounded(async {
-            let states = Finder::new(&client, &super::stored(Postgres, StateRow::TABLE)).await?;
-            let known = Finder::new(&client, &super::stored(Postgres, CommandRow::TABLE)).await?;
-            let watermarks = Finder::new(&client, &super::stored(Postgres, WatermarkRow::TABLE)).await?;
+            let states = Finder::new(&client, &TABLES.states).await?;
+            let known = Finder::new(&client, &TABLES.commands).await?;
+            let watermarks = Finder::new(&client, &TABLES.watermarks).await?;
             // The watermark last: each statement sees what was committed before it, and what was found must have been the owner's until
             // then. On one connection, so that a crash in between breaks it.
             tokio::try_join!(
@@ -104,15 +108,16 @@ impl StateStore for PostgresViews {
             super::state_rows(states),
             super::command_rows(watermark.shard, commands),
         );
-        let mut client = self.client().await?;
+        let mut client = self.keyed().await?;
         let saved = bounded(async {
             let transaction = client.transaction().await?;
-            if execute(&transaction, &STATEMENTS.advance, &advance).await? == 0 {
+            let advanced = Write::new(&transaction, &STATEMENTS.advance, values_of(&advance)).await?;
+            let states = put(&transaction, &TABLES.states, &states).await?;
+            let commands = put(&transaction, &TABLES.commands, &commands).await?;
+            if !send(&transaction, advanced, states.into_iter().chain(commands).collect()).await? {
                 transaction.rollback().await?;
                 return Ok(false);
             }
-            put(&transaction, &super::stored(Postgres, StateRow::TABLE), &states).await?;
-            put(&transaction, &super::stored(Postgres, CommandRow::TABLE), &commands).await?;
             transaction.commit().await?;
             Ok(true)
         });
@@ -126,7 +131,7 @@ impl StateStore for PostgresViews {
     async fn forget_commands(&self, before: Timestamp) -> Result<u64, StateError> {
         let mut forgotten = 0;
         loop {
-            let mut client = self.client().await?;
+            let mut client = self.keyed().await?;
             let some = bounded(async {
                 let transaction = client.transaction().await?;
                 let count = execute(&transaction, &STATEMENTS.forget, &[Value::Time(before)]).await?;

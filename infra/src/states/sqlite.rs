@@ -1,23 +1,26 @@
 //! Stored states in the SQLite file of the read models.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 use domain::StreamRef;
 use jiff::Timestamp;
-use projections::{Row, Value};
+use projections::Value;
 use rusqlite::params_from_iter;
 use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
-use super::{CommandRow, FORGOTTEN_AT_ONCE, STATEMENTS, StateRow, WatermarkRow};
+use super::{FORGOTTEN_AT_ONCE, STATEMENTS, StateTables, WatermarkRow};
 use crate::views::SqliteViews;
 use crate::views::sql::Dialect::Sqlite;
 use crate::views::sqlite::{Cell, execute, find, put};
 
+static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Sqlite));
+
 impl SqliteViews {
     async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
         let rows = self.read(move |transaction| {
-            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
-            find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])
+            find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]])
         });
         super::looked_up(rows.await?, log_id)
     }
@@ -47,8 +50,7 @@ impl StateStore for SqliteViews {
         let row = self.write(move |transaction| {
             execute(&transaction, &STATEMENTS.begin, cells(&begin))?;
             execute(&transaction, &STATEMENTS.take_over, cells(&take_over))?;
-            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
-            let mut rows = find(&transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?;
+            let mut rows = find(&transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]])?;
             transaction.commit()?;
             Ok(rows.remove(0))
         });
@@ -64,10 +66,9 @@ impl StateStore for SqliteViews {
     ) -> Result<Loaded, StateError> {
         let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
         let found = self.read(move |transaction| {
-            let states = find(transaction, &super::stored(Sqlite, StateRow::TABLE), &streams)?;
-            let commands = find(transaction, &super::stored(Sqlite, CommandRow::TABLE), &commands)?;
-            let watermarks = super::stored(Sqlite, WatermarkRow::TABLE);
-            let watermark = find(transaction, &watermarks, &[vec![Value::Int(i64::from(shard))]])?;
+            let states = find(transaction, &TABLES.states, &streams)?;
+            let commands = find(transaction, &TABLES.commands, &commands)?;
+            let watermark = find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]])?;
             Ok((states, commands, watermark))
         });
         let (states, commands, watermark) = found.await?;
@@ -91,8 +92,8 @@ impl StateStore for SqliteViews {
             if execute(&transaction, &STATEMENTS.advance, cells(&advance))? == 0 {
                 return Ok(false);
             }
-            put(&transaction, &super::stored(Sqlite, StateRow::TABLE), &states)?;
-            put(&transaction, &super::stored(Sqlite, CommandRow::TABLE), &commands)?;
+            put(&transaction, &TABLES.states, &states)?;
+            put(&transaction, &TABLES.commands, &commands)?;
             transaction.commit()?;
             Ok(true)
         });

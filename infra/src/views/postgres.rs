@@ -5,12 +5,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use deadpool_postgres::tokio_postgres::binary_copy::BinaryCopyInWriter;
 use deadpool_postgres::tokio_postgres::error::SqlState;
-use deadpool_postgres::tokio_postgres::types::{ToSql, Type};
+use deadpool_postgres::tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row, Statement};
 use deadpool_postgres::{Client, GenericClient, Object, Pool, PoolError, Transaction};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use projections::{Column, ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
@@ -18,16 +19,19 @@ use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewErr
 
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
-use super::sql::{self, Dialect, Rendered, Stored};
+use super::sql::{self, Dialect, Rendered, Standing, Stored, StoredTables};
 use crate::postgres::{self, Probe};
 use crate::states;
 
-/// Connections of one process. Each shard's states and each read model group use one at a time, for moments.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections of one process for people's questions, and for what shards and projectors find and change by key; each is used for moments.
+const CONNECTIONS_MAX: usize = 8;
+const KEYED_CONNECTIONS_MAX: usize = 12;
 /// From then on a connection may have been lost unnoticed.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
+/// Statements that a connection keeps prepared before it stops to keep those of people's questions.
+const STATEMENTS_KEPT: usize = 256;
 /// From so many rows on, a journal is written by COPY.
 const COPY_FROM: usize = 100;
 
@@ -35,6 +39,10 @@ const COPY_FROM: usize = 100;
 /// moments of them; where it may not, a transaction says so.
 const SESSION: &str = "-c search_path=crm -c statement_timeout=60000 -c idle_in_transaction_session_timeout=10000 \
      -c synchronous_commit=off -c jit=off";
+/// What the connections ask for that find and change rows by key. Each statement has one good plan, by the key, and it must not depend on how
+/// few rows the server believes a young table to have: while it reads them all, they become many.
+const KEYED: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
+     -c enable_hashjoin=off -c enable_mergejoin=off";
 pub(crate) const DURABLE: &str = "SET LOCAL synchronous_commit = on";
 /// The swap of views waits for readers, and they for it: not for long.
 const SHORT_LOCKS: &str = "SET LOCAL lock_timeout = '5s'";
@@ -42,7 +50,9 @@ const SHORT_LOCKS: &str = "SET LOCAL lock_timeout = '5s'";
 /// The read store and state store in a PostgreSQL database. Connections are made anew when the server was away.
 pub struct PostgresViews {
     pool: Pool,
+    keyed: Pool,
     address: String,
+    tables: StoredTables,
 }
 
 impl PostgresViews {
@@ -56,10 +66,16 @@ impl PostgresViews {
             None => SESSION.to_owned(),
             Some(own) => format!("{SESSION} {own}"),
         };
-        config.options(options);
         let address = postgres::address(&config);
-        let pool = postgres::pool(config, CONNECTIONS_MAX, Probe::AfterIdle(IDLE));
-        let store = PostgresViews { pool, address };
+        let mut keyed = config.clone();
+        keyed.options(format!("{options} {KEYED}"));
+        config.options(options);
+        let store = PostgresViews {
+            pool: postgres::pool(config, CONNECTIONS_MAX, Probe::AfterIdle(IDLE)),
+            keyed: postgres::pool(keyed, KEYED_CONNECTIONS_MAX, Probe::AfterIdle(IDLE)),
+            address,
+            tables: StoredTables::new(Dialect::Postgres),
+        };
         store.set_up().await?;
         Ok(store)
     }
@@ -138,12 +154,21 @@ impl PostgresViews {
         settle(client, done)
     }
 
-    pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => Failure::from(error),
-            other => Failure::Unavailable(other.to_string()),
-        })
+    async fn client(&self) -> Result<Client, Failure> {
+        connection(&self.pool).await
     }
+
+    /// A connection whose statements go by key, always.
+    pub(crate) async fn keyed(&self) -> Result<Client, Failure> {
+        connection(&self.keyed).await
+    }
+}
+
+async fn connection(pool: &Pool) -> Result<Client, Failure> {
+    pool.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => Failure::from(error),
+        other => Failure::Unavailable(other.to_string()),
+    })
 }
 
 #[async_trait]
@@ -178,7 +203,7 @@ impl ReadStore for PostgresViews {
     }
 
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
-        let client = self.client().await?;
+        let client = self.keyed().await?;
         let found = bounded(async {
             let checkpoint = client.prepare_cached(sql::CHECKPOINT).await?;
             stands_at(&client, &checkpoint, generation, shard).await
@@ -199,8 +224,8 @@ impl ReadStore for PostgresViews {
         if keys.is_empty() {
             return Ok(vec![]);
         }
-        let stored = Stored::of(Dialect::Postgres, generation.group, generation.number, table);
-        let client = self.client().await?;
+        let stored = self.tables.get(generation, table);
+        let client = self.keyed().await?;
         let found = bounded(async {
             let checkpoint = client.prepare_cached(sql::CHECKPOINT).await?;
             let rows = Finder::new(&client, &stored).await?;
@@ -230,28 +255,33 @@ impl ReadStore for PostgresViews {
         let (group, number) = (generation.group, generation.number);
         let mut batches = Vec::new();
         for change in changes {
-            let stored = Stored::of(Dialect::Postgres, group, number, change.table);
+            let stored = self.tables.get(generation, change.table);
             let rows = sql::rows(change, shard).map_err(ViewError::Refused)?;
             let removes = sql::removed_keys(change).map_err(ViewError::Refused)?;
             batches.push((stored, rows, removes));
         }
-        let mut client = self.client().await?;
+        let mut client = self.keyed().await?;
         let committed = bounded(async {
             let transaction = client.transaction().await?;
             let (statement, parameters) = sql::move_checkpoint(generation, shard, expected, next);
-            if execute(&transaction, statement, &parameters).await? == 0 {
+            let place = [text(group.name()), Value::Int(number), Value::Int(i64::from(shard))];
+            let moved = Write::new(&transaction, statement, values_of(&parameters)).await?;
+            let mut writes = vec![Write::new(&transaction, sql::CLEAR_STOP, values_of(&place)).await?];
+            let mut copies = Vec::new();
+            for (stored, rows, removes) in &batches {
+                if stored.table.kind == TableKind::Journal && rows.len() >= COPY_FROM {
+                    copies.push((stored, rows));
+                } else {
+                    writes.extend(put(&transaction, stored, rows).await?);
+                }
+                writes.extend(delete(&transaction, stored, removes).await?);
+            }
+            if !send(&transaction, moved, writes).await? {
                 transaction.rollback().await?;
                 return Ok(false);
             }
-            let place = [text(group.name()), Value::Int(number), Value::Int(i64::from(shard))];
-            execute(&transaction, sql::CLEAR_STOP, &place).await?;
-            for (stored, rows, removes) in &batches {
-                if stored.table.kind == TableKind::Journal && rows.len() >= COPY_FROM {
-                    copy(&transaction, stored, rows).await?;
-                } else {
-                    put(&transaction, stored, rows).await?;
-                }
-                delete(&transaction, stored, removes).await?;
+            for (stored, rows) in copies {
+                copy(&transaction, stored, rows).await?;
             }
             transaction.commit().await?;
             Ok(true)
@@ -264,7 +294,7 @@ impl ReadStore for PostgresViews {
     }
 
     async fn note_stop(&self, generation: &Generation, shard: u16, why: &str) -> Result<(), ViewError> {
-        let mut client = self.client().await?;
+        let mut client = self.keyed().await?;
         let noted = bounded(async {
             let transaction = client.transaction().await?;
             let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
@@ -292,39 +322,85 @@ impl ReadStore for PostgresViews {
     }
 
     async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
-        let (group, number) = (generation.group, generation.number);
         let mut rendered = Vec::new();
         for select in selects {
-            let stored = Stored::of(Dialect::Postgres, group, number, select.table);
+            let stored = self.tables.get(generation, select.table);
             rendered.push(sql::render(&stored, select).map_err(ViewError::Refused)?);
         }
         let mut client = self.client().await?;
         let answered = bounded(async {
-            let snapshot = client
-                .build_transaction()
-                .isolation_level(IsolationLevel::RepeatableRead)
-                .read_only(true)
-                .start()
-                .await?;
-            let statement = snapshot.prepare_cached(sql::CHECKPOINTS).await?;
-            let checkpoints = async {
-                let rows = snapshot.query(&statement, &[&group.name(), &number]).await?;
-                let of_shards = rows.iter();
-                let of_shards = of_shards.map(|row| Ok((row.try_get::<_, i64>(5)? as u16, checkpoint(row)?)));
-                of_shards.collect::<Result<Vec<_>, Failure>>()
-            };
-            // All at once: they cost one round trip, and see the same snapshot.
-            let results = try_join_all(rendered.iter().map(|select| answer(&snapshot, select)));
-            let (checkpoints, results) = tokio::try_join!(checkpoints, results)?;
-            snapshot.commit().await?;
-            Ok(Snapshot { checkpoints, results })
+            match rendered.as_slice() {
+                [select] => answer_alone(&client, generation, select).await,
+                selects => answer_together(&mut client, generation, selects).await,
+            }
         });
         let answered = answered.await;
         Ok(settle(client, answered)?)
     }
 }
 
-/// Not kept prepared: people ask too many different questions.
+/// One select, in one statement.
+async fn answer_alone(client: &Client, generation: &Generation, select: &Rendered) -> Result<Snapshot, Failure> {
+    let group = text(generation.group.name());
+    let number = Value::Int(generation.number);
+    let mut parameters = select.parameters.clone();
+    parameters.extend([(ColumnType::Text, group), (ColumnType::Int, number)]);
+    let types: Vec<Type> = parameters.iter().map(|(ty, _)| type_of(*ty)).collect();
+    let boxed: Vec<Parameter<'_>> = parameters.iter().map(|(ty, value)| parameter(*ty, value)).collect();
+    let given: Vec<&(dyn ToSql + Sync)> = boxed.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+    let statement = sql::with_checkpoints(select);
+    let rows = match prepare_if_room(client, &statement, &types).await? {
+        Some(prepared) => client.query(&prepared, &given).await?,
+        None => {
+            let typed: Vec<_> = given.into_iter().zip(types).collect();
+            client.query_typed(&statement, &typed).await?
+        }
+    };
+    let count = select.types.len();
+    let standings: Option<&str> = rows.first().map(|row| row.try_get(count + 1)).transpose()?.flatten();
+    let standings: Vec<Standing> = match standings {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| Failure::Refused(format!("the checkpoints cannot be read: {error}")))?,
+        None => vec![],
+    };
+    let is_empty = match rows.first() {
+        Some(row) => row.try_get::<_, Option<i64>>(count)?.is_none(),
+        None => true,
+    };
+    let found = if is_empty { &[] } else { rows.as_slice() };
+    Ok(Snapshot {
+        checkpoints: standings.iter().map(Standing::checkpoint).collect(),
+        results: vec![values(found, &select.types)?],
+    })
+}
+
+/// Several selects, in one transaction.
+async fn answer_together(
+    client: &mut Client,
+    generation: &Generation,
+    selects: &[Rendered],
+) -> Result<Snapshot, Failure> {
+    let snapshot = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let statement = snapshot.prepare_cached(sql::CHECKPOINTS).await?;
+    let checkpoints = async {
+        let place: [&(dyn ToSql + Sync); 2] = [&generation.group.name(), &generation.number];
+        let rows = snapshot.query(&statement, &place).await?;
+        let of_shards = rows.iter();
+        let of_shards = of_shards.map(|row| Ok((row.try_get::<_, i64>(5)? as u16, checkpoint(row)?)));
+        of_shards.collect::<Result<Vec<_>, Failure>>()
+    };
+    // All at once: they cost one round trip, and see the same snapshot.
+    let results = try_join_all(selects.iter().map(|select| answer(&snapshot, select)));
+    let (checkpoints, results) = tokio::try_join!(checkpoints, results)?;
+    snapshot.commit().await?;
+    Ok(Snapshot { checkpoints, results })
+}
+
 async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec<Value>>, Failure> {
     let asked = select.parameters.iter();
     let parameters: Vec<Parameter<'_>> = asked.clone().map(|(ty, value)| parameter(*ty, value)).collect();
@@ -334,6 +410,14 @@ async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec
         .map(|(parameter, (ty, _))| (&**parameter as &(dyn ToSql + Sync), type_of(*ty)))
         .collect();
     values(&snapshot.query_typed(&select.sql, &typed).await?, &select.types)
+}
+
+/// The first questions of people are kept prepared; there are too many different ones to keep all.
+async fn prepare_if_room(client: &Client, statement: &str, types: &[Type]) -> Result<Option<Statement>, Failure> {
+    match client.statement_cache.size() < STATEMENTS_KEPT {
+        true => Ok(Some(client.prepare_typed_cached(statement, types).await?)),
+        false => Ok(None),
+    }
 }
 
 async fn create(
@@ -477,12 +561,8 @@ pub(crate) async fn execute(
     statement: &str,
     parameters: &[Value],
 ) -> Result<u64, Failure> {
-    let statement = transaction.prepare_cached(statement).await?;
-    let parameters: Vec<Parameter<'_>> = parameters
-        .iter()
-        .map(|value| parameter(sql::type_of(value).expect("a value that is not null"), value))
-        .collect();
-    Ok(transaction.execute_raw(&statement, parameters).await?)
+    let write = Write::new(transaction, statement, values_of(parameters)).await?;
+    Ok(write.run(transaction).await?)
 }
 
 /// Finds entity rows by their keys. Made before the questions are asked, so that several can be sent at once: they cost one round trip, and the
@@ -497,7 +577,7 @@ impl Finder {
     pub(crate) async fn new(client: &impl GenericClient, stored: &Stored) -> Result<Finder, Failure> {
         let types = |columns: &[Column]| columns.iter().map(|column| column.ty).collect();
         Ok(Finder {
-            statement: client.prepare_cached(&stored.load()).await?,
+            statement: client.prepare_cached(stored.load()).await?,
             keys: types(stored.table.key_columns()),
             columns: types(stored.table.columns),
         })
@@ -514,29 +594,74 @@ impl Finder {
     }
 }
 
-/// Writes rows of all stored columns in one statement.
-pub(crate) async fn put<Cell: AsValue>(
-    transaction: &Transaction<'_>,
-    stored: &Stored,
-    rows: &[Vec<Cell>],
-) -> Result<(), Failure> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let statement = transaction.prepare_cached(&stored.upsert()).await?;
-    let parameters = arrays(stored.columns().iter().map(|column| column.ty), rows);
-    transaction.execute_raw(&statement, parameters).await?;
-    Ok(())
+/// A statement that changes rows, prepared, with its parameters.
+pub(crate) struct Write<'a> {
+    statement: Statement,
+    parameters: Vec<Parameter<'a>>,
 }
 
-async fn delete(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<(), Failure> {
-    if keys.is_empty() {
-        return Ok(());
+impl<'a> Write<'a> {
+    pub(crate) async fn new(
+        transaction: &Transaction<'_>,
+        statement: &str,
+        parameters: Vec<Parameter<'a>>,
+    ) -> Result<Write<'a>, Failure> {
+        let statement = transaction.prepare_cached(statement).await?;
+        Ok(Write { statement, parameters })
     }
-    let statement = transaction.prepare_cached(&stored.delete()).await?;
+
+    async fn run(self, transaction: &Transaction<'_>) -> Result<u64, tokio_postgres::Error> {
+        transaction.execute_raw(&self.statement, self.parameters).await
+    }
+}
+
+/// Sends all at once, `first` before the others: one round trip. `false` when `first` changed nothing; then the others count for nothing,
+/// whatever became of them, and the transaction is to be rolled back.
+pub(crate) async fn send(
+    transaction: &Transaction<'_>,
+    first: Write<'_>,
+    others: Vec<Write<'_>>,
+) -> Result<bool, Failure> {
+    let others = join_all(others.into_iter().map(|write| write.run(transaction)));
+    let (first, others) = tokio::join!(biased; first.run(transaction), others);
+    if first? == 0 {
+        return Ok(false);
+    }
+    for other in others {
+        other?;
+    }
+    Ok(true)
+}
+
+/// Writes rows of all stored columns in one statement; `None` when there are none.
+pub(crate) async fn put<'a, Cell: AsValue>(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    rows: &'a [Vec<Cell>],
+) -> Result<Option<Write<'a>>, Failure> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let parameters = arrays(stored.columns().iter().map(|column| column.ty), rows);
+    Ok(Some(Write::new(transaction, stored.upsert(), parameters).await?))
+}
+
+async fn delete<'a>(
+    transaction: &Transaction<'_>,
+    stored: &Stored,
+    keys: &'a [Key],
+) -> Result<Option<Write<'a>>, Failure> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
     let parameters = arrays(stored.table.key_columns().iter().map(|column| column.ty), keys);
-    transaction.execute_raw(&statement, parameters).await?;
-    Ok(())
+    Ok(Some(Write::new(transaction, stored.delete(), parameters).await?))
+}
+
+/// Parameters of a statement, none of them null.
+pub(crate) fn values_of(values: &[Value]) -> Vec<Parameter<'_>> {
+    let typed = |value| parameter(sql::type_of(value).expect("a value that is not null"), value);
+    values.iter().map(typed).collect()
 }
 
 async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Cow<'_, Value>>]) -> Result<(), Failure> {
@@ -673,11 +798,30 @@ fn as_time(value: &Value) -> Option<Timestamp> {
     }
 }
 
-fn as_json(value: &Value) -> Option<serde_json::Value> {
+fn as_json(value: &Value) -> Option<JsonText<'_>> {
     match value {
-        Value::Json(text) => Some(serde_json::from_str(text).expect("JSON that was checked")),
+        Value::Json(text) => Some(JsonText(text)),
         _ => None,
     }
+}
+
+/// JSON that goes to the server as it is.
+#[derive(Debug)]
+struct JsonText<'a>(&'a str);
+
+impl ToSql for JsonText<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        // The version of the binary form.
+        out.extend_from_slice(&[1]);
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+
+    to_sql_checked!();
 }
 
 fn type_of(ty: ColumnType) -> Type {

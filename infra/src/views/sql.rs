@@ -4,6 +4,8 @@
 //! the order of appearance. Text compares by its bytes and nulls come before everything else, so both order rows alike.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -12,7 +14,7 @@ use services::log::Checkpoint;
 use services::views::Generation;
 
 /// Whose SQL it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Dialect {
     Postgres,
     Sqlite,
@@ -49,6 +51,7 @@ pub(crate) const ADD_GENERATION: &str = "INSERT INTO read_generations (read_grou
 pub(crate) const SET_STATUS: &str = "UPDATE read_generations SET status = $1 WHERE read_group = $2 AND number = $3";
 /// Group, number.
 pub(crate) const DROP_GENERATION: &str = "DELETE FROM read_generations WHERE read_group = $1 AND number = $2";
+const CHECKPOINT_COLUMNS: &str = "SELECT log_id, next, epoch, n, fingerprint, shard FROM read_checkpoints";
 /// Group, number, shard.
 pub(crate) const CHECKPOINT: &str = "SELECT log_id, next, epoch, n, fingerprint FROM read_checkpoints \
      WHERE read_group = $1 AND number = $2 AND shard = $3";
@@ -108,7 +111,35 @@ pub(crate) struct Stored {
     /// Quoted, with its schema or prefix.
     pub name: String,
     /// Stands before the names of its indexes.
-    pub index_prefix: String,
+    index_prefix: String,
+    /// Made when they are first asked for, and the same from then on.
+    upsert: OnceLock<String>,
+    delete: OnceLock<String>,
+    load: OnceLock<String>,
+}
+
+/// The tables of a store that somebody asked for.
+pub(crate) struct StoredTables {
+    dialect: Dialect,
+    known: Mutex<HashMap<(Group, i64, &'static str), Arc<Stored>>>,
+}
+
+impl StoredTables {
+    pub fn new(dialect: Dialect) -> StoredTables {
+        StoredTables {
+            dialect,
+            known: Mutex::default(),
+        }
+    }
+
+    pub fn get(&self, generation: &Generation, table: &'static Table) -> Arc<Stored> {
+        let (group, number) = (generation.group, generation.number);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = known
+            .entry((group, number, table.name))
+            .or_insert_with(|| Arc::new(Stored::of(self.dialect, group, number, table)));
+        Arc::clone(stored)
+    }
 }
 
 /// `crm_sales_g1`: the schema of a generation's tables in PostgreSQL.
@@ -133,11 +164,19 @@ impl Stored {
                 (quoted(&name), name)
             }
         };
+        Stored::named(dialect, table, name, index_prefix)
+    }
+
+    /// `name` as it stands in statements, `index_prefix` before the names of its indexes.
+    pub fn named(dialect: Dialect, table: &'static Table, name: String, index_prefix: String) -> Stored {
         Stored {
             dialect,
             table,
             name,
             index_prefix,
+            upsert: OnceLock::new(),
+            delete: OnceLock::new(),
+            load: OnceLock::new(),
         }
     }
 
@@ -230,7 +269,11 @@ impl Stored {
 
     /// Writes rows of all stored columns: an entity's replace, a rollup's are merged, a journal's are new. PostgreSQL takes an array per
     /// column, SQLite a value per column.
-    pub fn upsert(&self) -> String {
+    pub fn upsert(&self) -> &str {
+        self.upsert.get_or_init(|| self.make_upsert())
+    }
+
+    fn make_upsert(&self) -> String {
         let columns = self.columns();
         let source = match self.dialect {
             Dialect::Postgres => format!("SELECT * FROM {}", self.unnest(&columns)),
@@ -291,7 +334,11 @@ impl Stored {
     }
 
     /// Deletes entity rows. PostgreSQL takes an array per key column, SQLite a value per key column.
-    pub fn delete(&self) -> String {
+    pub fn delete(&self) -> &str {
+        self.delete.get_or_init(|| self.make_delete())
+    }
+
+    fn make_delete(&self) -> String {
         let key = self.key();
         let condition = self.is_key(&key);
         match self.dialect {
@@ -308,7 +355,11 @@ impl Stored {
     }
 
     /// Finds entity rows, all columns. Parameters as in [`delete`](Self::delete).
-    pub fn load(&self) -> String {
+    pub fn load(&self) -> &str {
+        self.load.get_or_init(|| self.make_load())
+    }
+
+    fn make_load(&self) -> String {
         let key = self.key();
         let columns: Vec<String> = self.table.columns.iter().map(|column| of_t(column.name)).collect();
         let wanted = match self.dialect {
@@ -510,6 +561,44 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
         sql += &format!(" LIMIT {limit}");
     }
     Ok(Rendered { sql, parameters, types })
+}
+
+/// The select with the checkpoints of its generation beside it: one statement sees one snapshot and costs one round trip. Its parameters
+/// are followed by the group and the number. After its own columns come the number of the row (null: there is none) and, with the first
+/// only, the checkpoints as a JSON array of [`Standing`].
+pub(crate) fn with_checkpoints(select: &Rendered) -> String {
+    let (group, number) = (select.parameters.len() + 1, select.parameters.len() + 2);
+    format!(
+        "SELECT q.*, CASE WHEN q.i > 1 THEN NULL ELSE c.standings END \
+         FROM (SELECT json_agg(s ORDER BY shard)::text AS standings FROM ({CHECKPOINT_COLUMNS} \
+         WHERE read_group = ${group} AND number = ${number}) AS s) AS c \
+         LEFT JOIN (SELECT r.*, row_number() OVER () AS i FROM ({}) AS r) AS q ON true",
+        select.sql
+    )
+}
+
+/// A shard's checkpoint as JSON; the integers keep their bits.
+#[derive(serde::Deserialize)]
+pub(crate) struct Standing {
+    log_id: uuid::Uuid,
+    next: i64,
+    epoch: i64,
+    n: i64,
+    fingerprint: i64,
+    shard: i64,
+}
+
+impl Standing {
+    pub fn checkpoint(&self) -> (u16, Checkpoint) {
+        let checkpoint = Checkpoint {
+            log_id: self.log_id,
+            next: self.next.cast_unsigned(),
+            epoch: self.epoch.cast_unsigned(),
+            n: self.n.cast_unsigned(),
+            fingerprint: self.fingerprint.cast_unsigned(),
+        };
+        (self.shard as u16, checkpoint)
+    }
 }
 
 fn conditions(

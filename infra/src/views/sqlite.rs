@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::Failure;
 use super::generations::{self, Creation, Entry};
-use super::sql::{self, Dialect, Stored};
+use super::sql::{self, Dialect, Stored, StoredTables};
 use crate::states;
 
 /// Connections that read at the same time; more would only wait for the same disk.
@@ -38,6 +38,7 @@ pub struct SqliteViews {
     writer: Arc<tokio::sync::Mutex<Connection>>,
     may_read: Arc<Semaphore>,
     idle_readers: Arc<Mutex<Vec<Connection>>>,
+    tables: StoredTables,
 }
 
 impl SqliteViews {
@@ -60,6 +61,7 @@ impl SqliteViews {
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
             may_read: Arc::new(Semaphore::new(READERS)),
             idle_readers: Arc::default(),
+            tables: StoredTables::new(Dialect::Sqlite),
         })
     }
 
@@ -158,7 +160,7 @@ impl ReadStore for SqliteViews {
         keys: &[Key],
     ) -> Result<Vec<Vec<Value>>, ViewError> {
         let (group, number, expected) = (generation.group.name(), generation.number, expected.cloned());
-        let stored = Stored::of(Dialect::Sqlite, generation.group, generation.number, table);
+        let stored = self.tables.get(generation, table);
         let keys = sql::entity_keys(table, keys).map_err(ViewError::Refused)?.to_vec();
         let found = self.read(
             move |transaction| match stands_at(transaction, group, number, shard)? == expected {
@@ -177,9 +179,12 @@ impl ReadStore for SqliteViews {
         next: &Checkpoint,
         changes: &[TableChange],
     ) -> Result<(), ViewError> {
+        let of_tables: Vec<(Arc<Stored>, TableChange)> = changes
+            .iter()
+            .map(|change| (self.tables.get(generation, change.table), change.clone()))
+            .collect();
         let generation = generation.clone();
         let (expected, next) = (expected.cloned(), next.clone());
-        let changes = changes.to_vec();
         let committed = self.write(move |transaction| {
             let (statement, parameters) = sql::move_checkpoint(&generation, shard, expected.as_ref(), &next);
             if execute(&transaction, statement, params_from_iter(parameters.iter().map(Cell)))? == 0 {
@@ -187,9 +192,8 @@ impl ReadStore for SqliteViews {
             }
             let (group, number) = (generation.group, generation.number);
             execute(&transaction, sql::CLEAR_STOP, params![group.name(), number, shard])?;
-            for change in &changes {
-                let stored = Stored::of(Dialect::Sqlite, group, number, change.table);
-                apply(&transaction, &stored, change, shard)?;
+            for (stored, change) in &of_tables {
+                apply(&transaction, stored, change, shard)?;
             }
             transaction.commit()?;
             Ok(true)
@@ -223,7 +227,7 @@ impl ReadStore for SqliteViews {
         let (group, number) = (generation.group, generation.number);
         let mut rendered = Vec::new();
         for select in selects {
-            let stored = Stored::of(Dialect::Sqlite, group, number, select.table);
+            let stored = self.tables.get(generation, select.table);
             rendered.push(sql::render(&stored, select).map_err(ViewError::Refused)?);
         }
         let answered = self.read(move |transaction| {
@@ -348,14 +352,14 @@ fn entries(transaction: &Transaction<'_>, group: Group) -> Result<Vec<Entry>, Fa
 fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, shard: u16) -> Result<(), Failure> {
     let rows = sql::rows(change, shard)?;
     if !rows.is_empty() {
-        let mut statement = transaction.prepare_cached(&stored.upsert())?;
+        let mut statement = transaction.prepare_cached(stored.upsert())?;
         for row in &rows {
             statement.execute(params_from_iter(row.iter().map(|value| Cell(value))))?;
         }
     }
     let removes = sql::removed_keys(change)?;
     if !removes.is_empty() {
-        let mut statement = transaction.prepare_cached(&stored.delete())?;
+        let mut statement = transaction.prepare_cached(stored.delete())?;
         for key in removes {
             statement.execute(params_from_iter(key.iter().map(Cell)))?;
         }
@@ -366,7 +370,7 @@ fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, s
 /// The entity rows under these keys, all columns.
 pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<Vec<Vec<Value>>, Failure> {
     let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
-    let mut statement = transaction.prepare_cached(&stored.load())?;
+    let mut statement = transaction.prepare_cached(stored.load())?;
     let mut rows = Vec::new();
     for key in keys {
         rows.extend(collect(
@@ -379,7 +383,7 @@ pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key])
 
 /// Writes entity rows, all columns.
 pub(crate) fn put(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Value>]) -> Result<(), Failure> {
-    let mut statement = transaction.prepare_cached(&stored.upsert())?;
+    let mut statement = transaction.prepare_cached(stored.upsert())?;
     for row in rows {
         statement.execute(params_from_iter(row.iter().map(Cell)))?;
     }

@@ -88,12 +88,7 @@ impl Group {
                 hasher.update(format!("{} {:?} {:?}\n", table.name, table.kind, table.columns));
             }
         }
-        hasher
-            .finalize()
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        domain::hex(&hasher.finalize()[..8])
     }
 }
 

@@ -144,10 +144,10 @@ impl Rows {
     }
 
     /// What the batch came to, table by table in name order.
-    pub fn changes(&self) -> Vec<TableChange> {
+    pub fn into_changes(self) -> Vec<TableChange> {
         self.tables
-            .values()
-            .map(TableRows::change)
+            .into_values()
+            .map(TableRows::into_change)
             .filter(|change| !change.is_empty())
             .collect()
     }
@@ -182,7 +182,7 @@ impl Rows {
 }
 
 impl TableRows {
-    fn change(&self) -> TableChange {
+    fn into_change(mut self) -> TableChange {
         let mut change = TableChange {
             table: self.table,
             upserts: vec![],
@@ -190,21 +190,21 @@ impl TableRows {
             deltas: vec![],
             appends: vec![],
         };
-        for key in &self.dirty {
-            match &self.known[key] {
-                Some(values) => change.upserts.push(values.clone()),
-                None => change.removes.push(key.clone()),
+        for key in self.dirty {
+            match self.known.remove(&key).expect("what changed is known") {
+                Some(values) => change.upserts.push(values),
+                None => change.removes.push(key),
             }
         }
-        change.deltas = self.deltas.values().cloned().collect();
+        change.deltas = self.deltas.into_values().collect();
         let mut last = (u64::MAX, 0);
-        for (offset, values) in &self.appends {
-            last = if last.0 == *offset {
+        for (offset, values) in self.appends {
+            last = if last.0 == offset {
                 (last.0, last.1 + 1)
             } else {
-                (*offset, 0)
+                (offset, 0)
             };
-            change.appends.push((*offset, last.1, values.clone()));
+            change.appends.push((offset, last.1, values));
         }
         change
     }
@@ -270,7 +270,7 @@ mod specs {
             id: id(3),
             stage: "proposal".into(),
         };
-        assert_eq!(second.changes()[0].upserts, vec![changed.into_values()]);
+        assert_eq!(second.into_changes()[0].upserts, vec![changed.into_values()]);
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod specs {
             stage: "proposal".into(),
         });
         assert!(rows.violation().unwrap().contains("another shard"));
-        assert_eq!(rows.changes(), vec![]);
+        assert_eq!(rows.into_changes(), vec![]);
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod specs {
             first: Some(9),
             last: 2,
         };
-        assert_eq!(rows.changes()[0].deltas, vec![merged.into_values()]);
+        assert_eq!(rows.into_changes()[0].deltas, vec![merged.into_values()]);
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod specs {
         rows.append(Entry { text: "b".into() });
         rows.at(Position { shard: 3, offset: 9 });
         rows.append(Entry { text: "c".into() });
-        let numbered: Vec<_> = rows.changes()[0]
+        let numbered: Vec<_> = rows.into_changes()[0]
             .appends
             .iter()
             .map(|(offset, row, _)| (*offset, *row))

@@ -212,7 +212,7 @@ impl World {
             assert_eq!(rows.violation(), None, "{} at {}", model.name, event.position);
             let missing = rows.missing();
             if missing.is_empty() {
-                return self.store(event.position.shard, rows.changes());
+                return self.store(event.position.shard, rows.into_changes());
             }
             for (table, keys) in missing {
                 for key in keys {

@@ -172,23 +172,32 @@ pub fn made_at(id: Uuid) -> Option<Timestamp> {
 
 /// Sixteen hex digits of a request's content: streams, commands and effective time, but not who sent it or when.
 pub fn hash_of(request: &Request) -> String {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hashing(Sha256::new());
     for step in &request.steps {
-        hasher.update(step.stream.to_string());
+        hasher.0.update(step.stream.to_string());
         match &step.action {
-            Action::Decide(command) => hasher.update(command.to_json().to_string()),
-            Action::Record(facts) => facts.iter().for_each(|fact| hasher.update(fact.encode().1)),
+            Action::Decide(command) => command.write_canonical(&mut hasher).expect("a command is plain data"),
+            Action::Record(facts) => facts.iter().for_each(|fact| hasher.0.update(fact.encode().1)),
         }
     }
     if let Some(effective_at) = request.effective_at {
-        hasher.update(effective_at.to_string());
+        hasher.0.update(effective_at.to_string());
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    domain::hex(&hasher.0.finalize()[..8])
+}
+
+/// Hashes what is written to it.
+struct Hashing(Sha256);
+
+impl std::io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The stored form of a changed state.
@@ -196,6 +205,6 @@ pub fn saved(stream: StreamRef, cached: &Cached) -> SavedState {
     SavedState {
         stream,
         version: cached.version,
-        state: AnyState::clone(&cached.state),
+        state: Arc::clone(&cached.state),
     }
 }

@@ -14,7 +14,8 @@ use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more are answered 503 at once.
+    /// Commands that wait, in each of the two lanes; more are answered 503 at once. What all shards may have waiting is worth about a
+    /// quarter of a second: who is accepted under overload does not wait longer for it.
     pub queue_max: usize,
     /// Records of one append: what fits in a few milliseconds.
     pub batch_records_max: usize,
@@ -41,7 +42,7 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
-            queue_max: 1_024,
+            queue_max: 256,
             batch_records_max: 2_000,
             batch_bytes_max: 4 * 1024 * 1024,
             cached_streams_max: 100_000,

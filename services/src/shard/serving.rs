@@ -573,7 +573,7 @@ impl Serving {
                 for row in states {
                     let cached = Cached {
                         version: row.version,
-                        state: Arc::new(row.state),
+                        state: row.state,
                     };
                     self.unsaved_states.entry(row.stream).or_insert(cached);
                 }

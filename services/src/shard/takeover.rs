@@ -446,7 +446,7 @@ pub fn fill(asked: &[StreamRef], found: Vec<crate::states::SavedState>, states: 
             row.stream,
             Cached {
                 version: row.version,
-                state: Arc::new(row.state),
+                state: row.state,
             },
         );
     }

@@ -528,7 +528,7 @@ impl Fold {
             }
             let missing = rows.missing();
             if missing.is_empty() {
-                self.tables.apply(&rows.changes());
+                self.tables.apply(&rows.into_changes());
                 return Ok(());
             }
             for (table, keys) in missing {

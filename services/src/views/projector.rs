@@ -8,16 +8,19 @@ use domain::UnreadableEvent;
 use projections::{Event, Group, Rows, TableChange};
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Generation, ReadStore, ViewError};
 use crate::bugs::{self, Bug};
-use crate::log::{Checkpoint, EventLog, Foreign, Judge, Judgement, LogError, Record, StoredEvent};
+use crate::log::{Checkpoint, EventLog, Foreign, Judge, Judgement, LogError, StoredEvent};
 use crate::shard::{TakeOverError, judge_or_step_over, resume};
 
 /// Records per batch at most: a big lag makes big batches, and memory stays bounded.
 pub const BATCH_RECORDS_MAX: usize = 5_000;
 /// How long a batch waits for its first record.
 const WAIT: Duration = Duration::from_millis(500);
+/// How long the store may not hear of records that the group has no use for. A transaction for each would cost as much as if it had.
+const SKIPPING_FOR: Duration = Duration::from_millis(100);
 /// Pause after the store or the log could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -65,12 +68,32 @@ struct Standing {
     judge: Judge,
     reader: Box<dyn crate::log::LogReader>,
     stored: Option<Checkpoint>,
+    /// Since when there are records behind `stored` that the group has no use for.
+    skipping_since: Option<Instant>,
 }
 
 /// What a batch of records came to.
+#[derive(Default)]
 struct Batch {
     events: Vec<Event>,
     unknown: u64,
+}
+
+impl Batch {
+    /// Is there nothing in it that somebody waits for?
+    fn may_wait(&self) -> bool {
+        self.events.is_empty() && self.unknown == 0
+    }
+}
+
+impl Standing {
+    /// May the store hear later that nothing came?
+    fn may_wait(&mut self, skipping_for: Duration) -> bool {
+        if self.judge.checkpoint() == self.stored.as_ref() {
+            return true;
+        }
+        self.skipping_since.get_or_insert_with(Instant::now).elapsed() < skipping_for
+    }
 }
 
 impl Projector {
@@ -99,7 +122,7 @@ impl Projector {
             let step = tokio::select! {
                 biased;
                 _ = stop.changed() => break,
-                step = self.step(&mut standing) => step,
+                step = self.step(&mut standing, SKIPPING_FOR) => step,
             };
             let Err(trouble) = step else { continue };
             standing = None;
@@ -125,7 +148,7 @@ impl Projector {
             if next >= end {
                 return Ok(());
             }
-            match self.step(&mut standing).await {
+            match self.step(&mut standing, Duration::ZERO).await {
                 Ok(()) => {}
                 Err(Trouble::Store(ViewError::Moved)) => standing = None,
                 Err(trouble) => {
@@ -140,24 +163,21 @@ impl Projector {
         self.progress.read().expect("no panic under the lock").next
     }
 
-    /// One batch: read, judge, fold, commit.
-    async fn step(&self, standing: &mut Option<Standing>) -> Result<(), Trouble> {
+    /// One batch: read, judge, fold, commit. The store hears within `skipping_for` of records that the group has no use for.
+    async fn step(&self, standing: &mut Option<Standing>, skipping_for: Duration) -> Result<(), Trouble> {
         let at = match standing {
             Some(at) => at,
             None => standing.insert(self.stand().await?),
         };
+        let wait = at.skipping_since.map_or(WAIT, |since| {
+            (since + skipping_for).saturating_duration_since(Instant::now())
+        });
         let records = at
             .reader
-            .next(BATCH_RECORDS_MAX, WAIT)
+            .next(BATCH_RECORDS_MAX, wait)
             .await
             .map_err(TakeOverError::from)?;
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch {
-            events: vec![],
-            unknown: 0,
-        };
+        let mut batch = Batch::default();
         let mut poison = None;
         for (offset, record) in &records {
             // What stands before a record that stops us is still committed.
@@ -172,6 +192,7 @@ impl Projector {
             }
         }
         let done = match poison {
+            None if batch.may_wait() && at.may_wait(skipping_for) => return Ok(()),
             None => self.commit(at, at.judge.checkpoint().cloned(), &batch).await,
             Some(trouble) => Err(trouble),
         };
@@ -179,30 +200,33 @@ impl Projector {
             &done
         {
             // What stands before the bad record still counts, so that the checkpoint stands right before it.
-            self.commit_before(at, &records, *offset).await?;
+            self.commit_before(at, *offset).await?;
         }
         done
     }
 
-    /// Judges the batch again, and commits what stands before `offset`.
-    async fn commit_before(&self, at: &mut Standing, records: &[(u64, Record)], offset: u64) -> Result<(), Trouble> {
-        let (mut judge, _) = resume(self.log.as_ref(), self.shard, at.stored.as_ref()).await?;
-        let mut batch = Batch {
-            events: vec![],
-            unknown: 0,
-        };
+    /// Reads again from where the store is, and commits what stands before `offset`.
+    async fn commit_before(&self, at: &mut Standing, offset: u64) -> Result<(), Trouble> {
+        let (mut judge, mut reader) = resume(self.log.as_ref(), self.shard, at.stored.as_ref()).await?;
+        let mut batch = Batch::default();
         let mut next = at.stored.clone();
-        for (_, record) in records.iter().take_while(|(standing, _)| *standing < offset) {
-            let standing = judge.next();
-            if let Some(Judgement::Commit(commit)) =
-                judge_or_step_over(self.log.as_ref(), &mut judge, self.shard, standing, record).await?
-            {
-                if commit.events.iter().any(|event| event.position.offset >= offset) {
-                    break;
-                }
-                self.decode(&commit.events, &mut batch)?;
+        'read: while judge.next() < offset {
+            let records = reader.next(BATCH_RECORDS_MAX, WAIT).await.map_err(TakeOverError::from)?;
+            if records.is_empty() {
+                let why = format!("shard {} gave no records in {WAIT:?}", self.shard);
+                return Err(TakeOverError::Log(LogError::Unavailable(why)).into());
             }
-            next = judge.checkpoint().cloned();
+            for (standing, record) in records.iter().take_while(|(standing, _)| *standing < offset) {
+                if let Some(Judgement::Commit(commit)) =
+                    judge_or_step_over(self.log.as_ref(), &mut judge, self.shard, *standing, record).await?
+                {
+                    if commit.events.iter().any(|event| event.position.offset >= offset) {
+                        break 'read;
+                    }
+                    self.decode(&commit.events, &mut batch)?;
+                }
+                next = judge.checkpoint().cloned();
+            }
         }
         self.commit(at, next, &batch).await
     }
@@ -220,7 +244,12 @@ impl Projector {
             }
         }
         self.progress.write().expect("no panic under the lock").next = judge.next();
-        Ok(Standing { judge, reader, stored })
+        Ok(Standing {
+            judge,
+            reader,
+            stored,
+            skipping_since: None,
+        })
     }
 
     /// Decodes the events that the group wants.
@@ -246,11 +275,12 @@ impl Projector {
     }
 
     async fn commit(&self, at: &mut Standing, next: Option<Checkpoint>, batch: &Batch) -> Result<(), Trouble> {
+        at.skipping_since = None;
         let Some(next) = next.filter(|next| Some(next) != at.stored.as_ref()) else {
             return Ok(());
         };
         let rows = self.fold(&batch.events, at.stored.as_ref()).await?;
-        self.save(at.stored.as_ref(), &next, &rows.changes()).await?;
+        self.save(at.stored.as_ref(), &next, &rows.into_changes()).await?;
         let mut progress = self.progress.write().expect("no panic under the lock");
         progress.next = next.next;
         progress.events += batch.events.len() as u64;

@@ -1,6 +1,7 @@
 //! Questions answered: wait for a position, find what was known at a time, run the plan in one snapshot.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::Position;
@@ -17,8 +18,11 @@ use crate::log::Checkpoint;
 
 /// How long a query waits for the position that it must have seen.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often it looks.
+/// How often it looks: soon at first, for a read model is mostly a moment behind.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+/// How long a generation counts as live without a look at the store.
+const LIVE_FOR: Duration = Duration::from_secs(1);
 
 /// What a question may ask for besides [`Question`].
 #[derive(Debug, Clone, Default)]
@@ -59,17 +63,34 @@ pub enum AskError {
 pub struct Queries {
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
+    live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
 }
 
 impl Queries {
     pub fn new(store: Arc<dyn ReadStore>, clock: Arc<dyn Clock>) -> Queries {
-        Queries { store, clock }
+        Queries {
+            store,
+            clock,
+            live: Arc::default(),
+        }
     }
 
     /// # Errors
     /// [`AskError`]: the asker's mistake, not there yet, or the store cannot be reached.
-    pub async fn ask(&self, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
+    pub async fn ask(&self, model: &ReadModel, ask: Ask) -> Result<Answered, AskError> {
+        if let Some(generation) = self.lately_live(model.group) {
+            match self.ask_of(generation, model, ask.clone()).await {
+                Ok(answered) if !answered.read_until.is_empty() => return Ok(answered),
+                Err(error) if !matches!(error, AskError::Store(_)) => return Err(error),
+                // It may be gone; then another one is live.
+                Ok(_) | Err(_) => {}
+            }
+        }
         let generation = self.live(model.group).await?;
+        self.ask_of(generation, model, ask).await
+    }
+
+    async fn ask_of(&self, generation: Generation, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
         self.wait_for(&generation, &ask.at_least).await?;
         // What was known at a time is told as it was told then, ages and due dates included.
         let now = self.clock.now();
@@ -113,7 +134,7 @@ impl Queries {
             })
             .collect();
         let snapshot = self.store.query(generation, &looks).await?;
-        let mut last: std::collections::BTreeMap<u16, u64> = std::collections::BTreeMap::new();
+        let mut last: BTreeMap<u16, u64> = BTreeMap::new();
         for row in snapshot.results.into_iter().flatten() {
             let (shard, offset) = (row[0].as_int() as u16, row[1].as_int() as u64);
             last.entry(shard)
@@ -129,6 +150,7 @@ impl Queries {
             if position.shard >= generation.shards {
                 continue;
             }
+            let mut pause = LOOK_FIRST;
             loop {
                 let stored = self.store.checkpoint(generation, position.shard).await?;
                 let stands = stored.map_or(0, |checkpoint| checkpoint.next);
@@ -141,10 +163,18 @@ impl Queries {
                         stands,
                     });
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LOOK_EVERY);
             }
         }
         Ok(())
+    }
+
+    /// The generation that was live a moment ago. One that another has taken the place of is kept, and folded on, until the next one does.
+    fn lately_live(&self, group: Group) -> Option<Generation> {
+        let live = self.live.lock().expect("no panic under the lock");
+        let (seen, generation) = live.get(&group)?;
+        (seen.elapsed() < LIVE_FOR).then(|| generation.clone())
     }
 
     /// The generation that this version of the program can ask.
@@ -154,10 +184,19 @@ impl Queries {
     pub async fn live(&self, group: Group) -> Result<Generation, AskError> {
         let definition = group.definition();
         let known = self.store.generations(group).await?;
-        known
-            .into_iter()
-            .find(|generation| generation.status == GenerationStatus::Live && generation.definition == definition)
-            .ok_or(AskError::Building(group.name()))
+        let is_ours = |known: &Generation| known.status == GenerationStatus::Live && known.definition == definition;
+        let found = known.into_iter().find(is_ours);
+        let mut live = self.live.lock().expect("no panic under the lock");
+        match found {
+            Some(generation) => {
+                live.insert(group, (Instant::now(), generation.clone()));
+                Ok(generation)
+            }
+            None => {
+                live.remove(&group);
+                Err(AskError::Building(group.name()))
+            }
+        }
     }
 
     /// Sixteen hex digits over all business columns of a read model's rows, whatever their order: equal rows on two stores, or

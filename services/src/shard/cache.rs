@@ -1,6 +1,6 @@
 //! What a shard has in memory: states and command ids. A cache over the state store, never a second truth.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -88,8 +88,50 @@ pub struct CommandIds {
     known: HashMap<Uuid, SavedCommand>,
     order: VecDeque<Uuid>,
     known_max: usize,
-    /// Every command that was recorded after this time is in memory.
+    gone: Gone,
+    /// Every command that was recorded after this time is in memory, or at least known to be gone from it.
     complete_since: Timestamp,
+}
+
+/// The ids that went out of memory last, by eight bytes each: enough to tell that an id is none of them without asking the store.
+#[derive(Default)]
+struct Gone {
+    young: Ids,
+    /// Those before the young ones.
+    old: Ids,
+}
+
+#[derive(Default)]
+struct Ids {
+    ids: HashSet<u64>,
+    /// When the last of them was recorded.
+    until: Timestamp,
+}
+
+/// So many times what is in memory are known to be gone from it, young and old each.
+const GONE_FACTOR: usize = 4;
+
+impl Gone {
+    /// Adds one, and forgets the old ones when there are enough young ones; then answers until when those that it forgot were recorded.
+    fn add(&mut self, command: &SavedCommand, max: usize) -> Option<Timestamp> {
+        self.young.ids.insert(Gone::short(command.id));
+        self.young.until = self.young.until.max(command.at);
+        if self.young.ids.len() < max {
+            return None;
+        }
+        let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        (!forgotten.ids.is_empty()).then_some(forgotten.until)
+    }
+
+    fn may_have(&self, id: Uuid) -> bool {
+        let short = Gone::short(id);
+        self.young.ids.contains(&short) || self.old.ids.contains(&short)
+    }
+
+    /// The half of an id that is random, or a hash.
+    fn short(id: Uuid) -> u64 {
+        id.as_u64_pair().1
+    }
 }
 
 impl CommandIds {
@@ -99,6 +141,7 @@ impl CommandIds {
             known: HashMap::new(),
             order: VecDeque::new(),
             known_max,
+            gone: Gone::default(),
             complete_since,
         }
     }
@@ -116,6 +159,9 @@ impl CommandIds {
     pub fn needs_look_up(&self, id: Uuid) -> bool {
         if self.get(id).is_some() {
             return false;
+        }
+        if self.gone.may_have(id) {
+            return true;
         }
         if self.complete_since == Timestamp::MIN {
             return false;
@@ -148,8 +194,10 @@ impl CommandIds {
     pub fn trim(&mut self) {
         while self.order.len() > self.known_max {
             let oldest = self.order.pop_front().expect("it is not empty");
-            if let Some(command) = self.known.remove(&oldest) {
-                self.complete_since = self.complete_since.max(command.at);
+            if let Some(command) = self.known.remove(&oldest)
+                && let Some(forgotten) = self.gone.add(&command, self.known_max * GONE_FACTOR)
+            {
+                self.complete_since = self.complete_since.max(forgotten);
             }
         }
     }
@@ -206,5 +254,44 @@ pub fn saved(stream: StreamRef, cached: &Cached) -> SavedState {
         stream,
         version: cached.version,
         state: Arc::clone(&cached.state),
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    fn command(n: u64) -> SavedCommand {
+        let at = Timestamp::from_second(1_700_000_000 + n as i64).unwrap();
+        let made = uuid::Timestamp::from_unix(uuid::NoContext, at.as_second().cast_unsigned(), 0);
+        SavedCommand {
+            id: Uuid::new_v7(made),
+            hash: String::new(),
+            streams: vec![],
+            offset: n,
+            events: 1,
+            at,
+        }
+    }
+
+    /// Ids of ten times what fits into memory: none that was recorded may pass for new, and a new one needs the store only when so many came
+    /// within the time that clocks may differ that some are forgotten.
+    #[test]
+    fn an_id_that_left_the_memory_is_still_told_from_a_new_one() {
+        let start = command(0).at;
+        for (seconds_apart, new_ones_need_the_store) in [(100, false), (0, true)] {
+            let mut ids = CommandIds::new(10, start);
+            let recorded: Vec<SavedCommand> = (0..1_000).map(|n| command(1_000 + n * seconds_apart)).collect();
+            for (n, command) in recorded.iter().enumerate() {
+                ids.remember(command.clone());
+                ids.stored(command.id);
+                ids.trim();
+                for earlier in &recorded[..=n] {
+                    assert!(ids.get(earlier.id).is_some() || ids.needs_look_up(earlier.id), "{n}");
+                }
+            }
+            let new = command(1_001 + 1_000 * seconds_apart);
+            assert_eq!(ids.needs_look_up(new.id), new_ones_need_the_store);
+        }
     }
 }

@@ -70,6 +70,8 @@ pub struct Serving {
     pending: Batch,
     in_flight: Option<InFlight>,
     loading: Option<Loading>,
+    /// A look-up is due as soon as nothing is on its way to the log.
+    look_up_waits: bool,
     /// Confirmed and not yet handed to the store.
     unsaved_states: HashMap<StreamRef, Cached>,
     unsaved_commands: Vec<SavedCommand>,
@@ -100,6 +102,7 @@ impl Serving {
             pending: Batch::default(),
             in_flight: None,
             loading: None,
+            look_up_waits: false,
             unsaved_states: HashMap::new(),
             unsaved_commands: Vec::new(),
             saving: None,
@@ -146,7 +149,7 @@ impl Serving {
                     self.save_failed = false;
                 }
                 () = tokio::time::sleep_until(self.save_at) => self.save_due(),
-                message = task.next(), if has_room && self.loading.is_none() && !stopping => match message {
+                message = task.next(), if has_room && self.takes_messages() && !stopping => match message {
                     Some(message) => self.take(message, task),
                     None => stopping = true,
                 },
@@ -166,6 +169,12 @@ impl Serving {
         let (streams, commands) = self.missing(&messages);
         if streams.is_empty() && commands.is_empty() {
             return self.answer_while_there_is_room(messages, task);
+        }
+        // Meanwhile more gather, and all are looked up and appended together: half as many round trips to both, and each command waits for
+        // the same two of them as it would if look-ups and appends took turns.
+        if self.in_flight.is_some() {
+            self.look_up_waits = true;
+            return task.put_back(messages.into_iter());
         }
         let (store, shard, held, asked) = (Arc::clone(&self.parts.states), self.shard, self.held, streams.clone());
         let load = tokio::spawn(async move { store.load(shard, held, &asked, &commands).await });
@@ -196,6 +205,10 @@ impl Serving {
         streams.sort_unstable();
         streams.dedup();
         (streams, commands)
+    }
+
+    fn takes_messages(&self) -> bool {
+        self.loading.is_none() && !self.look_up_waits
     }
 
     /// May another command be decided before the next append?
@@ -423,6 +436,7 @@ impl Serving {
                     open.answer(Err(Failure::NoRoom(why.clone())));
                 }
                 if bugs::has(Bug::StatesOutliveFailedAppend) {
+                    self.look_up_waits = false;
                     self.n = self.watermark.checkpoint.n;
                     self.writer = Some(writer);
                     return Ok(());
@@ -441,6 +455,7 @@ impl Serving {
             return Err("the offsets are not contiguous: somebody else wrote to the shard".into());
         }
         let in_flight = self.in_flight.take().expect("it was just there");
+        self.look_up_waits = false;
         self.writer = Some(writer);
         self.next = first + in_flight.records as u64;
         let n = self.watermark.checkpoint.n + in_flight.records as u64;

@@ -321,6 +321,19 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
             world.states = Arc::new(MemoryStates::default());
         }
     }
+    // For sure, however the batches fell: a hole in a commit.
+    let shard = world.start();
+    let begun = request(id(100_000), "z", register("z"));
+    acked.insert(begun.command_id, shard.insist(&begun).await.unwrap());
+    world.log.inject(0, Fault::Drop(0));
+    let steps = ["mei", "lin"].map(|name| Step {
+        stream: stream("z"),
+        action: Action::Decide(owner(name).into()),
+        expected_version: None,
+    });
+    let torn = bundle(id(100_001), steps.into());
+    acked.insert(torn.command_id, shard.insist(&torn).await.unwrap());
+    shard.end().await;
     let mut applied: HashMap<Uuid, (u64, u32)> = HashMap::new();
     let found = audit(&world.log, 0, |commit| {
         let last = commit.events.last().unwrap();

@@ -66,9 +66,9 @@ enum Task {
         /// Events of the large histories, as a share of ten million
         #[arg(long, default_value_t = 1.0)]
         scale: f64,
-        /// Leave out the peers that run on Java (P3, P4): the floor does not need them
+        /// Only what the floor compares
         #[arg(long)]
-        few_peers: bool,
+        for_floor: bool,
         /// Measure this contender alone, to profile it
         #[arg(long)]
         only: Option<String>,
@@ -115,14 +115,14 @@ async fn work() -> anyhow::Result<()> {
             short,
             rounds,
             scale,
-            few_peers,
+            for_floor,
             only,
         } => {
             let extent = Extent {
                 short,
                 rounds: rounds.unwrap_or(if short { 3 } else { 7 }),
                 scale,
-                few_peers,
+                for_floor,
                 only,
             };
             run(&chosen(&benches)?, &extent, &cli.results).await

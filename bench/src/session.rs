@@ -57,8 +57,8 @@ pub struct Extent {
     pub rounds: u32,
     /// Events of the large histories, as a share of ten million.
     pub scale: f64,
-    /// Leaves out the peers that the floor does not need (P3, P4).
-    pub few_peers: bool,
+    /// Only what the floor compares: one cell a benchmark, without other contenders.
+    pub for_floor: bool,
     /// Measures this contender alone: for a profiler.
     pub only: Option<String>,
 }

@@ -1282,7 +1282,10 @@ async fn states_are_found_by_their_key_whatever_the_server_believes_of_their_num
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert!(by_key.cast_unsigned() >= LOOKS, "{by_key} look-ups by key, {read_through} rows read through");
+    assert!(
+        by_key.cast_unsigned() >= LOOKS,
+        "{by_key} look-ups by key, {read_through} rows read through"
+    );
     assert_eq!(read_through, 0, "rows that were read through");
 }
 

@@ -76,9 +76,13 @@ impl Bench for KafkaAcks {
     }
 
     async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
-        for shards in SHARDS {
+        let (shards_there, clients_there) = match session.extent.for_floor {
+            true => (vec![8], vec![64]),
+            false => (SHARDS.to_vec(), session.extent.pick(CLIENTS.to_vec(), vec![1, 64])),
+        };
+        for shards in shards_there {
             let (mut contenders, ours) = contenders(session, shards).await?;
-            for clients in session.extent.pick(CLIENTS.to_vec(), vec![1, 64]) {
+            for clients in clients_there.iter().copied() {
                 let load = session.extent.load(clients);
                 session.cell(&cell(clients, shards), load, &mut contenders).await?;
             }
@@ -101,11 +105,13 @@ async fn contenders(session: &Session, shards: u16) -> anyhow::Result<(Vec<Box<d
     known.prepare().await?;
     let bare = ours::settings(&places.topic("b1.bare"), &views)?.open_log(Use::Write)?;
     let bare = BareProducer::new(&places.kafka, bare, shards, stored::receipts(1_024)?).await?;
-    let contenders: Vec<Box<dyn Contender>> = vec![
+    let mut contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(bare),
         Box::new(Sender::new(&ours, Sending::Receipts, Class::D0)),
         Box::new(known),
-        Box::new(Sender::new(&ours, Sending::JsonReceipts, Class::D0)),
     ];
+    if !session.extent.for_floor {
+        contenders.push(Box::new(Sender::new(&ours, Sending::JsonReceipts, Class::D0)));
+    }
     Ok((contenders, ours))
 }

@@ -87,13 +87,17 @@ impl Bench for PostgresAcks {
             Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
             Box::new(known),
         ];
-        if !session.extent.few_peers {
+        if !session.extent.for_floor {
             let database = session.places.database("b3_axon").await?;
             let mut axon = start_axon(session, &database).await?;
             choose_pool(session, &mut axon).await?;
             contenders.push(Box::new(axon));
         }
-        for clients in session.extent.pick(CLIENTS.to_vec(), vec![1, 64]) {
+        let clients_there = match session.extent.for_floor {
+            true => vec![64],
+            false => session.extent.pick(CLIENTS.to_vec(), vec![1, 64]),
+        };
+        for clients in clients_there {
             let load = session.extent.load(clients);
             session.cell(&cell(clients), load, &mut contenders).await?;
         }

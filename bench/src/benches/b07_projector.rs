@@ -48,7 +48,7 @@ impl Bench for ProjectorRate {
          `bare upsert` writes the very rows that the projector wrote, in the same transactions over as many connections, as prepared UNNEST \
          statements whose arrays are made before the clock starts: no log, no JSON, no fold, no look-ups. `one transaction per event` is the \
          same for the transactions of a projector that takes one event at a time: an upsert a row and the offset. \
-         `synchronous_commit=off` everywhere. Rows are counted after each run. P3 is Debezium's JDBC sink 3.5 in a Kafka Connect worker 4.2 on the          same topic: upserts by UNNEST, batches of 5,000, reduction buffer on; it fills the columns that it can from the event          (`kind`, `name`, `country`, `locale` of our fourteen), and its clock starts when a quarter of the rows is there."
+         `synchronous_commit=off` everywhere. Rows are counted after each run. P3 is Debezium's JDBC sink 3.5 in a Kafka Connect worker 4.2 on the same topic: upserts by UNNEST, batches of 5,000, reduction buffer on; it fills the columns that it can from the event (`kind`, `name`, `country`, `locale` of our fourteen), and its clock starts when a quarter of the rows is there."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -99,10 +99,6 @@ async fn cell(session: &mut Session, name: &str, group: Group, kind: Kind) -> an
     let (folded, commits) = recorded(&places, &source, None).await?;
     let expected = counts(&folded, &commits).await?;
     session.note(&format!("{name}: transactions"), commits.len());
-    let one_by_one = session.extent.pick(ONE_BY_ONE, ONE_BY_ONE_SHORT);
-    let (naive_folded, naive) = recorded(&places, &source, Some(one_by_one / u64::from(SHARDS))).await?;
-    let naive_expected = counts(&naive_folded, &naive).await?;
-    let naive_events: u64 = one_by_one - u64::from(SHARDS) * 2;
     let mut contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(BareUpsert {
             name: BARE,
@@ -117,21 +113,30 @@ async fn cell(session: &mut Session, name: &str, group: Group, kind: Kind) -> an
             source: source.clone(),
             expected,
         }),
-        Box::new(BareUpsert {
-            name: NAIVE,
-            places,
-            transactions: Arc::new(Transactions::of(&naive)),
-            source,
-            events: naive_events,
-            expected: naive_expected,
-        }),
     ];
-    if kind == Kind::Customers && !session.extent.few_peers {
+    if !session.extent.for_floor {
+        contenders.push(Box::new(one_by_one(session, &source).await?));
+    }
+    if kind == Kind::Customers && !session.extent.for_floor {
         contenders.push(Box::new(debezium(session, &peer_source, events).await?));
     }
     let load = session.extent.load(1);
     session.cell(name, load, &mut contenders).await?;
     session.check(&mut contenders).await
+}
+
+/// The transactions of a projector that takes one event at a time.
+async fn one_by_one(session: &Session, source: &Source) -> anyhow::Result<BareUpsert> {
+    let events = session.extent.pick(ONE_BY_ONE, ONE_BY_ONE_SHORT);
+    let (folded, commits) = recorded(&session.places, source, Some(events / u64::from(SHARDS))).await?;
+    Ok(BareUpsert {
+        name: NAIVE,
+        places: session.places.clone(),
+        transactions: Arc::new(Transactions::of(&commits)),
+        source: source.clone(),
+        events: events - u64::from(SHARDS) * 2,
+        expected: counts(&folded, &commits).await?,
+    })
 }
 
 /// The peer with the number of tasks that was fastest in a trial before.

@@ -116,21 +116,32 @@ impl Contender for Offered {
         let rate = *self.last_peak.lock().await * 3.0;
         let (commands, acked) = (self.ours.commands(), Arc::clone(&self.ours.acked));
         let next = Arc::clone(&self.next);
-        open_loop(load, rate, meters, move |_| {
-            let (commands, acked) = (commands.clone(), Arc::clone(&acked));
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            async move {
-                let (stream, command) = ours::receipt("o", n);
-                match commands.execute(ours::request(stream, command), Lane::People).await {
-                    Ok(_) => {
-                        acked.fetch_add(1, Ordering::Relaxed);
-                        Ok(Outcome::Accepted)
+        // The clients are elsewhere: their work has threads of its own, or commands would wait behind thousands that are about to be refused.
+        let elsewhere = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let meters = meters.clone();
+        let offered = elsewhere.spawn(async move {
+            open_loop(load, rate, &meters, move |_| {
+                let (commands, acked) = (commands.clone(), Arc::clone(&acked));
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    let (stream, command) = ours::receipt("o", n);
+                    match commands.execute(ours::request(stream, command), Lane::People).await {
+                        Ok(_) => {
+                            acked.fetch_add(1, Ordering::Relaxed);
+                            Ok(Outcome::Accepted)
+                        }
+                        Err(Failure::NotAccepted(_)) => Ok(Outcome::Refused),
+                        Err(other) => Err(other.into()),
                     }
-                    Err(Failure::NotAccepted(_)) => Ok(Outcome::Refused),
-                    Err(other) => Err(other.into()),
                 }
-            }
-        })
-        .await
+            })
+            .await
+        });
+        let measured = offered.await;
+        elsewhere.shutdown_background();
+        measured?
     }
 }

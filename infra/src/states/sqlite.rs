@@ -19,9 +19,8 @@ static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Sqlite))
 
 impl SqliteViews {
     async fn watermark_row(&self, shard: u16, log_id: Uuid) -> Result<Option<WatermarkRow>, StateError> {
-        let rows = self.read(move |transaction| {
-            find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]])
-        });
+        let rows =
+            self.read(move |transaction| find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]]));
         super::looked_up(rows.await?, log_id)
     }
 }

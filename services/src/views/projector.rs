@@ -211,7 +211,10 @@ impl Projector {
         let mut batch = Batch::default();
         let mut next = at.stored.clone();
         'read: while judge.next() < offset {
-            let records = reader.next(BATCH_RECORDS_MAX, WAIT).await.map_err(TakeOverError::from)?;
+            let records = reader
+                .next(BATCH_RECORDS_MAX, WAIT)
+                .await
+                .map_err(TakeOverError::from)?;
             if records.is_empty() {
                 let why = format!("shard {} gave no records in {WAIT:?}", self.shard);
                 return Err(TakeOverError::Log(LogError::Unavailable(why)).into());

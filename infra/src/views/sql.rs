@@ -121,8 +121,11 @@ pub(crate) struct Stored {
 /// The tables of a store that somebody asked for.
 pub(crate) struct StoredTables {
     dialect: Dialect,
-    known: Mutex<HashMap<(Group, i64, &'static str), Arc<Stored>>>,
+    /// By group, generation and name.
+    known: Mutex<HashMap<TableKey, Arc<Stored>>>,
 }
+
+type TableKey = (Group, i64, &'static str);
 
 impl StoredTables {
     pub fn new(dialect: Dialect) -> StoredTables {

@@ -21,6 +21,9 @@ compared: D0 survives the death of its process, D1 a power cut (fsync before the
 acked; a difference is an error, not a result. Latencies are from HDR histograms.
 ";
 
+/// What people found out about the figures: stands behind the targets.
+const FINDINGS: &str = "../findings.md";
+
 pub fn write(folder: &Path, to: &Path) -> anyhow::Result<()> {
     let mut text = PREFACE.to_owned();
     let mut measured = vec![];
@@ -30,6 +33,10 @@ pub fn write(folder: &Path, to: &Path) -> anyhow::Result<()> {
         }
     }
     summary(&mut text, &measured)?;
+    let findings = folder.join(FINDINGS);
+    if findings.exists() {
+        writeln!(text, "\n{}", std::fs::read_to_string(&findings)?.trim_end())?;
+    }
     for (bench, head, lines) in &measured {
         section(&mut text, *bench, head, lines)?;
     }

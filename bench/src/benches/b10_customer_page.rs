@@ -25,8 +25,8 @@ pub struct CustomerPage;
 
 const SHARDS: u16 = 8;
 const CELL: &str = "one asker";
-const MANY: &str = "of 1,000,000 customers";
-const FEW: &str = "of 10,000 customers";
+const MANY: &str = "of many customers";
+const FEW: &str = "of few customers";
 const SELECT_1: &str = "SELECT 1";
 const CUSTOMERS: f64 = 1_000_000.0;
 const CUSTOMERS_FEW: u64 = 10_000;

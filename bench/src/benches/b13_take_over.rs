@@ -1,4 +1,4 @@
-//! B13: from the death of a process to the first acks on another node.
+//! B13: from the death of a process to the first acks on another node; and from the start of one to its first ack.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ pub struct TakeOver;
 
 const SHARDS: [u16; 2] = [1, 8];
 const CELL: &str = "two nodes, one killed";
+const RESTART: &str = "one node, started again, 8 shards";
+const LONG: &str = "long history";
+const SHORT: &str = "a hundredth of it";
 /// Without a sign of life for so long, the group takes a node's shards away: what a broker allows at least by default.
 const SESSION_TIMEOUT: &str = "6";
 /// The first start after a history was written replays it into states.
@@ -50,7 +53,8 @@ impl Bench for TakeOver {
          shards gets SIGKILL; receipts for each of its shards are posted to the other, one at a time per shard, until one is acked. \
          `first_ack_s` and `last_ack_s` count from the kill to the first ack of the first and of the last shard. The parts are from the \
          survivor's log: `detected_s` until the group assigns the dead node's shards to it; `taken_s` from there until it has taken over \
-         the last (read to the end, claim, read back, load the watermark); `acked_s` from there to the last first ack."
+         the last (read to the end, claim, read back, load the watermark); `acked_s` from there to the last first ack. Then one node is stopped and started again, on that history and on one of a hundredth \
+         of its length: `first_ack_s` counts from the start of the process."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -64,41 +68,91 @@ impl Bench for TakeOver {
                 bound: Bound::Shown,
             })
         };
-        SHARDS.into_iter().flat_map(of).collect()
+        let restart = Target {
+            cell: RESTART.into(),
+            ours: LONG,
+            against: SHORT,
+            figure: Figure::Extra("first_ack_s"),
+            bound: Bound::AtMost(2.0),
+        };
+        SHARDS.into_iter().flat_map(of).chain([restart]).collect()
     }
 
     async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
         let events = session.extent.events();
         session.note("events of the history", events);
         session.extent.rounds = session.extent.rounds.min(5);
-        let mut contenders: Vec<Box<dyn Contender>> = vec![];
-        for shards in SHARDS {
-            let places = session.places.clone();
-            let (log, _) = history::shared(&places, shards, Kind::Mixed, events).await?;
-            let views = places.database("b13").await?;
-            let nodes = Nodes {
-                places,
-                log,
-                views,
-                shards,
-                next: 1,
-            };
-            // Replays the history into states once, so that what is measured is a take-over and not that.
-            let started = Instant::now();
-            let first = nodes.serve("first").await?;
-            wait_until_owned(&[&first.address], shards, FIRST_START_WITHIN).await?;
-            session.note(
-                &format!("seconds to replay the history, {}", name(shards)),
-                started.elapsed().as_secs(),
-            );
-            first.stop().await?;
-            contenders.push(Box::new(nodes));
-        }
+        let one = nodes(session, 1, events).await?;
+        let eight = nodes(session, 8, events).await?;
+        let short = nodes(session, 8, events / 100).await?;
+        // Those that are started again have the same log and states, and receipts of their own.
+        let long = Nodes {
+            next: 1_000_000,
+            ..eight.clone()
+        };
         let load = session.extent.load(1);
-        session.cell(CELL, load, &mut contenders).await
+        let mut killed: Vec<Box<dyn Contender>> = vec![Box::new(one), Box::new(eight)];
+        session.cell(CELL, load, &mut killed).await?;
+        let restart = |name, nodes| -> Box<dyn Contender> { Box::new(Restart { nodes, name }) };
+        let mut restarted = vec![restart(SHORT, short), restart(LONG, long)];
+        session.cell(RESTART, load, &mut restarted).await
     }
 }
 
+/// Nodes on a history that was replayed into states once, so that what is measured is a take-over and not that.
+async fn nodes(session: &mut Session, shards: u16, events: u64) -> anyhow::Result<Nodes> {
+    let places = session.places.clone();
+    let (log, _) = history::shared(&places, shards, Kind::Mixed, events).await?;
+    let views = places.database("b13").await?;
+    let nodes = Nodes {
+        places,
+        log,
+        views,
+        shards,
+        next: 1,
+    };
+    let started = Instant::now();
+    let first = nodes.serve("first").await?;
+    wait_until_owned(&[&first.address], shards, FIRST_START_WITHIN).await?;
+    session.note(
+        &format!("seconds to replay {events} events, {}", name(shards)),
+        started.elapsed().as_secs(),
+    );
+    first.stop().await?;
+    Ok(nodes)
+}
+
+/// One node that is started again, from its start to its first ack.
+struct Restart {
+    nodes: Nodes,
+    name: &'static str,
+}
+
+#[async_trait]
+impl Contender for Restart {
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::D0
+    }
+
+    async fn run(&mut self, _: Load, _: &Meters) -> anyhow::Result<Measured> {
+        let body = self.nodes.receipt_in(0);
+        let started = Instant::now();
+        let node = self.nodes.serve("again").await?;
+        let seconds = first_ack(&node.address, &body, started).await?.as_secs_f64();
+        node.stop().await?;
+        let usage = Usage {
+            seconds,
+            ..Usage::default()
+        };
+        Ok(Measured::job(1, usage).with("first_ack_s", seconds))
+    }
+}
+
+#[derive(Clone)]
 struct Nodes {
     places: Places,
     log: String,
@@ -177,10 +231,10 @@ impl Contender for Nodes {
     }
 }
 
-/// Posts until it is acked.
-async fn first_ack(address: &str, body: &str, killed: Instant) -> anyhow::Result<Duration> {
+/// Posts until it is acked, and answers how long after `since` that was.
+async fn first_ack(address: &str, body: &str, since: Instant) -> anyhow::Result<Duration> {
     loop {
-        ensure!(killed.elapsed() < TAKEN_OVER_WITHIN, "the shard was not taken over");
+        ensure!(since.elapsed() < TAKEN_OVER_WITHIN, "the shard was not taken over");
         let mut connection = HttpConnection::open(address).await?;
         let answer = tokio::time::timeout(
             Duration::from_millis(500),
@@ -188,7 +242,7 @@ async fn first_ack(address: &str, body: &str, killed: Instant) -> anyhow::Result
         )
         .await;
         match answer {
-            Ok(Ok(answer)) if matches!(answer.status, 200 | 201) => return Ok(killed.elapsed()),
+            Ok(Ok(answer)) if matches!(answer.status, 200 | 201) => return Ok(since.elapsed()),
             Ok(Ok(answer)) => ensure!(answer.status >= 500, "the answer was {}", answer.status),
             Ok(Err(_)) | Err(_) => {}
         }

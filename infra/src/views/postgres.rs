@@ -12,8 +12,7 @@ use deadpool_postgres::tokio_postgres::types::{IsNull, ToSql, Type, to_sql_check
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row, Statement};
 use deadpool_postgres::{Client, GenericClient, Object, Pool, PoolError, Transaction};
 use futures::future::{join_all, try_join_all};
-use jiff::Timestamp;
-use projections::{Column, ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
+use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
 
@@ -346,8 +345,8 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let mut parameters = select.parameters.clone();
     parameters.extend([(ColumnType::Text, group), (ColumnType::Int, number)]);
     let types: Vec<Type> = parameters.iter().map(|(ty, _)| type_of(*ty)).collect();
-    let boxed: Vec<Parameter<'_>> = parameters.iter().map(|(ty, value)| parameter(*ty, value)).collect();
-    let given: Vec<&(dyn ToSql + Sync)> = boxed.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+    let sent: Vec<Sent<'_>> = parameters.iter().map(|(_, value)| Sent(value)).collect();
+    let given: Vec<&(dyn ToSql + Sync)> = sent.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     let statement = sql::with_checkpoints(select);
     let rows = match prepare_if_room(client, &statement, &types).await? {
         Some(prepared) => client.query(&prepared, &given).await?,
@@ -402,12 +401,14 @@ async fn answer_together(
 }
 
 async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec<Value>>, Failure> {
-    let asked = select.parameters.iter();
-    let parameters: Vec<Parameter<'_>> = asked.clone().map(|(ty, value)| parameter(*ty, value)).collect();
-    let typed: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+    let sent: Vec<_> = select
+        .parameters
         .iter()
-        .zip(asked)
-        .map(|(parameter, (ty, _))| (&**parameter as &(dyn ToSql + Sync), type_of(*ty)))
+        .map(|(ty, value)| (Sent(value), type_of(*ty)))
+        .collect();
+    let typed: Vec<_> = sent
+        .iter()
+        .map(|(value, ty)| (value as &(dyn ToSql + Sync), ty.clone()))
         .collect();
     values(&snapshot.query_typed(&select.sql, &typed).await?, &select.types)
 }
@@ -569,17 +570,16 @@ pub(crate) async fn execute(
 /// server answers them in the order in which they were sent.
 pub(crate) struct Finder {
     statement: Statement,
-    keys: Vec<ColumnType>,
+    keys: usize,
     columns: Vec<ColumnType>,
 }
 
 impl Finder {
     pub(crate) async fn new(client: &impl GenericClient, stored: &Stored) -> Result<Finder, Failure> {
-        let types = |columns: &[Column]| columns.iter().map(|column| column.ty).collect();
         Ok(Finder {
             statement: client.prepare_cached(stored.load()).await?,
-            keys: types(stored.table.key_columns()),
-            columns: types(stored.table.columns),
+            keys: stored.table.key_len(),
+            columns: stored.table.columns.iter().map(|column| column.ty).collect(),
         })
     }
 
@@ -588,7 +588,7 @@ impl Finder {
         if keys.is_empty() {
             return Ok(vec![]);
         }
-        let wanted = arrays(self.keys.iter().copied(), keys);
+        let wanted = arrays(self.keys, keys);
         let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
         values(&client.query(&self.statement, &wanted).await?, &self.columns)
     }
@@ -642,7 +642,7 @@ pub(crate) async fn put<'a, Cell: AsValue>(
     if rows.is_empty() {
         return Ok(None);
     }
-    let parameters = arrays(stored.columns().iter().map(|column| column.ty), rows);
+    let parameters = arrays(stored.columns().len(), rows);
     Ok(Some(Write::new(transaction, stored.upsert(), parameters).await?))
 }
 
@@ -654,14 +654,16 @@ async fn delete<'a>(
     if keys.is_empty() {
         return Ok(None);
     }
-    let parameters = arrays(stored.table.key_columns().iter().map(|column| column.ty), keys);
+    let parameters = arrays(stored.table.key_len(), keys);
     Ok(Some(Write::new(transaction, stored.delete(), parameters).await?))
 }
 
-/// Parameters of a statement, none of them null.
+/// Parameters of a statement.
 pub(crate) fn values_of(values: &[Value]) -> Vec<Parameter<'_>> {
-    let typed = |value| parameter(sql::type_of(value).expect("a value that is not null"), value);
-    values.iter().map(typed).collect()
+    values
+        .iter()
+        .map(|value| Box::new(Sent(value)) as Parameter<'_>)
+        .collect()
 }
 
 async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Cow<'_, Value>>]) -> Result<(), Failure> {
@@ -670,8 +672,7 @@ async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Cow<'_
     let types: Vec<Type> = columns.iter().map(|column| type_of(column.ty)).collect();
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &types));
     for row in rows {
-        let cells = columns.iter().zip(row);
-        let cells: Vec<Parameter<'_>> = cells.map(|(column, value)| parameter(column.ty, value)).collect();
+        let cells: Vec<Sent<'_>> = row.iter().map(|value| Sent(value)).collect();
         writer.as_mut().write_raw(cells).await?;
     }
     writer.as_mut().finish().await?;
@@ -717,108 +718,40 @@ impl AsValue for Cow<'_, Value> {
 }
 
 /// One array per column.
-fn arrays<'a, Cell: AsValue>(types: impl Iterator<Item = ColumnType>, rows: &'a [Vec<Cell>]) -> Vec<Parameter<'a>> {
-    fn array<'a, T: ToSql + Sync + Send + 'a>(
-        cells: impl Iterator<Item = &'a Value>,
-        read: fn(&'a Value) -> Option<T>,
-    ) -> Parameter<'a> {
-        Box::new(cells.map(read).collect::<Vec<Option<T>>>())
-    }
-    types
-        .enumerate()
-        .map(|(i, ty)| {
-            let cells = rows.iter().map(move |row| row[i].as_value());
-            match ty {
-                ColumnType::Uuid => array(cells, as_uuid),
-                ColumnType::Text => array(cells, as_text),
-                ColumnType::Int => array(cells, as_int),
-                ColumnType::Bool => array(cells, as_bool),
-                ColumnType::Date => array(cells, as_date),
-                ColumnType::Time => array(cells, as_time),
-                ColumnType::Json => array(cells, as_json),
-            }
-        })
-        .collect()
+fn arrays<Cell: AsValue>(columns: usize, rows: &[Vec<Cell>]) -> Vec<Parameter<'_>> {
+    let array = |column: usize| -> Parameter<'_> {
+        let cells = rows.iter().map(|row| Sent(row[column].as_value()));
+        Box::new(cells.collect::<Vec<_>>())
+    };
+    (0..columns).map(array).collect()
 }
 
-fn parameter(ty: ColumnType, value: &Value) -> Parameter<'_> {
-    match ty {
-        ColumnType::Uuid => Box::new(as_uuid(value)),
-        ColumnType::Text => Box::new(as_text(value)),
-        ColumnType::Int => Box::new(as_int(value)),
-        ColumnType::Bool => Box::new(as_bool(value)),
-        ColumnType::Date => Box::new(as_date(value)),
-        ColumnType::Time => Box::new(as_time(value)),
-        ColumnType::Json => Box::new(as_json(value)),
-    }
-}
-
-// Null, for every other value has been checked to be of the type.
-
-fn as_uuid(value: &Value) -> Option<uuid::Uuid> {
-    match value {
-        Value::Uuid(uuid) => Some(*uuid),
-        _ => None,
-    }
-}
-
-fn as_text(value: &Value) -> Option<&str> {
-    match value {
-        Value::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn as_int(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(int) => Some(*int),
-        _ => None,
-    }
-}
-
-fn as_bool(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(bool) => Some(*bool),
-        _ => None,
-    }
-}
-
-fn as_date(value: &Value) -> Option<jiff::civil::Date> {
-    match value {
-        Value::Date(date) => Some(*date),
-        _ => None,
-    }
-}
-
-/// In whole microseconds: the driver would round up, past the last second there is.
-fn as_time(value: &Value) -> Option<Timestamp> {
-    match value {
-        Value::Time(time) => sql::time_at(time.as_microsecond()),
-        _ => None,
-    }
-}
-
-fn as_json(value: &Value) -> Option<JsonText<'_>> {
-    match value {
-        Value::Json(text) => Some(JsonText(text)),
-        _ => None,
-    }
-}
-
-/// JSON that goes to the server as it is.
+/// A value on its way to the server. It has been checked to be of its column's type, or null.
 #[derive(Debug)]
-struct JsonText<'a>(&'a str);
+struct Sent<'a>(&'a Value);
 
-impl ToSql for JsonText<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        // The version of the binary form.
-        out.extend_from_slice(&[1]);
-        out.extend_from_slice(self.0.as_bytes());
-        Ok(IsNull::No)
+impl ToSql for Sent<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self.0 {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Uuid(uuid) => uuid.to_sql(ty, out),
+            Value::Text(text) => text.to_sql(ty, out),
+            Value::Int(int) => int.to_sql(ty, out),
+            Value::Bool(bool) => bool.to_sql(ty, out),
+            Value::Date(date) => date.to_sql(ty, out),
+            // In whole microseconds: the driver would round up, past the last second there is.
+            Value::Time(time) => sql::time_at(time.as_microsecond()).to_sql(ty, out),
+            Value::Json(text) => {
+                // The version of the binary form, and the text as it is.
+                out.extend_from_slice(&[1]);
+                out.extend_from_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
+        }
     }
 
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSONB
+    fn accepts(_: &Type) -> bool {
+        true
     }
 
     to_sql_checked!();

@@ -49,8 +49,8 @@ struct Loading {
 /// Rows on their way to the state store, and how far it has come with them.
 struct Saving {
     save: Save,
-    states: Vec<SavedState>,
-    commands: Vec<SavedCommand>,
+    states: Arc<Vec<SavedState>>,
+    commands: Arc<Vec<SavedCommand>>,
     next: u64,
 }
 
@@ -545,10 +545,10 @@ impl Serving {
             .collect();
         // In one order for all: what is saved first is evicted first, and a run can be repeated.
         states.sort_unstable_by_key(|row| row.stream);
-        let commands = std::mem::take(&mut self.unsaved_commands);
+        let (states, commands) = (Arc::new(states), Arc::new(std::mem::take(&mut self.unsaved_commands)));
         let (store, held, watermark) = (Arc::clone(&self.parts.states), self.held, self.watermark.clone());
         let next = watermark.checkpoint.next;
-        let (rows, ids) = (states.clone(), commands.clone());
+        let (rows, ids) = (Arc::clone(&states), Arc::clone(&commands));
         let save = tokio::spawn(async move {
             if bugs::has(Bug::WatermarkAheadOfStates) {
                 store.save(held, &watermark, &[], &[]).await?;
@@ -565,7 +565,7 @@ impl Serving {
 
     fn saved(&mut self, result: Result<(), StateError>) -> Result<(), String> {
         let saving = self.saving.take().expect("something was being saved");
-        let (states, mut commands) = (saving.states, saving.commands);
+        let (states, commands) = (saving.states, saving.commands);
         match result {
             Ok(()) => {
                 self.held.next = saving.next;
@@ -585,13 +585,14 @@ impl Serving {
                     shard = self.shard,
                     "states could not be saved, will be tried again: {why}"
                 );
-                for row in states {
+                for row in Arc::unwrap_or_clone(states) {
                     let cached = Cached {
                         version: row.version,
                         state: row.state,
                     };
                     self.unsaved_states.entry(row.stream).or_insert(cached);
                 }
+                let mut commands = Arc::unwrap_or_clone(commands);
                 commands.append(&mut self.unsaved_commands);
                 self.unsaved_commands = commands;
                 self.save_not_before = Instant::now() + self.parts.config.save_every;

@@ -81,9 +81,9 @@ impl Queries {
         if let Some(generation) = self.lately_live(model.group) {
             match self.ask_of(generation, model, ask.clone()).await {
                 Ok(answered) if !answered.read_until.is_empty() => return Ok(answered),
-                Err(error) if !matches!(error, AskError::Store(_)) => return Err(error),
                 // It may be gone; then another one is live.
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(AskError::Store(ViewError::Refused(_))) => {}
+                Err(error) => return Err(error),
             }
         }
         let generation = self.live(model.group).await?;

@@ -13,7 +13,7 @@ use crate::meters::{Meters, Usage};
 /// Latencies up to a minute, in microseconds, to three digits.
 const LATENCY_MAX_US: u64 = 60_000_000;
 /// Operations of an open loop on their way at most: beyond it the generator is the bottleneck, and says so.
-const OPEN_MAX: usize = 20_000;
+const OPEN_MAX: usize = 200_000;
 
 /// How long a run is, and who makes it.
 #[derive(Debug, Clone, Copy)]

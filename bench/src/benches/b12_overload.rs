@@ -118,7 +118,7 @@ impl Contender for Offered {
         let next = Arc::clone(&self.next);
         // The clients are elsewhere: their work has threads of its own, or commands would wait behind thousands that are about to be refused.
         let elsewhere = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(2)
             .enable_all()
             .build()?;
         let meters = meters.clone();

@@ -14,7 +14,7 @@ use services::log::Checkpoint;
 use services::views::Generation;
 
 /// Whose SQL it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Postgres,
     Sqlite,

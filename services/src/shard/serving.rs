@@ -425,6 +425,7 @@ impl Serving {
 
     /// The log has answered: contiguous offsets release the answers, anything else is for the log to decide.
     fn settle(&mut self, appended: (Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)) -> Result<(), String> {
+        self.look_up_waits = false;
         let in_flight = self.in_flight.as_ref().expect("something was in flight");
         let (writer, result) = appended;
         let offsets = match result {
@@ -436,7 +437,6 @@ impl Serving {
                     open.answer(Err(Failure::NoRoom(why.clone())));
                 }
                 if bugs::has(Bug::StatesOutliveFailedAppend) {
-                    self.look_up_waits = false;
                     self.n = self.watermark.checkpoint.n;
                     self.writer = Some(writer);
                     return Ok(());
@@ -455,7 +455,6 @@ impl Serving {
             return Err("the offsets are not contiguous: somebody else wrote to the shard".into());
         }
         let in_flight = self.in_flight.take().expect("it was just there");
-        self.look_up_waits = false;
         self.writer = Some(writer);
         self.next = first + in_flight.records as u64;
         let n = self.watermark.checkpoint.n + in_flight.records as u64;

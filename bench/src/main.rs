@@ -91,9 +91,12 @@ enum Task {
     },
 }
 
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    match work().await {
+fn main() -> std::process::ExitCode {
+    // As `crm` runs.
+    let done = infra::runtime::threads()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(work()));
+    match done {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -74,7 +74,7 @@ pub const FOUND_TROUBLE: u8 = 2;
 pub fn run(cli: Cli) -> ExitCode {
     let is_server = matches!(cli.command, Command::Serve(_) | Command::Project(_));
     start_logging(cli.log_format, if is_server { "info" } else { "warn" });
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match crate::runtime::threads() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("crm: {error}");

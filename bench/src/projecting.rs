@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use infra::config::Use;
 use projections::{Group, Table};
 use services::log::EventLog;
-use services::views::{Generation, Projector, ReadStore, generation_for};
+use services::views::{Feeds, Generation, Projector, ReadStore, generation_for};
 
 use crate::bare_upsert::{self, Connection, Transactions};
 use crate::load::{Load, Measured};
@@ -44,9 +44,9 @@ impl Views {
 }
 
 /// Folds all shards side by side, from the first record to the end.
-pub async fn fold(log: &Arc<dyn EventLog>, store: &Arc<dyn ReadStore>, generation: &Generation) -> anyhow::Result<()> {
+pub async fn fold(feeds: &Arc<Feeds>, store: &Arc<dyn ReadStore>, generation: &Generation) -> anyhow::Result<()> {
     let folds = (0..generation.shards).map(|shard| {
-        let projector = Projector::new(Arc::clone(log), Arc::clone(store), generation.clone(), shard);
+        let projector = Projector::new(Arc::clone(feeds), Arc::clone(store), generation.clone(), shard);
         // A task each, as the workers of a process have.
         tokio::spawn(async move { projector.catch_up(|_, _| ()).await })
     });
@@ -72,7 +72,7 @@ pub async fn recorded(
             end_max,
         }),
     };
-    fold(&log, &store, &views.generation).await?;
+    fold(&Feeds::new(log), &store, &views.generation).await?;
     let commits = recording.take();
     bare_upsert::only_upserts(&commits)?;
     Ok((views, commits))
@@ -102,7 +102,7 @@ impl Contender for OurProjector {
         let log = ours::settings(&self.source.url, &views.url)?.open_log(Use::Read)?;
         self.places.checkpoint().await?;
         let start = meters.read()?;
-        fold(&log, &views.store, &views.generation).await?;
+        fold(&Feeds::new(Arc::clone(&log)), &views.store, &views.generation).await?;
         let usage = meters.since(&start)?;
         let schema = schema(&views);
         for (table, expected) in &self.expected {

@@ -50,6 +50,10 @@ impl ReadStore for Recording {
         self.store.create(group, shards).await
     }
 
+    async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError> {
+        self.store.make_indexes(generation).await
+    }
+
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
         self.store.promote(generation).await
     }

@@ -1087,7 +1087,7 @@ async fn what_counts(log: &dyn EventLog) -> Result<Vec<String>, Foreign> {
     let mut judge = Judge::from_start(SHARD);
     let mut counts = vec![];
     for (offset, record) in read(log, 0, end as usize).await {
-        match judge.judge(offset, &record)? {
+        match judge.judge(offset, record)? {
             Judgement::Claimed(claim) => counts.push(format!("{} claims", claim.node)),
             Judgement::Commit(commit) => counts.extend(commit.events[0].correlation.clone()),
             Judgement::Barrier => counts.push("barrier".into()),

@@ -8,6 +8,7 @@ mod dice;
 #[path = "view_contract/model.rs"]
 mod model;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,8 @@ on_both_stores! {
     shards_write_to_one_rollup_at_the_same_time,
     generations_swap_and_swap_back,
     a_half_built_generation_goes_on_or_is_dropped,
+    what_is_built_without_keys_comes_to_the_same,
+    indexes_that_were_left_out_are_made_later,
     views_come_and_go_with_the_tables,
     two_creates_at_once_make_one_generation,
     every_group_can_be_created,
@@ -211,24 +214,86 @@ impl Subject {
     /// Some batches of random rows, and the model of what they came to.
     async fn fill(&self, generation: &Generation, seed: u64, size: usize) -> Model {
         let mut model = Model::default();
-        for (shard, changes) in batches(seed, size) {
-            let expected = self.views.checkpoint(generation, shard).await.unwrap();
-            let next = after(expected.as_ref(), 1000);
-            let committed = self.views.commit(generation, shard, expected.as_ref(), &next, &changes);
-            committed.await.unwrap();
-            for change in &changes {
-                model.apply(shard, change);
+        commit_all(self.views.as_ref(), generation, batches(seed, size), &mut model).await;
+        model
+    }
+
+    /// The same store as another process has it.
+    async fn of_another_process(&self) -> Arc<dyn ReadStore> {
+        match &self.ground {
+            Ground::Sqlite(_, folder) => Arc::new(SqliteViews::open(folder.path()).await.unwrap()),
+            Ground::Postgres(_, database) => Arc::new(PostgresViews::connect(database.url()).await.unwrap()),
+        }
+    }
+
+    async fn make_indexes(&self, generation: &Generation) {
+        let tables = all_tables();
+        let made = match &self.ground {
+            Ground::Sqlite(store, _) => store.make_indexes_of(generation, &tables).await,
+            Ground::Postgres(store, _) => store.make_indexes_of(generation, &tables).await,
+        };
+        made.unwrap();
+    }
+
+    /// The names of the indexes of a generation's tables.
+    async fn indexes(&self, generation: &Generation) -> BTreeSet<String> {
+        let (group, number) = (generation.group.name(), generation.number);
+        match &self.ground {
+            Ground::Sqlite(_, folder) => {
+                let connection = rusqlite::Connection::open(folder.path().join("views.db")).unwrap();
+                let prefix = format!("{group}_g{number}_");
+                let named = "SELECT substr(name, length(?1) + 1) FROM sqlite_master WHERE type = 'index' \
+                     AND substr(name, 1, length(?1)) = ?1";
+                let mut statement = connection.prepare(named).unwrap();
+                let names = statement.query_map([prefix], |row| row.get(0)).unwrap();
+                names.collect::<Result<_, _>>().unwrap()
+            }
+            Ground::Postgres(_, database) => {
+                let connected = tokio_postgres::connect(database.url(), NoTls).await;
+                let (client, connection) = connected.unwrap();
+                tokio::spawn(connection);
+                let named = "SELECT indexname::text FROM pg_indexes WHERE schemaname = $1";
+                let schema = format!("crm_{group}_g{number}");
+                let rows = client.query(named, &[&schema]).await.unwrap();
+                rows.iter().map(|row| row.get(0)).collect()
             }
         }
-        model
+    }
+
+    /// All rows of all tables are those of the model.
+    async fn holds(&self, generation: &Generation, model: &Model) {
+        for table in all_tables() {
+            let rows = self.rows(generation, everything(table)).await;
+            assert_eq!(rows, model.rows(table), "{}", table.name);
+        }
     }
 }
 
+async fn commit_all(views: &dyn ReadStore, generation: &Generation, batches: Vec<Batch>, model: &mut Model) {
+    for (shard, changes) in batches {
+        let expected = views.checkpoint(generation, shard).await.unwrap();
+        let next = after(expected.as_ref(), 1000);
+        let committed = views.commit(generation, shard, expected.as_ref(), &next, &changes);
+        committed.await.unwrap();
+        for change in &changes {
+            model.apply(shard, change);
+        }
+    }
+}
+
+/// A shard, and what a batch did to the tables.
+type Batch = (u16, Vec<TableChange>);
+
 /// Six batches for two shards, over all tables.
-fn batches(seed: u64, size: usize) -> Vec<(u16, Vec<TableChange>)> {
+fn batches(seed: u64, size: usize) -> Vec<Batch> {
+    batches_from(0, seed, size)
+}
+
+/// The same, of a later part of the log.
+fn batches_from(first: u64, seed: u64, size: usize) -> Vec<Batch> {
     let mut dice = Dice::seeded(seed);
     let mut batches = Vec::new();
-    for round in 0..3_u64 {
+    for round in first..first + 3 {
         for shard in [0, 5] {
             let mut change = |table: &&'static Table| dice.change(table, round * 1000, size);
             batches.push((shard, all_tables().iter().map(&mut change).collect()));
@@ -252,6 +317,7 @@ fn no_change(table: &'static Table) -> TableChange {
     TableChange {
         table,
         upserts: vec![],
+        inserts: vec![],
         removes: vec![],
         deltas: vec![],
         appends: vec![],
@@ -781,6 +847,54 @@ async fn a_half_built_generation_goes_on_or_is_dropped(subject: &Subject) {
     assert_eq!(subject.rows(&other, marks()).await.len(), 0);
     let dropped = subject.views.query(&half, &[marks()]).await;
     assert!(matches!(dropped, Err(ViewError::Refused(_))), "{dropped:?}");
+}
+
+async fn what_is_built_without_keys_comes_to_the_same(subject: &Subject) {
+    let live = subject.create_with("one", &all_tables()).await;
+    subject.fill(&live, 7, 20).await;
+    let built = subject.create_with("two", &all_tables()).await;
+    assert_eq!(built.status, GenerationStatus::Building);
+    // Enough for whatever way a store has for many rows.
+    let (size, mut model) = (300, Model::default());
+    let (own, other) = (&subject.views, subject.of_another_process().await);
+    commit_all(own.as_ref(), &built, batches_from(0, 11, size), &mut model).await;
+    commit_all(other.as_ref(), &built, batches_from(3, 12, size), &mut model).await;
+    subject.holds(&built, &model).await;
+    subject.make_indexes(&built).await;
+    subject.holds(&built, &model).await;
+    // Rows meet those that were there before, also when the process does not know of the keys yet.
+    commit_all(other.as_ref(), &built, batches_from(6, 13, size), &mut model).await;
+    commit_all(own.as_ref(), &built, batches_from(9, 14, size), &mut model).await;
+    subject.holds(&built, &model).await;
+    subject.make_indexes(&built).await;
+    subject.views.promote(&built).await.unwrap();
+    let built = subject.views.generations(GROUP).await.unwrap().remove(1);
+    assert_eq!(built.status, GenerationStatus::Live);
+    let third = subject.of_another_process().await;
+    commit_all(third.as_ref(), &built, batches_from(12, 15, 20), &mut model).await;
+    subject.holds(&built, &model).await;
+}
+
+async fn indexes_that_were_left_out_are_made_later(subject: &Subject) {
+    let live = subject.create_with("one", &all_tables()).await;
+    subject.fill(&live, 7, 20).await;
+    let expected = subject.indexes(&live).await;
+    assert!(
+        expected.contains("suite_entries_by_customer_effective_at"),
+        "{expected:?}"
+    );
+    let built = subject.create_with("two", &all_tables()).await;
+    let mut model = subject.fill(&built, 8, 20).await;
+    assert!(subject.indexes(&built).await.len() < expected.len());
+    // Who forgets to make them has slow read models, but no wrong ones.
+    subject.views.promote(&built).await.unwrap();
+    let built = subject.views.generations(GROUP).await.unwrap().remove(1);
+    let other = subject.of_another_process().await;
+    commit_all(other.as_ref(), &built, batches_from(3, 9, 20), &mut model).await;
+    subject.holds(&built, &model).await;
+    subject.make_indexes(&built).await;
+    assert_eq!(subject.indexes(&built).await, expected);
+    subject.holds(&built, &model).await;
 }
 
 async fn views_come_and_go_with_the_tables(subject: &Subject) {

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use infra::runtime::Parts;
 use projections::{Group, Question, ReadModel, Where};
-use services::views::{Ask, Queries};
+use services::views::{Ask, Feeds, Queries};
 use tokio_postgres::{Client, Statement};
 
 use super::Bench;
@@ -84,7 +84,7 @@ async fn pages(session: &Session, name: &'static str, customers: u64) -> anyhow:
         events,
     };
     let views = Views::fresh(&session.places, &source).await?;
-    fold(&source.log, &views.store, &views.generation).await?;
+    fold(&Feeds::new(Arc::clone(&source.log)), &views.store, &views.generation).await?;
     places::connect(&views.url)
         .await?
         .batch_execute("VACUUM ANALYZE")

@@ -43,41 +43,47 @@ impl Rebuild {
         };
         groups.sort_unstable();
         groups.dedup();
-        for group in groups {
-            match self.rollback {
-                true => roll_back(&parts, group).await?,
-                false => build(&parts, group).await?,
+        if self.rollback {
+            for group in groups {
+                roll_back(&parts, group).await?;
             }
+        } else {
+            build(&parts, &groups).await?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn build(parts: &Parts, group: Group) -> anyhow::Result<()> {
+async fn build(parts: &Parts, groups: &[Group]) -> anyhow::Result<()> {
     let started = Instant::now();
     let shards = parts.opened.shards;
     let mut total = 0;
     for shard in 0..shards {
         total += parts.log.end(shard).await?;
     }
+    let names: Vec<&str> = groups.iter().map(|group| group.name()).collect();
     let bar = progress_bar(total, "{pos}/{len} records");
-    bar.set_message(group.name());
-    let read: Mutex<HashMap<u16, u64>> = Mutex::default();
-    let report = |shard, done, _| {
+    bar.set_message(names.join(", "));
+    // All groups read the same records.
+    let read: Mutex<HashMap<(Group, u16), u64>> = Mutex::default();
+    let count = groups.len() as u64;
+    let shown = bar.clone();
+    let report = move |group, shard, done, _| {
         let mut read = read.lock().expect("no panic under the lock");
-        read.insert(shard, done);
-        bar.set_position(read.values().sum());
+        read.insert((group, shard), done);
+        shown.set_position(read.values().sum::<u64>() / count);
     };
     let (log, store) = (Arc::clone(&parts.log), Arc::clone(&parts.stores.views));
-    let built = rebuild(log, store, group, shards, report)
+    let built = rebuild(log, store, groups, shards, report)
         .await
         .map_err(anyhow::Error::msg)?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
+    for generation in built {
+        out!("{}: generation {} is live", generation.group.name(), generation.number);
+    }
     out!(
-        "{}: generation {} is live; {total} records in {seconds:.1} s ({:.0} records/s)",
-        group.name(),
-        built.number,
+        "{total} records in {seconds:.1} s ({:.0} records/s)",
         total as f64 / seconds.max(0.001)
     );
     Ok(())

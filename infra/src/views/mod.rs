@@ -21,13 +21,17 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// It will not work like this.
     Refused(String),
+    /// A row has a key that this table has already.
+    Collides { table: String, why: String },
+    /// Rows were to be merged by a key that the table does not have.
+    HasNoKey(String),
 }
 
 impl From<Failure> for ViewError {
     fn from(failure: Failure) -> ViewError {
         match failure {
             Failure::Unavailable(why) => ViewError::Unavailable(why),
-            Failure::Refused(why) => ViewError::Refused(why),
+            Failure::Refused(why) | Failure::Collides { why, .. } | Failure::HasNoKey(why) => ViewError::Refused(why),
         }
     }
 }
@@ -35,7 +39,10 @@ impl From<Failure> for ViewError {
 impl From<Failure> for StateError {
     fn from(failure: Failure) -> StateError {
         match failure {
-            Failure::Unavailable(why) | Failure::Refused(why) => StateError::Unavailable(why),
+            Failure::Unavailable(why)
+            | Failure::Refused(why)
+            | Failure::Collides { why, .. }
+            | Failure::HasNoKey(why) => StateError::Unavailable(why),
         }
     }
 }

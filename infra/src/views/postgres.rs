@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,13 +14,15 @@ use deadpool_postgres::tokio_postgres::types::{IsNull, ToSql, Type, to_sql_check
 use deadpool_postgres::tokio_postgres::{self, IsolationLevel, Row, Statement};
 use deadpool_postgres::{Client, GenericClient, Object, Pool, PoolError, Transaction};
 use futures::future::{join_all, try_join_all};
+use futures::{StreamExt, TryStreamExt};
 use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
+use uuid::Uuid;
 
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
-use super::sql::{self, Dialect, Rendered, Standing, Stored, StoredTables};
+use super::sql::{self, Dialect, Rendered, Stored, StoredRow, StoredTables};
 use crate::postgres::{self, Probe};
 use crate::states;
 
@@ -29,6 +33,9 @@ const KEYED_CONNECTIONS_MAX: usize = 12;
 const IDLE: Duration = Duration::from_secs(1);
 /// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
+/// Tables that get their indexes at the same time, and how long a table's may take.
+const INDEXING_MAX: usize = 3;
+const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Statements that a connection keeps prepared before it stops to keep those of people's questions.
 const STATEMENTS_KEPT: usize = 256;
 /// From so many rows on, a journal is written by COPY.
@@ -121,10 +128,29 @@ impl PostgresViews {
         Ok(generation)
     }
 
+    /// What [`make_indexes`](ReadStore::make_indexes) does, for the tables of somebody else.
+    ///
+    /// # Errors
+    /// As `make_indexes`.
+    pub async fn make_indexes_of(&self, generation: &Generation, tables: &[&'static Table]) -> Result<(), ViewError> {
+        let tables = tables.iter().map(|table| self.tables.get(generation, table));
+        let tables: Vec<Arc<Stored>> = tables.collect();
+        let each = tables.into_iter().map(|stored| async move {
+            let mut client = self.client().await?;
+            let made = make_indexes(&mut client, &stored).await;
+            settle(client, made)?;
+            stored.is_appended.store(false, Ordering::Relaxed);
+            Ok::<(), Failure>(())
+        });
+        let made = futures::stream::iter(each).buffer_unordered(INDEXING_MAX);
+        Ok(made.try_for_each(|()| async { Ok(()) }).await?)
+    }
+
     /// Drops the tables of generations that are not in the registry any more. They wait for whoever still reads them, and so are
     /// dropped by themselves; what cannot be dropped now is dropped the next time.
     async fn drop_leftovers(&self, group: Group) {
-        if let Err(Failure::Unavailable(why) | Failure::Refused(why)) = self.try_drop_leftovers(group).await {
+        if let Err(failure) = self.try_drop_leftovers(group).await {
+            let why = ViewError::from(failure);
             tracing::warn!(
                 group = group.name(),
                 "could not drop the tables of an old generation yet: {why}"
@@ -186,6 +212,11 @@ impl ReadStore for PostgresViews {
     async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
         let tables: Vec<&'static Table> = group.tables().collect();
         self.create_with(group, group.definition(), &tables, shards).await
+    }
+
+    async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError> {
+        let tables: Vec<&'static Table> = generation.group.tables().collect();
+        self.make_indexes_of(generation, &tables).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
@@ -251,39 +282,42 @@ impl ReadStore for PostgresViews {
         next: &Checkpoint,
         changes: &[TableChange],
     ) -> Result<(), ViewError> {
-        let (group, number) = (generation.group, generation.number);
-        let mut batches = Vec::new();
+        let mut batch = Vec::new();
         for change in changes {
             let stored = self.tables.get(generation, change.table);
-            let rows = sql::rows(change, shard).map_err(ViewError::Refused)?;
+            let (older, new) = sql::rows(change, shard).map_err(ViewError::Refused)?;
             let removes = sql::removed_keys(change).map_err(ViewError::Refused)?;
-            batches.push((stored, rows, removes));
+            batch.push(Changed {
+                stored,
+                older,
+                new,
+                removes,
+            });
         }
         let mut client = self.keyed().await?;
         let committed = bounded(async {
-            let transaction = client.transaction().await?;
-            let (statement, parameters) = sql::move_checkpoint(generation, shard, expected, next);
-            let place = [text(group.name()), Value::Int(number), Value::Int(i64::from(shard))];
-            let moved = Write::new(&transaction, statement, values_of(&parameters)).await?;
-            let mut writes = vec![Write::new(&transaction, sql::CLEAR_STOP, values_of(&place)).await?];
-            let mut copies = Vec::new();
-            for (stored, rows, removes) in &batches {
-                if stored.table.kind == TableKind::Journal && rows.len() >= COPY_FROM {
-                    copies.push((stored, rows));
-                } else {
-                    writes.extend(put(&transaction, stored, rows).await?);
+            let mut ways = 2 * batch.len() + 1;
+            loop {
+                ways -= 1;
+                let mut transaction = client.transaction().await?;
+                let moved = sql::move_checkpoint(generation, shard, expected, next);
+                match write(&mut transaction, generation, shard, moved, &batch).await {
+                    Ok(true) => {
+                        transaction.commit().await?;
+                        return Ok(true);
+                    }
+                    Ok(false) => {
+                        transaction.rollback().await?;
+                        return Ok(false);
+                    }
+                    Err(failure) => {
+                        transaction.rollback().await?;
+                        if ways == 0 || !learn(&batch, &failure) {
+                            return Err(failure);
+                        }
+                    }
                 }
-                writes.extend(delete(&transaction, stored, removes).await?);
             }
-            if !send(&transaction, moved, writes).await? {
-                transaction.rollback().await?;
-                return Ok(false);
-            }
-            for (stored, rows) in copies {
-                copy(&transaction, stored, rows).await?;
-            }
-            transaction.commit().await?;
-            Ok(true)
         });
         let committed = committed.await;
         match settle(client, committed)? {
@@ -338,6 +372,74 @@ impl ReadStore for PostgresViews {
     }
 }
 
+/// What a batch did to a table.
+struct Changed<'a> {
+    stored: Arc<Stored>,
+    older: Vec<StoredRow<'a>>,
+    new: Vec<StoredRow<'a>>,
+    removes: &'a [Key],
+}
+
+/// Writes a batch behind its checkpoint; `false` when the checkpoint is another one.
+async fn write(
+    transaction: &mut Transaction<'_>,
+    generation: &Generation,
+    shard: u16,
+    moved: (&'static str, Vec<Value>),
+    batch: &[Changed<'_>],
+) -> Result<bool, Failure> {
+    let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
+    let place = [group, number, Value::Int(i64::from(shard))];
+    let moved = Write::new(transaction, moved.0, values_of(&moved.1)).await?;
+    let mut writes = vec![Write::new(transaction, sql::CLEAR_STOP, values_of(&place)).await?];
+    let mut copies = Vec::new();
+    for changed in batch {
+        let stored = &changed.stored;
+        let is_appended = stored.is_appended.load(Ordering::Relaxed);
+        for (rows, is_new) in [(&changed.older, is_appended), (&changed.new, true)] {
+            let is_copied =
+                is_appended || (is_new && rows.len() >= COPY_FROM && !stored.meets_new.load(Ordering::Relaxed));
+            match is_copied && !rows.is_empty() {
+                true => copies.push((stored, rows)),
+                false => writes.extend(put(transaction, stored, rows).await?),
+            }
+        }
+        writes.extend(delete(transaction, stored, changed.removes).await?);
+    }
+    if !send(transaction, moved, writes).await? {
+        return Ok(false);
+    }
+    for (stored, rows) in copies {
+        copy(transaction, stored, rows).await?;
+    }
+    Ok(true)
+}
+
+/// Is there another way to write the batch than the one that failed? A table may have got its key meanwhile, and a row that looked new may
+/// be there.
+fn learn(batch: &[Changed<'_>], failure: &Failure) -> bool {
+    match failure {
+        Failure::Collides { table, .. } => {
+            let stored = batch.iter().map(|changed| &changed.stored);
+            let mut of_table = stored.filter(|stored| stored.table.name == table);
+            of_table.any(|stored| match stored.table.kind {
+                TableKind::Rollup => stored.is_appended.swap(false, Ordering::Relaxed),
+                TableKind::Entity => !stored.meets_new.swap(true, Ordering::Relaxed),
+                TableKind::Journal => false,
+            })
+        }
+        Failure::HasNoKey(_) => {
+            let stored = batch.iter().map(|changed| &changed.stored);
+            let rollups = stored.filter(|stored| stored.is_appended_while_built());
+            let unlike: Vec<_> = rollups
+                .filter(|stored| !stored.is_appended.swap(true, Ordering::Relaxed))
+                .collect();
+            !unlike.is_empty()
+        }
+        Failure::Unavailable(_) | Failure::Refused(_) => false,
+    }
+}
+
 /// One select, in one statement.
 async fn answer_alone(client: &Client, generation: &Generation, select: &Rendered) -> Result<Snapshot, Failure> {
     let group = text(generation.group.name());
@@ -356,10 +458,8 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
         }
     };
     let count = select.types.len();
-    let standings: Option<&str> = rows.first().map(|row| row.try_get(count + 1)).transpose()?.flatten();
-    let standings: Vec<Standing> = match standings {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| Failure::Refused(format!("the checkpoints cannot be read: {error}")))?,
+    let checkpoints = match rows.first() {
+        Some(first) => checkpoints(first, count + 1)?,
         None => vec![],
     };
     let is_empty = match rows.first() {
@@ -368,9 +468,32 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     };
     let found = if is_empty { &[] } else { rows.as_slice() };
     Ok(Snapshot {
-        checkpoints: standings.iter().map(Standing::checkpoint).collect(),
+        checkpoints,
         results: vec![values(found, &select.types)?],
     })
+}
+
+/// By shard, from arrays in the columns from `first` on.
+fn checkpoints(row: &Row, first: usize) -> Result<Vec<(u16, Checkpoint)>, tokio_postgres::Error> {
+    let Some(log_ids) = row.try_get::<_, Option<Vec<Uuid>>>(first)? else {
+        return Ok(vec![]);
+    };
+    let of_column = |column: usize| row.try_get::<_, Vec<i64>>(first + column);
+    let (next, epochs, numbers) = (of_column(1)?, of_column(2)?, of_column(3)?);
+    let (fingerprints, shards) = (of_column(4)?, of_column(5)?);
+    let found = log_ids.into_iter().enumerate().map(|(i, log_id)| {
+        let checkpoint = Checkpoint {
+            log_id,
+            next: next[i].cast_unsigned(),
+            epoch: epochs[i].cast_unsigned(),
+            n: numbers[i].cast_unsigned(),
+            fingerprint: fingerprints[i].cast_unsigned(),
+        };
+        (shards[i] as u16, checkpoint)
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_unstable_by_key(|(shard, _)| *shard);
+    Ok(found)
 }
 
 /// Several selects, in one transaction.
@@ -458,7 +581,14 @@ async fn create(
     transaction.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
     for table in tables {
         let stored = Stored::of(Dialect::Postgres, group, generation.number, table);
-        transaction.batch_execute(&stored.create().join(";\n")).await?;
+        let mut statements = match generation.status {
+            GenerationStatus::Building if stored.is_appended_while_built() => stored.create_without_key(),
+            _ => stored.create(),
+        };
+        if generation.status == GenerationStatus::Live {
+            statements.extend(stored.create_indexes());
+        }
+        transaction.batch_execute(&statements.join(";\n")).await?;
     }
     let views = generations::views(Dialect::Postgres, group, generation.number, tables);
     if generation.status == GenerationStatus::Live {
@@ -479,6 +609,35 @@ async fn create(
     ];
     execute(transaction, sql::ADD_GENERATION, &entry).await?;
     Ok(generation)
+}
+
+async fn has_key(transaction: &Transaction<'_>, stored: &Stored) -> Result<bool, Failure> {
+    let statement = "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = $1::text::regclass AND indisunique)";
+    let rows = transaction
+        .query_typed(statement, &[(&stored.name, Type::TEXT)])
+        .await?;
+    Ok(rows.first().map_or(Ok(false), |row| row.try_get(0))?)
+}
+
+async fn make_indexes(client: &mut Client, stored: &Stored) -> Result<(), Failure> {
+    let made = tokio::time::timeout(INDEXES_MAX, async {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        // Two who make the same index would refuse each other.
+        lock(&transaction, &stored.name).await?;
+        if stored.is_appended_while_built() && !has_key(&transaction, stored).await? {
+            // Whoever appends waits, and then meets the key.
+            let statements = stored.merge_appended();
+            transaction.batch_execute(&statements.join(";\n")).await?;
+        }
+        for statement in stored.create_indexes() {
+            transaction.batch_execute(&statement).await?;
+        }
+        transaction.batch_execute(&format!("ANALYZE {}", stored.name)).await?;
+        Ok(transaction.commit().await?)
+    });
+    made.await
+        .unwrap_or_else(|_| Err(Failure::Unavailable(format!("{} got no indexes", stored.name))))
 }
 
 async fn promote(transaction: &mut Transaction<'_>, wanted: &Generation) -> Result<(), Failure> {
@@ -666,8 +825,9 @@ pub(crate) fn values_of(values: &[Value]) -> Vec<Parameter<'_>> {
         .collect()
 }
 
-async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Cow<'_, Value>>]) -> Result<(), Failure> {
-    let sink = transaction.copy_in(&stored.copy()).await?;
+async fn copy(transaction: &Transaction<'_>, stored: &Stored, rows: &[StoredRow<'_>]) -> Result<(), Failure> {
+    let statement = transaction.prepare_cached(&stored.copy()).await?;
+    let sink = transaction.copy_in(&statement).await?;
     let columns = stored.columns();
     let types: Vec<Type> = columns.iter().map(|column| type_of(column.ty)).collect();
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &types));
@@ -827,9 +987,14 @@ impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Failure {
         let message = postgres::words(&error);
         if let Some(refusal) = error.as_db_error() {
-            return match may_work_later(refusal.code()) {
-                true => Failure::Unavailable(message),
-                false => Failure::Refused(message),
+            return match (refusal.code(), refusal.table()) {
+                (code, _) if may_work_later(code) => Failure::Unavailable(message),
+                (&SqlState::UNIQUE_VIOLATION, Some(table)) => Failure::Collides {
+                    table: table.to_owned(),
+                    why: message,
+                },
+                (&SqlState::INVALID_COLUMN_REFERENCE, _) => Failure::HasNoKey(message),
+                _ => Failure::Refused(message),
             };
         }
         let cause = std::error::Error::source(&error);

@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{Column, ColumnRole, ColumnType, Expr, Group, Key, Op, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
-use services::views::Generation;
+use services::views::{Generation, GenerationStatus};
 
 /// Whose SQL it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,6 @@ pub(crate) const ADD_GENERATION: &str = "INSERT INTO read_generations (read_grou
 pub(crate) const SET_STATUS: &str = "UPDATE read_generations SET status = $1 WHERE read_group = $2 AND number = $3";
 /// Group, number.
 pub(crate) const DROP_GENERATION: &str = "DELETE FROM read_generations WHERE read_group = $1 AND number = $2";
-const CHECKPOINT_COLUMNS: &str = "SELECT log_id, next, epoch, n, fingerprint, shard FROM read_checkpoints";
 /// Group, number, shard.
 pub(crate) const CHECKPOINT: &str = "SELECT log_id, next, epoch, n, fingerprint FROM read_checkpoints \
      WHERE read_group = $1 AND number = $2 AND shard = $3";
@@ -110,6 +110,10 @@ pub(crate) struct Stored {
     pub table: &'static Table,
     /// Quoted, with its schema or prefix.
     pub name: String,
+    /// A rollup without its key, as far as this process knows: rows are appended to it, and meet when they are asked for.
+    pub is_appended: AtomicBool,
+    /// New rows of it turned out to be there already: they are written like others.
+    pub meets_new: AtomicBool,
     /// Stands before the names of its indexes.
     index_prefix: String,
     /// Made when they are first asked for, and the same from then on.
@@ -138,9 +142,12 @@ impl StoredTables {
     pub fn get(&self, generation: &Generation, table: &'static Table) -> Arc<Stored> {
         let (group, number) = (generation.group, generation.number);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = known
-            .entry((group, number, table.name))
-            .or_insert_with(|| Arc::new(Stored::of(self.dialect, group, number, table)));
+        let stored = known.entry((group, number, table.name)).or_insert_with(|| {
+            let mut stored = Stored::of(self.dialect, group, number, table);
+            let is_built = generation.status == GenerationStatus::Building;
+            *stored.is_appended.get_mut() = is_built && stored.is_appended_while_built();
+            Arc::new(stored)
+        });
         Arc::clone(stored)
     }
 }
@@ -176,11 +183,18 @@ impl Stored {
             dialect,
             table,
             name,
+            is_appended: AtomicBool::new(false),
+            meets_new: AtomicBool::new(false),
             index_prefix,
             upsert: OnceLock::new(),
             delete: OnceLock::new(),
             load: OnceLock::new(),
         }
+    }
+
+    /// Does it get its key only when the generation is full?
+    pub fn is_appended_while_built(&self) -> bool {
+        self.dialect == Dialect::Postgres && self.table.kind == TableKind::Rollup
     }
 
     /// All columns as they are stored: of a journal, where the event stands comes first; of a rollup, the shard last.
@@ -201,9 +215,20 @@ impl Stored {
         }
     }
 
-    /// The statements that make the table and its indexes.
+    /// The statements that make the table, with the key by which new rows meet older ones.
     pub fn create(&self) -> Vec<String> {
-        let key = self.key();
+        match self.table.kind {
+            TableKind::Entity | TableKind::Rollup => self.create_with_key(self.key()),
+            TableKind::Journal => self.create_without_key(),
+        }
+    }
+
+    /// The statement that makes a table to which rows are only appended: a journal, or a rollup until [`merge_appended`](Self::merge_appended).
+    pub fn create_without_key(&self) -> Vec<String> {
+        self.create_with_key(vec![])
+    }
+
+    fn create_with_key(&self, key: Vec<&Column>) -> Vec<String> {
         let mut parts: Vec<String> = self
             .columns()
             .iter()
@@ -213,7 +238,7 @@ impl Stored {
             })
             .collect();
         let is_nullable = key.iter().any(|column| column.nullable);
-        if !is_nullable {
+        if !key.is_empty() && !is_nullable {
             parts.push(format!("PRIMARY KEY ({})", names(&key)));
         }
         let strict = match self.dialect {
@@ -223,21 +248,47 @@ impl Stored {
         };
         let mut statements = vec![format!("CREATE TABLE {} ({}){strict}", self.name, parts.join(", "))];
         if is_nullable {
-            let nulls = match self.dialect {
-                Dialect::Postgres => " NULLS NOT DISTINCT",
-                Dialect::Sqlite => "",
-            };
+            statements.push(self.create_unique_index());
+        }
+        statements
+    }
+
+    fn create_unique_index(&self) -> String {
+        let nulls = match self.dialect {
+            Dialect::Postgres => " NULLS NOT DISTINCT",
+            Dialect::Sqlite => "",
+        };
+        format!(
+            "CREATE UNIQUE INDEX {} ON {} ({}){nulls}",
+            quoted(&format!("{}_key", self.index_prefix)),
+            self.name,
+            self.conflict_target()
+        )
+    }
+
+    fn add_key(&self) -> String {
+        let key = self.key();
+        match key.iter().any(|column| column.nullable) {
+            true => self.create_unique_index(),
+            false => format!("ALTER TABLE {} ADD PRIMARY KEY ({})", self.name, names(&key)),
+        }
+    }
+
+    /// The statements that make what only questions need, as far as it is not there: large tables get it faster once they are full.
+    pub fn create_indexes(&self) -> Vec<String> {
+        let mut statements = vec![];
+        if self.table.kind == TableKind::Journal {
+            let name = quoted(&format!("{}_key", self.index_prefix));
+            let key = names(&self.key());
             statements.push(format!(
-                "CREATE UNIQUE INDEX {} ON {} ({}){nulls}",
-                quoted(&format!("{}_key", self.index_prefix)),
-                self.name,
-                self.conflict_target()
+                "CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {} ({key})",
+                self.name
             ));
         }
         for columns in self.indexes() {
             let by: Vec<&str> = columns.iter().map(|column| column.name).collect();
             statements.push(format!(
-                "CREATE INDEX {} ON {} ({})",
+                "CREATE INDEX IF NOT EXISTS {} ON {} ({})",
                 quoted(&format!("{}_by_{}", self.index_prefix, by.join("_"))),
                 self.name,
                 names(&columns)
@@ -419,10 +470,33 @@ impl Stored {
     /// The table as people see it, as a select: a rollup's shards merged, all else as it is stored. Of the `Set` columns of a rollup, which
     /// should be the same in every shard, the greatest is shown.
     pub fn merged(&self) -> String {
-        if self.table.kind != TableKind::Rollup {
-            return format!("SELECT {} FROM {} AS t", names_of_t(&self.columns()), self.name);
+        match self.table.kind {
+            TableKind::Entity | TableKind::Journal => {
+                format!("SELECT {} FROM {} AS t", names_of_t(&self.columns()), self.name)
+            }
+            TableKind::Rollup => self.merged_by(self.table.key_columns().iter().collect(), None),
         }
-        let columns: Vec<String> = self
+    }
+
+    /// The statements by which PostgreSQL merges the rows of a rollup that were only appended, and gives it its key.
+    pub fn merge_appended(&self) -> Vec<String> {
+        let columns = names(&self.columns());
+        let merged = self.merged_by(self.key(), Some(SHARD));
+        vec![
+            format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", self.name),
+            format!("CREATE TEMPORARY TABLE merged ON COMMIT DROP AS {merged}"),
+            format!("TRUNCATE {}", self.name),
+            format!(
+                "INSERT INTO {} ({columns}) SELECT {columns} FROM pg_temp.merged",
+                self.name
+            ),
+            self.add_key(),
+        ]
+    }
+
+    /// A rollup's rows merged by a key, and what else of it is shown.
+    fn merged_by(&self, key: Vec<&Column>, shown: Option<&Column>) -> String {
+        let mut columns: Vec<String> = self
             .table
             .columns
             .iter()
@@ -440,7 +514,7 @@ impl Stored {
                 }
             })
             .collect();
-        let key: Vec<&Column> = self.table.key_columns().iter().collect();
+        columns.extend(shown.map(|column| of_t(column.name)));
         let group = if key.is_empty() {
             // Without a key there is one row, but none before the first delta.
             "HAVING COUNT(*) > 0".to_owned()
@@ -568,41 +642,22 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
 
 /// The select with the checkpoints of its generation beside it: one statement sees one snapshot and costs one round trip. Its parameters
 /// are followed by the group and the number. After its own columns come the number of the row (null: there is none) and, with the first
-/// only, the checkpoints as a JSON array of [`Standing`].
+/// only, arrays of the checkpoints' [`CHECKPOINT_ARRAYS`].
 pub(crate) fn with_checkpoints(select: &Rendered) -> String {
     let (group, number) = (select.parameters.len() + 1, select.parameters.len() + 2);
+    let gathered = CHECKPOINT_ARRAYS.map(|column| format!("array_agg({column}) AS {column}s"));
+    let shown = CHECKPOINT_ARRAYS.map(|column| format!("CASE WHEN q.i > 1 THEN NULL ELSE c.{column}s END"));
     format!(
-        "SELECT q.*, CASE WHEN q.i > 1 THEN NULL ELSE c.standings END \
-         FROM (SELECT json_agg(s ORDER BY shard)::text AS standings FROM ({CHECKPOINT_COLUMNS} \
-         WHERE read_group = ${group} AND number = ${number}) AS s) AS c \
+        "SELECT q.*, {} FROM (SELECT {} FROM read_checkpoints WHERE read_group = ${group} AND number = ${number}) AS c \
          LEFT JOIN (SELECT r.*, row_number() OVER () AS i FROM ({}) AS r) AS q ON true",
+        shown.join(", "),
+        gathered.join(", "),
         select.sql
     )
 }
 
-/// A shard's checkpoint as JSON; the integers keep their bits.
-#[derive(serde::Deserialize)]
-pub(crate) struct Standing {
-    log_id: uuid::Uuid,
-    next: i64,
-    epoch: i64,
-    n: i64,
-    fingerprint: i64,
-    shard: i64,
-}
-
-impl Standing {
-    pub fn checkpoint(&self) -> (u16, Checkpoint) {
-        let checkpoint = Checkpoint {
-            log_id: self.log_id,
-            next: self.next.cast_unsigned(),
-            epoch: self.epoch.cast_unsigned(),
-            n: self.n.cast_unsigned(),
-            fingerprint: self.fingerprint.cast_unsigned(),
-        };
-        (self.shard as u16, checkpoint)
-    }
-}
+/// The columns of a checkpoint, its shard last.
+pub(crate) const CHECKPOINT_ARRAYS: [&str; 6] = ["log_id", "next", "epoch", "n", "fingerprint", "shard"];
 
 fn conditions(
     stored: &Stored,
@@ -698,41 +753,48 @@ fn ordered(term: &str, nullable: bool, descending: bool) -> String {
     format!("{term}{direction}")
 }
 
-/// The rows of a batch as they are stored, in the order of [`Stored::columns`].
+/// The rows of a batch as they are stored, in the order of [`Stored::columns`]: those that meet older ones, and those that are new (most
+/// likely so, of an entity).
 ///
 /// # Errors
 /// A value that no store can keep, as a sentence without the value.
-pub(crate) fn rows<'a>(change: &'a TableChange, shard: u16) -> Result<Vec<Vec<Cow<'a, Value>>>, String> {
+pub(crate) fn rows<'a>(
+    change: &'a TableChange,
+    shard: u16,
+) -> Result<(Vec<StoredRow<'a>>, Vec<StoredRow<'a>>), String> {
     let table = change.table;
     let int = |number: i64| Cow::Owned(Value::Int(number));
     let own = |values: &'a [Value]| values.iter().map(Cow::Borrowed);
-    let rows: Vec<Vec<Cow<'a, Value>>> = match table.kind {
-        TableKind::Entity => change.upserts.iter().map(|values| own(values).collect()).collect(),
-        TableKind::Rollup => change
-            .deltas
-            .iter()
-            .map(|values| own(values).chain([int(i64::from(shard))]).collect())
-            .collect(),
-        TableKind::Journal => change
-            .appends
-            .iter()
-            .map(|(offset, row, values)| {
+    let entities = |rows: &'a [Vec<Value>]| rows.iter().map(|values| own(values).collect()).collect();
+    let (older, new): (Vec<StoredRow<'a>>, Vec<StoredRow<'a>>) = match table.kind {
+        TableKind::Entity => (entities(&change.upserts), entities(&change.inserts)),
+        TableKind::Rollup => {
+            let deltas = change.deltas.iter();
+            let deltas = deltas.map(|values| own(values).chain([int(i64::from(shard))]).collect());
+            (deltas.collect(), vec![])
+        }
+        TableKind::Journal => {
+            let appends = change.appends.iter().map(|(offset, row, values)| {
                 let place = [int(i64::from(shard)), int(offset.cast_signed()), int(*row)];
                 place.into_iter().chain(own(values)).collect()
-            })
-            .collect(),
+            });
+            (vec![], appends.collect())
+        }
     };
     let hidden = match table.kind {
         TableKind::Journal => Table::JOURNAL_KEY.len(),
         TableKind::Entity | TableKind::Rollup => 0,
     };
-    for row in &rows {
+    for row in older.iter().chain(&new) {
         for (column, value) in table.columns.iter().zip(&row[hidden..]) {
             check(table, column, value)?;
         }
     }
-    Ok(rows)
+    Ok((older, new))
 }
+
+/// A row as it is stored.
+pub(crate) type StoredRow<'a> = Vec<Cow<'a, Value>>;
 
 /// The keys of entity rows, after checking that they fit the table.
 ///

@@ -85,6 +85,25 @@ impl SqliteViews {
         Ok(created.await?)
     }
 
+    /// What [`make_indexes`](ReadStore::make_indexes) does, for the tables of somebody else.
+    ///
+    /// # Errors
+    /// As `make_indexes`.
+    pub async fn make_indexes_of(&self, generation: &Generation, tables: &[&'static Table]) -> Result<(), ViewError> {
+        for table in tables {
+            let stored = self.tables.get(generation, table);
+            // One at a time: whoever else writes gets a turn in between.
+            for statement in stored.create_indexes() {
+                let made = self.write(move |transaction| {
+                    transaction.execute_batch(&statement)?;
+                    Ok(transaction.commit()?)
+                });
+                made.await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Does `work` in a transaction of the one writer. `work` commits; what it drops is rolled back.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
@@ -133,6 +152,11 @@ impl ReadStore for SqliteViews {
     async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError> {
         let tables: Vec<&'static Table> = group.tables().collect();
         self.create_with(group, group.definition(), &tables, shards).await
+    }
+
+    async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError> {
+        let tables: Vec<&'static Table> = generation.group.tables().collect();
+        self.make_indexes_of(generation, &tables).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
@@ -272,7 +296,12 @@ fn create(
         drop_generation(transaction, group, number)?;
     }
     for table in tables {
-        for statement in Stored::of(Dialect::Sqlite, group, generation.number, table).create() {
+        let stored = Stored::of(Dialect::Sqlite, group, generation.number, table);
+        let mut statements = stored.create();
+        if generation.status == GenerationStatus::Live {
+            statements.extend(stored.create_indexes());
+        }
+        for statement in statements {
             transaction.execute_batch(&statement)?;
         }
     }
@@ -350,10 +379,10 @@ fn entries(transaction: &Transaction<'_>, group: Group) -> Result<Vec<Entry>, Fa
 }
 
 fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, shard: u16) -> Result<(), Failure> {
-    let rows = sql::rows(change, shard)?;
-    if !rows.is_empty() {
+    let (older, new) = sql::rows(change, shard)?;
+    if !older.is_empty() || !new.is_empty() {
         let mut statement = transaction.prepare_cached(stored.upsert())?;
-        for row in &rows {
+        for row in older.iter().chain(&new) {
             statement.execute(params_from_iter(row.iter().map(|value| Cell(value))))?;
         }
     }

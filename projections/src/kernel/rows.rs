@@ -1,13 +1,16 @@
-//! The rows a batch of events reads and changes. A fold sees values only; the engine loads what is missing and runs the
-//! batch again from clean rows.
+//! The rows that events read and change. A fold sees values only; the engine loads what is missing and folds the same events again.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{Position, slot_of};
 
 use super::{ColumnRole, IntoKey, Key, Row, Table, TableKind, Value};
 
-/// All rows of one batch, over all tables of a group.
+/// The rows of events that are committed together, over all tables of a group.
+///
+/// Events are folded some at a time: what they come to is an attempt until [`keep`](Rows::keep). Are rows [`missing`](Rows::missing), they are
+/// to be made [`known`](Rows::know), and the events folded again after [`retry`](Rows::retry).
 #[derive(Debug, Default)]
 pub struct Rows {
     shards: u16,
@@ -19,11 +22,19 @@ pub struct Rows {
 #[derive(Debug)]
 struct TableRows {
     table: &'static Table,
-    /// What is known of entity rows: `None` = known to be absent.
-    known: HashMap<Key, Option<Vec<Value>>>,
-    dirty: BTreeSet<Key>,
+    /// What is known of entity rows that no kept fold changed: `None` = known to be absent.
+    stored: HashMap<Key, Option<Vec<Value>>>,
+    kept: Changes,
+    attempt: Changes,
     missing: BTreeSet<Key>,
-    deltas: BTreeMap<Key, Vec<Value>>,
+}
+
+/// What folds changed.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Entity rows; `None` = removed.
+    entities: HashMap<Key, Option<Vec<Value>>>,
+    deltas: HashMap<Key, Vec<Value>>,
     appends: Vec<(u64, Vec<Value>)>,
 }
 
@@ -33,6 +44,8 @@ pub struct TableChange {
     pub table: &'static Table,
     /// Entity rows as they are now, all columns.
     pub upserts: Vec<Vec<Value>>,
+    /// The same, of which no fold saw an older one: new rows, most likely.
+    pub inserts: Vec<Vec<Value>>,
     pub removes: Vec<Key>,
     /// Rollup rows to be merged into those of the shard, all columns.
     pub deltas: Vec<Vec<Value>>,
@@ -61,7 +74,7 @@ impl Rows {
             return None;
         }
         let rows = self.table(R::TABLE);
-        match rows.known.get(&key) {
+        match rows.entity(&key) {
             Some(known) => known.clone().map(R::from_values),
             None => {
                 rows.missing.insert(key);
@@ -77,8 +90,7 @@ impl Rows {
             return;
         }
         let rows = self.table(R::TABLE);
-        rows.dirty.insert(key.clone());
-        rows.known.insert(key, Some(row.into_values()));
+        rows.attempt.entities.insert(key, Some(row.into_values()));
     }
 
     /// Changes an entity row, if there is one.
@@ -95,34 +107,21 @@ impl Rows {
         if !self.is_own(R::TABLE, &key) {
             return;
         }
-        let rows = self.table(R::TABLE);
-        rows.dirty.insert(key.clone());
-        rows.known.insert(key, None);
+        self.table(R::TABLE).attempt.entities.insert(key, None);
     }
 
     /// Merges a delta into a rollup row: sums add, minima and maxima compare.
     pub fn add<R: Row>(&mut self, delta: R) {
         assert_eq!(R::TABLE.kind, TableKind::Rollup, "{} is no rollup", R::TABLE.name);
         let key = delta.key();
-        let values = delta.into_values();
-        let rows = self.table(R::TABLE);
-        match rows.deltas.get_mut(&key) {
-            None => {
-                rows.deltas.insert(key, values);
-            }
-            Some(sum) => {
-                for ((column, old), new) in R::TABLE.columns.iter().zip(sum.iter_mut()).zip(values) {
-                    merge(column.role, old, new);
-                }
-            }
-        }
+        self.table(R::TABLE).attempt.add(R::TABLE, key, delta.into_values());
     }
 
     /// Appends a journal row for the event at hand.
     pub fn append<R: Row>(&mut self, row: R) {
         assert_eq!(R::TABLE.kind, TableKind::Journal, "{} is no journal", R::TABLE.name);
         let offset = self.position.expect("an event is at hand").offset;
-        self.table(R::TABLE).appends.push((offset, row.into_values()));
+        self.table(R::TABLE).attempt.appends.push((offset, row.into_values()));
     }
 
     /// The keys that folds asked for and that nobody loaded yet, per table.
@@ -135,7 +134,29 @@ impl Rows {
 
     /// Tells what the store holds under `key`; `None` = nothing.
     pub fn know(&mut self, table: &'static Table, key: Key, values: Option<Vec<Value>>) {
-        self.table(table).known.insert(key, values);
+        self.table(table).stored.insert(key, values);
+    }
+
+    /// Forgets what was folded since the last [`keep`](Self::keep), for the same events come again.
+    pub fn retry(&mut self) {
+        for rows in self.tables.values_mut() {
+            rows.attempt = Changes::default();
+            rows.missing.clear();
+        }
+        self.violation = None;
+    }
+
+    /// What was folded stays.
+    pub fn keep(&mut self) {
+        for rows in self.tables.values_mut() {
+            let attempt = std::mem::take(&mut rows.attempt);
+            rows.kept.follow(rows.table, attempt);
+        }
+    }
+
+    /// How many rows were changed and kept.
+    pub fn changed(&self) -> usize {
+        self.tables.values().map(|rows| rows.kept.len()).sum()
     }
 
     /// Why this batch breaks a rule of the engine, if it does: an entity key outside the event's shard.
@@ -143,8 +164,9 @@ impl Rows {
         self.violation.as_deref()
     }
 
-    /// What the batch came to, table by table in name order.
-    pub fn into_changes(self) -> Vec<TableChange> {
+    /// What it all came to, table by table in name order.
+    pub fn into_changes(mut self) -> Vec<TableChange> {
+        self.keep();
         self.tables
             .into_values()
             .map(TableRows::into_change)
@@ -155,11 +177,10 @@ impl Rows {
     fn table(&mut self, table: &'static Table) -> &mut TableRows {
         self.tables.entry(table.name).or_insert_with(|| TableRows {
             table,
-            known: HashMap::new(),
-            dirty: BTreeSet::new(),
+            stored: HashMap::new(),
+            kept: Changes::default(),
+            attempt: Changes::default(),
             missing: BTreeSet::new(),
-            deltas: BTreeMap::new(),
-            appends: Vec::new(),
         })
     }
 
@@ -182,23 +203,33 @@ impl Rows {
 }
 
 impl TableRows {
-    fn into_change(mut self) -> TableChange {
+    /// `None` = not known.
+    fn entity(&self, key: &Key) -> Option<&Option<Vec<Value>>> {
+        let changed = [&self.attempt, &self.kept].into_iter();
+        changed
+            .filter_map(|changes| changes.entities.get(key))
+            .next()
+            .or_else(|| self.stored.get(key))
+    }
+
+    fn into_change(self) -> TableChange {
         let mut change = TableChange {
             table: self.table,
             upserts: vec![],
+            inserts: vec![],
             removes: vec![],
-            deltas: vec![],
+            deltas: sorted(self.kept.deltas).map(|(_, values)| values).collect(),
             appends: vec![],
         };
-        for key in self.dirty {
-            match self.known.remove(&key).expect("what changed is known") {
-                Some(values) => change.upserts.push(values),
-                None => change.removes.push(key),
+        for (key, values) in sorted(self.kept.entities) {
+            match (values, self.stored.get(&key)) {
+                (Some(values), Some(Some(_))) => change.upserts.push(values),
+                (Some(values), _) => change.inserts.push(values),
+                (None, _) => change.removes.push(key),
             }
         }
-        change.deltas = self.deltas.into_values().collect();
         let mut last = (u64::MAX, 0);
-        for (offset, values) in self.appends {
+        for (offset, values) in self.kept.appends {
             last = if last.0 == offset {
                 (last.0, last.1 + 1)
             } else {
@@ -210,9 +241,53 @@ impl TableRows {
     }
 }
 
+impl Changes {
+    fn len(&self) -> usize {
+        self.entities.len() + self.deltas.len() + self.appends.len()
+    }
+
+    /// Merges a delta into the rollup row of this key.
+    fn add(&mut self, table: &Table, key: Key, values: Vec<Value>) {
+        match self.deltas.entry(key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(values);
+            }
+            Entry::Occupied(mut sum) => {
+                for ((column, old), new) in table.columns.iter().zip(sum.get_mut()).zip(values) {
+                    merge(column.role, old, new);
+                }
+            }
+        }
+    }
+
+    /// `later` changes come on top.
+    fn follow(&mut self, table: &Table, later: Changes) {
+        if self.len() == 0 {
+            *self = later;
+            return;
+        }
+        self.entities.extend(later.entities);
+        for (key, values) in later.deltas {
+            self.add(table, key, values);
+        }
+        self.appends.extend(later.appends);
+    }
+}
+
+/// By key, so that two who write the same rows take them in the same order.
+fn sorted<V>(rows: HashMap<Key, V>) -> impl Iterator<Item = (Key, V)> {
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    rows.into_iter()
+}
+
 impl TableChange {
     pub fn is_empty(&self) -> bool {
-        self.upserts.is_empty() && self.removes.is_empty() && self.deltas.is_empty() && self.appends.is_empty()
+        self.upserts.is_empty()
+            && self.inserts.is_empty()
+            && self.removes.is_empty()
+            && self.deltas.is_empty()
+            && self.appends.is_empty()
     }
 }
 
@@ -271,6 +346,42 @@ mod specs {
             stage: "proposal".into(),
         };
         assert_eq!(second.into_changes()[0].upserts, vec![changed.into_values()]);
+    }
+
+    #[test]
+    fn events_that_are_folded_again_count_once() {
+        let fold = |rows: &mut Rows| {
+            rows.update(id(3), |card: &mut Card| card.stage.push('!'));
+            rows.add(Total {
+                country: "TW".into(),
+                amount: 5,
+                first: None,
+                last: 2,
+            });
+            rows.append(Entry { text: "a".into() });
+        };
+        let card = |stage: &str| Card {
+            id: id(3),
+            stage: stage.into(),
+        };
+        let mut rows = rows();
+        fold(&mut rows);
+        assert_eq!(rows.missing(), vec![(Card::TABLE, vec![id(3).into_key()])]);
+        rows.know(Card::TABLE, id(3).into_key(), Some(card("won").into_values()));
+        rows.retry();
+        assert_eq!((rows.missing(), rows.changed()), (vec![], 0));
+        fold(&mut rows);
+        rows.keep();
+        // The next events see what was kept.
+        rows.at(Position { shard: 3, offset: 8 });
+        fold(&mut rows);
+        assert_eq!(rows.missing(), vec![]);
+        rows.keep();
+        assert_eq!(rows.changed(), 4);
+        let changes = rows.into_changes();
+        assert_eq!(changes[0].upserts, vec![card("won!!").into_values()]);
+        assert_eq!(changes[1].appends.len(), 2);
+        assert_eq!(changes[2].deltas[0][1], Value::Int(10));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl World {
         for change in changes {
             let key_len = change.table.key_len();
             let stored = self.tables.entry(change.table.name).or_default();
-            for row in change.upserts {
+            for row in change.upserts.into_iter().chain(change.inserts) {
                 stored.keyed.insert(row[..key_len].to_vec(), row);
             }
             for key in change.removes {

@@ -37,9 +37,9 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
         if batch.is_empty() {
             return Err(LogError::Unavailable("no records came in 10 s".into()).into());
         }
-        for (offset, record) in batch.iter().take_while(|(offset, _)| *offset < end) {
+        for (offset, record) in batch.into_iter().take_while(|(offset, _)| *offset < end) {
             found.records += 1;
-            match judge_or_step_over(log, &mut judge, shard, *offset, record).await? {
+            match judge_or_step_over(log, &mut judge, shard, offset, record).await? {
                 Some(Judgement::Commit(commit)) => {
                     found.commits += 1;
                     found.events += commit.events.len() as u64;

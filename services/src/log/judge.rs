@@ -53,9 +53,24 @@ pub struct Judge {
     next: u64,
     epoch: u64,
     n: u64,
-    fingerprint: u64,
     open: Vec<StoredEvent>,
-    boundary: Option<Checkpoint>,
+    boundary: Option<Boundary>,
+}
+
+/// A point between two commits. The fingerprint of the record before it is made only when somebody asks: few points become checkpoints.
+#[derive(Debug, Clone)]
+struct Boundary {
+    log_id: Uuid,
+    next: u64,
+    epoch: u64,
+    n: u64,
+    before: Before,
+}
+
+#[derive(Debug, Clone)]
+enum Before {
+    Record(Record),
+    Fingerprint(u64),
 }
 
 impl Judge {
@@ -67,7 +82,6 @@ impl Judge {
             next: 0,
             epoch: 0,
             n: 0,
-            fingerprint: 0,
             open: vec![],
             boundary: None,
         }
@@ -81,9 +95,14 @@ impl Judge {
             next: at.next,
             epoch: at.epoch,
             n: at.n,
-            fingerprint: at.fingerprint,
             open: vec![],
-            boundary: Some(at.clone()),
+            boundary: Some(Boundary {
+                log_id: at.log_id,
+                next: at.next,
+                epoch: at.epoch,
+                n: at.n,
+                before: Before::Fingerprint(at.fingerprint),
+            }),
         }
     }
 
@@ -102,15 +121,36 @@ impl Judge {
     }
 
     /// The last point between two commits; `None` before the first record.
-    pub fn checkpoint(&self) -> Option<&Checkpoint> {
-        self.boundary.as_ref()
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let boundary = self.boundary.as_ref()?;
+        Some(Checkpoint {
+            log_id: boundary.log_id,
+            next: boundary.next,
+            epoch: boundary.epoch,
+            n: boundary.n,
+            fingerprint: match &boundary.before {
+                Before::Record(record) => record.fingerprint(),
+                Before::Fingerprint(fingerprint) => *fingerprint,
+            },
+        })
+    }
+
+    /// Where the next record after [`checkpoint`](Self::checkpoint) stands; 0 before the first record.
+    pub fn settled(&self) -> u64 {
+        self.boundary.as_ref().map_or(0, |boundary| boundary.next)
     }
 
     /// Judges the record at `offset`.
     ///
     /// # Errors
     /// [`Foreign`] when it is none of ours, or breaks the protocol. The reader stops there.
-    pub fn judge(&mut self, offset: u64, record: &Record) -> Result<Judgement, Foreign> {
+    pub fn judge(&mut self, offset: u64, record: Record) -> Result<Judgement, Foreign> {
+        let judgement = self.decide(offset, &record)?;
+        self.step(Before::Record(record));
+        Ok(judgement)
+    }
+
+    fn decide(&mut self, offset: u64, record: &Record) -> Result<Judgement, Foreign> {
         let foreign = |why: String| Foreign {
             shard: self.shard,
             offset,
@@ -133,7 +173,7 @@ impl Judge {
         if offset == 0 && !matches!(envelope.meaning, Meaning::Created(_)) {
             return Err(foreign("the first record does not say which log this is".into()));
         }
-        let judgement = match envelope.meaning {
+        Ok(match envelope.meaning {
             Meaning::Created(created) if offset == 0 => {
                 self.log_id = Some(created.log_id);
                 Judgement::Created(created)
@@ -171,27 +211,24 @@ impl Judge {
                     Judgement::Part
                 }
             }
-        };
-        self.step(record.fingerprint());
-        Ok(judgement)
+        })
     }
 
-    /// Steps over a record that an operator has quarantined.
-    pub fn step_over(&mut self, record: &Record) {
-        self.step(record.fingerprint());
+    /// Steps over the record of this fingerprint, which an operator has quarantined.
+    pub fn step_over(&mut self, fingerprint: u64) {
+        self.step(Before::Fingerprint(fingerprint));
     }
 
-    fn step(&mut self, fingerprint: u64) {
+    fn step(&mut self, before: Before) {
         self.next += 1;
-        self.fingerprint = fingerprint;
         if let (true, Some(log_id)) = (self.open.is_empty(), self.log_id) {
             let (next, epoch, n) = (self.next, self.epoch, self.n);
-            self.boundary = Some(Checkpoint {
+            self.boundary = Some(Boundary {
                 log_id,
                 next,
                 epoch,
                 n,
-                fingerprint,
+                before,
             });
         }
     }

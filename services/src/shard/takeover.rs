@@ -169,8 +169,8 @@ impl Claimant<'_> {
             if batch.is_empty() {
                 return Err(unreachable_log(self.log).into());
             }
-            for (offset, record) in &batch {
-                let judgement = judge_or_step_over(self.log, &mut judge, self.shard, *offset, record).await?;
+            for (offset, record) in batch {
+                let judgement = judge_or_step_over(self.log, &mut judge, self.shard, offset, record).await?;
                 if let Some(Judgement::Claimed(claim)) = judgement {
                     claimed_by_us = claim.node == self.node;
                 }
@@ -195,11 +195,11 @@ impl Claimant<'_> {
             if batch.is_empty() {
                 return Err(unreachable_log(self.log).into());
             }
-            for (at, record) in &batch {
-                let judgement = judge_or_step_over(self.log, judge, self.shard, *at, record).await?;
+            for (at, record) in batch {
+                let judgement = judge_or_step_over(self.log, judge, self.shard, at, record).await?;
                 match judgement {
                     Some(Judgement::Claimed(claim)) if claim.nonce == nonce => return Ok(()),
-                    _ if *at >= offset => return Err(TakeOverError::Lost),
+                    _ if at >= offset => return Err(TakeOverError::Lost),
                     _ => {}
                 }
             }
@@ -232,9 +232,9 @@ impl Claimant<'_> {
                 return Err(unreachable_log(self.log).into());
             }
             let mut commits = Vec::new();
-            for (offset, record) in batch.iter().take_while(|(offset, _)| *offset < end) {
+            for (offset, record) in batch.into_iter().take_while(|(offset, _)| *offset < end) {
                 if let Some(Judgement::Commit(commit)) =
-                    judge_or_step_over(self.log, &mut judge, self.shard, *offset, record).await?
+                    judge_or_step_over(self.log, &mut judge, self.shard, offset, record).await?
                 {
                     commits.push(commit);
                 }
@@ -265,7 +265,7 @@ impl Claimant<'_> {
     }
 
     fn watermark(&self, judge: &Judge, owner_epoch: u64, last_time: Timestamp) -> Watermark {
-        let checkpoint = judge.checkpoint().expect("at least one record was read").clone();
+        let checkpoint = judge.checkpoint().expect("at least one record was read");
         Watermark {
             shard: self.shard,
             owner_epoch,
@@ -388,13 +388,13 @@ pub async fn judge_or_step_over(
     judge: &mut Judge,
     shard: u16,
     offset: u64,
-    record: &Record,
+    record: Record,
 ) -> Result<Option<Judgement>, TakeOverError> {
     match judge.judge(offset, record) {
         Ok(judgement) => Ok(Some(judgement)),
         Err(foreign) if is_quarantined(log, shard, &foreign).await? => {
             tracing::warn!(shard, offset, "stepped over a quarantined record: {}", foreign.why);
-            judge.step_over(record);
+            judge.step_over(foreign.fingerprint);
             Ok(None)
         }
         Err(foreign) => Err(foreign.into()),

@@ -330,12 +330,13 @@ impl Cluster {
         let Some(folder) = self.folder(number) else { return };
         let weather = &self.world.weather;
         let group = *self.world.luck.pick(&weather.groups);
+        let groups = [group];
         let built = rebuild(
             Arc::clone(&folder.log),
             Arc::clone(&folder.rows) as _,
-            group,
+            &groups,
             weather.shards,
-            |_, _, _| {},
+            |_, _, _, _| {},
         );
         let built = built.await;
         self.world.note(format_args!(

@@ -185,6 +185,10 @@ impl ReadStore for SimRows {
         Ok(generation)
     }
 
+    async fn make_indexes(&self, _: &Generation) -> Result<(), ViewError> {
+        self.call().await
+    }
+
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
         self.call().await?;
         let promoted = self.database.with(|all| {

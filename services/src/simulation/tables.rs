@@ -29,7 +29,7 @@ impl Tables {
         for change in changes {
             let table = change.table;
             let key_len = table.key_len();
-            for row in &change.upserts {
+            for row in change.upserts.iter().chain(&change.inserts) {
                 self.put(table, row[..key_len].to_vec(), row.clone(), &mut before);
             }
             for key in &change.removes {

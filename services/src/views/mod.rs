@@ -1,11 +1,13 @@
 //! Read models: the port of their store, and the projector that keeps them.
 
+mod feed;
 mod port;
 mod projector;
 mod queries;
 mod workers;
 
+pub use feed::{BATCH_RECORDS_MAX, Feeds, REMEMBERED_BYTES_MAX, REMEMBERED_RECORDS_MAX};
 pub use port::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
-pub use projector::{BATCH_RECORDS_MAX, Progress, Projector, generation_for};
+pub use projector::{CATCHING_UP_BYTES_MAX, CATCHING_UP_ROWS_MAX, Progress, Projector, generation_for};
 pub use queries::{Answered, Ask, AskError, Queries};
 pub use workers::{Workers, rebuild};

@@ -39,7 +39,7 @@ pub struct Snapshot {
 /// Stores the tables of read models.
 ///
 /// Physical tables: entity = its columns, primary key (key columns); rollup = its columns + hidden `shard`, primary key
-/// (key columns, shard); journal = `shard`, `log_offset`, `row` + its columns, primary key (shard, log_offset, row).
+/// (key columns, shard); journal = `shard`, `log_offset`, `row` + its columns, unique by (shard, log_offset, row).
 #[async_trait]
 pub trait ReadStore: Send + Sync {
     /// Where it is, for people, without secrets.
@@ -49,9 +49,13 @@ pub trait ReadStore: Send + Sync {
     async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError>;
 
     /// Makes empty tables for a new generation with the given definition. It is `Live` at once when the group has none,
-    /// `Building` otherwise. A `Building` one that was left over is dropped first. Two callers at once: one generation is made, both
-    /// get it.
+    /// `Building` otherwise, and then without the indexes that only questions need. A `Building` one that was left over is dropped first. Two
+    /// callers at once: one generation is made, both get it.
     async fn create(&self, group: Group, shards: u16) -> Result<Generation, ViewError>;
+
+    /// Makes the indexes that `generation` does without while it is built, as far as they are not there: to be called before `promote`, once the
+    /// tables are full. Takes as long as it takes; commits to these tables wait or fail meanwhile.
+    async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError>;
 
     /// Swaps the public views to `generation` in one short transaction: it becomes `Live`, the live one `Previous`, and
     /// what was `Previous` is dropped. Promoting the `Previous` one is the rollback: the two change places.

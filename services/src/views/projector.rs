@@ -1,6 +1,5 @@
 //! The projector: reads one shard for one generation of a group, folds batches, and commits rows with their checkpoint.
 
-use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -10,17 +9,22 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::feed::{BATCH_RECORDS_MAX, Chunk, FeedError, Feeds, Subscription, judge_all};
 use super::{Generation, ReadStore, ViewError};
 use crate::bugs::{self, Bug};
-use crate::log::{Checkpoint, EventLog, Foreign, Judge, Judgement, LogError, StoredEvent};
-use crate::shard::{TakeOverError, judge_or_step_over, resume};
+use crate::log::{Checkpoint, LogError};
+use crate::shard::{TakeOverError, read_creation, resume};
 
-/// Records per batch at most: a big lag makes big batches, and memory stays bounded.
-pub const BATCH_RECORDS_MAX: usize = 5_000;
-/// How long a batch waits for its first record.
+/// How long a step waits for something to come.
 const WAIT: Duration = Duration::from_millis(500);
 /// How long the store may not hear of records that the group has no use for. A transaction for each would cost as much as if it had.
 const SKIPPING_FOR: Duration = Duration::from_millis(100);
+/// How long the store may not hear of anything while a worker catches up to where the log ended when it began: what changes twice meanwhile is
+/// written once.
+const CATCHING_UP_FOR: Duration = Duration::from_secs(2);
+/// Rows that a generation may hold back meanwhile, and bytes of the events that they came from, over all its shards.
+pub const CATCHING_UP_ROWS_MAX: usize = 200_000;
+pub const CATCHING_UP_BYTES_MAX: usize = 128 << 20;
 /// Pause after the store or the log could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,7 +47,7 @@ pub struct Progress {
 /// One worker: a shard of a generation.
 #[derive(Clone)]
 pub struct Projector {
-    pub log: Arc<dyn EventLog>,
+    pub feeds: Arc<Feeds>,
     pub store: Arc<dyn ReadStore>,
     pub generation: Generation,
     pub shard: u16,
@@ -58,46 +62,76 @@ enum Trouble {
     #[error(transparent)]
     Store(#[from] ViewError),
     #[error(transparent)]
-    Log(#[from] TakeOverError),
+    Log(Arc<TakeOverError>),
+    #[error("it fell behind those who read along, and reads again")]
+    FellBehind,
     #[error("shard {shard}, offset {offset}: {why}")]
     Poison { shard: u16, offset: u64, why: String },
 }
 
-/// Where a worker stands: its judge, its reader, the checkpoint that the store has.
-struct Standing {
-    judge: Judge,
-    reader: Box<dyn crate::log::LogReader>,
-    stored: Option<Checkpoint>,
-    /// Since when there are records behind `stored` that the group has no use for.
-    skipping_since: Option<Instant>,
+impl From<TakeOverError> for Trouble {
+    fn from(error: TakeOverError) -> Trouble {
+        Trouble::Log(Arc::new(error))
+    }
 }
 
-/// What a batch of records came to.
-#[derive(Default)]
-struct Batch {
-    events: Vec<Event>,
+impl From<FeedError> for Trouble {
+    fn from(error: FeedError) -> Trouble {
+        match error {
+            FeedError::Log(error) => Trouble::Log(error),
+            FeedError::FellBehind => Trouble::FellBehind,
+        }
+    }
+}
+
+/// Where a worker stands: its place in the shard, the checkpoint that the store has, and what came since.
+struct Standing {
+    feed: Subscription,
+    stored: Option<Checkpoint>,
+    /// Up to where it has read: between two commits, and any record.
+    read: Option<Checkpoint>,
+    next: u64,
+    /// Where the log ended when the worker began.
+    end: u64,
+    folded: Folded,
+    /// Since when there are records behind `stored`.
+    behind_since: Option<Instant>,
+}
+
+/// What records came to.
+struct Folded {
+    rows: Rows,
+    events: u64,
+    bytes: usize,
     unknown: u64,
 }
 
-impl Batch {
-    /// Is there nothing in it that somebody waits for?
-    fn may_wait(&self) -> bool {
-        self.events.is_empty() && self.unknown == 0
+impl Folded {
+    fn nothing(shards: u16) -> Folded {
+        Folded {
+            rows: Rows::new(shards),
+            events: 0,
+            bytes: 0,
+            unknown: 0,
+        }
     }
 }
 
 impl Standing {
-    /// May the store hear later that nothing came?
-    fn may_wait(&mut self, skipping_for: Duration) -> bool {
-        if self.judge.checkpoint() == self.stored.as_ref() {
-            return true;
+    /// How long the store may not hear of what was read.
+    fn patience(&self) -> Duration {
+        if self.next < self.end {
+            CATCHING_UP_FOR
+        } else if self.folded.events == 0 && self.folded.unknown == 0 {
+            SKIPPING_FOR
+        } else {
+            Duration::ZERO
         }
-        self.skipping_since.get_or_insert_with(Instant::now).elapsed() < skipping_for
     }
 }
 
 impl Projector {
-    pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ReadStore>, generation: Generation, shard: u16) -> Projector {
+    pub fn new(feeds: Arc<Feeds>, store: Arc<dyn ReadStore>, generation: Generation, shard: u16) -> Projector {
         let progress = Progress {
             group: generation.group.name().to_owned(),
             generation: generation.number,
@@ -105,7 +139,7 @@ impl Projector {
             ..Progress::default()
         };
         Projector {
-            log,
+            feeds,
             store,
             generation,
             shard,
@@ -122,10 +156,13 @@ impl Projector {
             let step = tokio::select! {
                 biased;
                 _ = stop.changed() => break,
-                step = self.step(&mut standing, SKIPPING_FOR) => step,
+                step = self.step(&mut standing) => step,
             };
             let Err(trouble) = step else { continue };
             standing = None;
+            if matches!(trouble, Trouble::FellBehind) {
+                continue;
+            }
             self.note(&trouble).await;
             tokio::select! {
                 biased;
@@ -141,16 +178,21 @@ impl Projector {
     /// What stopped it, as a sentence.
     pub async fn catch_up(&self, mut report: impl FnMut(u64, u64)) -> Result<(), String> {
         let mut standing = None;
-        let end = self.log.end(self.shard).await.map_err(|error| error.to_string())?;
+        let end = self
+            .feeds
+            .log()
+            .end(self.shard)
+            .await
+            .map_err(|error| error.to_string())?;
         loop {
             let next = self.next();
             report(next.min(end), end);
             if next >= end {
                 return Ok(());
             }
-            match self.step(&mut standing, Duration::ZERO).await {
+            match self.step(&mut standing).await {
                 Ok(()) => {}
-                Err(Trouble::Store(ViewError::Moved)) => standing = None,
+                Err(Trouble::Store(ViewError::Moved) | Trouble::FellBehind) => standing = None,
                 Err(trouble) => {
                     self.note(&trouble).await;
                     return Err(trouble.to_string());
@@ -163,55 +205,70 @@ impl Projector {
         self.progress.read().expect("no panic under the lock").next
     }
 
-    /// One batch: read, judge, fold, commit. The store hears within `skipping_for` of records that the group has no use for.
-    async fn step(&self, standing: &mut Option<Standing>, skipping_for: Duration) -> Result<(), Trouble> {
+    /// Some records: read, fold; and commit, unless that can wait.
+    async fn step(&self, standing: &mut Option<Standing>) -> Result<(), Trouble> {
         let at = match standing {
             Some(at) => at,
             None => standing.insert(self.stand().await?),
         };
-        let wait = at.skipping_since.map_or(WAIT, |since| {
-            (since + skipping_for).saturating_duration_since(Instant::now())
+        let wait = at.behind_since.map_or(WAIT, |since| {
+            (since + at.patience()).saturating_duration_since(Instant::now())
         });
-        let records = at
-            .reader
-            .next(BATCH_RECORDS_MAX, wait)
-            .await
-            .map_err(TakeOverError::from)?;
-        let mut batch = Batch::default();
-        let mut poison = None;
-        for (offset, record) in &records {
-            // What stands before a record that stops us is still committed.
-            let read = match judge_or_step_over(self.log.as_ref(), &mut at.judge, self.shard, *offset, record).await {
-                Ok(Some(Judgement::Commit(commit))) => self.decode(&commit.events, &mut batch),
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
-            if let Err(trouble) = read {
-                poison = Some(trouble);
-                break;
+        match at.feed.next(wait).await {
+            Ok(Some(chunk)) => self.read(at, &chunk).await?,
+            Ok(None) => {}
+            Err(FeedError::FellBehind) => return Err(Trouble::FellBehind),
+            Err(trouble) => {
+                // What stands before a record that stops us is still committed.
+                self.commit(at).await?;
+                return Err(trouble.into());
             }
         }
-        let done = match poison {
-            None if batch.may_wait() && at.may_wait(skipping_for) => return Ok(()),
-            None => self.commit(at, at.judge.checkpoint().cloned(), &batch).await,
-            Some(trouble) => Err(trouble),
-        };
-        if let Err(Trouble::Poison { offset, .. } | Trouble::Log(TakeOverError::Foreign(Foreign { offset, .. }))) =
-            &done
-        {
-            // What stands before the bad record still counts, so that the checkpoint stands right before it.
-            self.commit_before(at, *offset).await?;
+        match self.may_wait(at) {
+            true => Ok(()),
+            false => self.commit(at).await,
         }
-        done
     }
 
-    /// Reads again from where the store is, and commits what stands before `offset`.
+    /// Folds a chunk. What stands before a poison event is committed, so that the checkpoint stands right before it.
+    async fn read(&self, at: &mut Standing, chunk: &Chunk) -> Result<(), Trouble> {
+        let mut unknown = 0;
+        let folded = match self.wanted(chunk, at.feed.settled(), &mut unknown) {
+            Ok(events) => self.fold(&events, at).await,
+            Err(poison) => Err(poison),
+        };
+        if let Err(Trouble::Poison { offset, .. }) = folded {
+            self.commit_before(at, offset).await?;
+        }
+        folded?;
+        at.folded.unknown += unknown;
+        at.folded.bytes += chunk.bytes_of(self.generation.group);
+        at.feed.take(chunk);
+        at.read.clone_from(&chunk.checkpoint);
+        at.next = chunk.next;
+        Ok(())
+    }
+
+    /// May the store hear later of what was read?
+    fn may_wait(&self, at: &mut Standing) -> bool {
+        if at.read == at.stored {
+            return true;
+        }
+        let shards = usize::from(self.generation.shards);
+        let (rows_max, bytes_max) = (CATCHING_UP_ROWS_MAX / shards, CATCHING_UP_BYTES_MAX / shards);
+        let patience = at.patience();
+        let behind_for = at.behind_since.get_or_insert_with(Instant::now).elapsed();
+        behind_for < patience && at.folded.rows.changed() < rows_max && at.folded.bytes < bytes_max
+    }
+
+    /// Reads again from where the store is, and commits what stands before the commit that `offset` is part of.
     async fn commit_before(&self, at: &mut Standing, offset: u64) -> Result<(), Trouble> {
-        let (mut judge, mut reader) = resume(self.log.as_ref(), self.shard, at.stored.as_ref()).await?;
-        let mut batch = Batch::default();
-        let mut next = at.stored.clone();
-        'read: while judge.next() < offset {
-            let records = reader
+        at.folded = Folded::nothing(self.generation.shards);
+        at.read.clone_from(&at.stored);
+        let log = self.feeds.log().as_ref();
+        let (mut judge, mut reader) = resume(log, self.shard, at.stored.as_ref()).await?;
+        while judge.next() < offset {
+            let mut records = reader
                 .next(BATCH_RECORDS_MAX, WAIT)
                 .await
                 .map_err(TakeOverError::from)?;
@@ -219,26 +276,26 @@ impl Projector {
                 let why = format!("shard {} gave no records in {WAIT:?}", self.shard);
                 return Err(TakeOverError::Log(LogError::Unavailable(why)).into());
             }
-            for (standing, record) in records.iter().take_while(|(standing, _)| *standing < offset) {
-                if let Some(Judgement::Commit(commit)) =
-                    judge_or_step_over(self.log.as_ref(), &mut judge, self.shard, *standing, record).await?
-                {
-                    if commit.events.iter().any(|event| event.position.offset >= offset) {
-                        break 'read;
-                    }
-                    self.decode(&commit.events, &mut batch)?;
-                }
-                next = judge.checkpoint().cloned();
+            records.retain(|(standing, _)| *standing < offset);
+            let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
+            if let Some(chunk) = chunk {
+                let mut unknown = 0;
+                let events = self.wanted(&chunk, chunk.since, &mut unknown)?;
+                self.fold(&events, at).await?;
+                at.folded.unknown += unknown;
+                at.read = chunk.checkpoint;
             }
+            trouble.map_or(Ok(()), Err)?;
         }
-        self.commit(at, next, &batch).await
+        self.commit(at).await
     }
 
     async fn stand(&self) -> Result<Standing, Trouble> {
         let stored = self.store.checkpoint(&self.generation, self.shard).await?;
-        let (judge, reader) = resume(self.log.as_ref(), self.shard, stored.as_ref()).await?;
+        let feed = self.feeds.subscribe(self.shard, stored.as_ref()).await?;
+        let log = self.feeds.log().as_ref();
         if let Some(stored) = &stored {
-            let created = crate::shard::read_creation(self.log.as_ref(), self.shard).await?;
+            let created = read_creation(log, self.shard).await?;
             if created.log_id != stored.log_id {
                 let (stored, found) = (stored.log_id, created.log_id);
                 let what =
@@ -246,54 +303,60 @@ impl Projector {
                 return Err(TakeOverError::Log(LogError::WrongSettings(what)).into());
             }
         }
-        self.progress.write().expect("no panic under the lock").next = judge.next();
+        let end = log.end(self.shard).await.map_err(TakeOverError::from)?;
+        self.progress.write().expect("no panic under the lock").next = feed.settled();
         Ok(Standing {
-            judge,
-            reader,
+            next: feed.settled(),
+            feed,
+            read: stored.clone(),
             stored,
-            skipping_since: None,
+            end,
+            folded: Folded::nothing(self.generation.shards),
+            behind_since: None,
         })
     }
 
-    /// Decodes the events that the group wants.
-    fn decode(&self, events: &[StoredEvent], batch: &mut Batch) -> Result<(), Trouble> {
-        for event in events {
-            if !self.generation.group.wants(event.stream.kind) {
+    /// The events of a chunk that the group wants, but for those before `settled`, which it has.
+    fn wanted<'a>(&self, chunk: &'a Chunk, settled: u64, unknown: &mut u64) -> Result<Vec<&'a Event>, Trouble> {
+        let group = self.generation.group;
+        let mut wanted = vec![];
+        for event in &chunk.events {
+            if event.offset() < settled || !group.wants(event.kind()) {
                 continue;
             }
             match event.decode() {
-                Ok(decoded) => batch.events.push(decoded),
-                Err(UnreadableEvent::UnknownType(_)) => batch.unknown += 1,
+                Ok(decoded) => wanted.push(decoded),
+                Err(UnreadableEvent::UnknownType(_)) => *unknown += 1,
                 Err(error) => {
-                    let (shard, offset) = (self.shard, event.position.offset);
                     return Err(Trouble::Poison {
-                        shard,
-                        offset,
+                        shard: self.shard,
+                        offset: event.offset(),
                         why: error.to_string(),
                     });
                 }
             }
         }
-        Ok(())
+        Ok(wanted)
     }
 
-    async fn commit(&self, at: &mut Standing, next: Option<Checkpoint>, batch: &Batch) -> Result<(), Trouble> {
-        at.skipping_since = None;
-        let Some(next) = next.filter(|next| Some(next) != at.stored.as_ref()) else {
+    async fn commit(&self, at: &mut Standing) -> Result<(), Trouble> {
+        at.behind_since = None;
+        let folded = std::mem::replace(&mut at.folded, Folded::nothing(self.generation.shards));
+        let Some(next) = at.read.clone().filter(|read| Some(read) != at.stored.as_ref()) else {
             return Ok(());
         };
-        let rows = self.fold(&batch.events, at.stored.as_ref()).await?;
-        self.save(at.stored.as_ref(), &next, &rows.into_changes()).await?;
+        self.save(at.stored.as_ref(), &next, &folded.rows.into_changes())
+            .await?;
         let mut progress = self.progress.write().expect("no panic under the lock");
         progress.next = next.next;
-        progress.events += batch.events.len() as u64;
-        progress.unknown += batch.unknown;
+        progress.events += folded.events;
+        progress.unknown += folded.unknown;
         progress.trouble = None;
         drop(progress);
-        at.stored = Some(next.clone());
         self.committed.send_replace(next.next);
+        at.stored = Some(next);
         metrics::counter!("crm_events_projected_total", "group" => self.generation.group.name())
-            .increment(batch.events.len() as u64);
+            .increment(folded.events);
         Ok(())
     }
 
@@ -320,39 +383,33 @@ impl Projector {
         store.commit(generation, shard, expected, next, changes).await
     }
 
-    /// Runs the fold until no row is missing any more: each time from clean rows, with all that was loaded so far.
-    async fn fold(&self, events: &[Event], from: Option<&Checkpoint>) -> Result<Rows, Trouble> {
-        let mut loaded: HashMap<(&'static str, projections::Key), Option<Vec<projections::Value>>> = HashMap::new();
-        let mut tables: HashMap<&'static str, &'static projections::Table> = HashMap::new();
+    /// Folds the events on top of what is there: again from there, with the rows that were missing, until none is.
+    async fn fold(&self, events: &[&Event], at: &mut Standing) -> Result<(), Trouble> {
         loop {
-            let mut rows = Rows::new(self.generation.shards);
-            for ((table, key), values) in &loaded {
-                rows.know(tables[table], key.clone(), values.clone());
-            }
-            self.project(events, &mut rows)?;
-            let missing = rows.missing();
+            self.project(events, &mut at.folded.rows)?;
+            let missing = at.folded.rows.missing();
             if missing.is_empty() {
-                return Ok(rows);
+                at.folded.rows.keep();
+                at.folded.events += events.len() as u64;
+                return Ok(());
             }
+            at.folded.rows.retry();
             for (table, keys) in missing {
-                tables.insert(table.name, table);
                 let found = self
                     .store
-                    .load(&self.generation, self.shard, from, table, &keys)
+                    .load(&self.generation, self.shard, at.stored.as_ref(), table, &keys)
                     .await?;
                 for key in keys {
-                    loaded.insert((table.name, key), None);
+                    at.folded.rows.know(table, key, None);
                 }
-                for values in found {
-                    let key = values[..table.key_len()].to_vec();
-                    loaded.insert((table.name, key), Some(values));
+                for row in found {
+                    at.folded.rows.know(table, row[..table.key_len()].to_vec(), Some(row));
                 }
             }
         }
     }
 
-    /// Folds the events into rows. A panic or a broken rule in a projection is a poison event, not the end of the process.
-    fn project(&self, events: &[Event], rows: &mut Rows) -> Result<(), Trouble> {
+    fn project(&self, events: &[&Event], rows: &mut Rows) -> Result<(), Trouble> {
         let models: Vec<_> = self.generation.group.models().collect();
         for event in events {
             rows.at(event.position);
@@ -388,11 +445,8 @@ impl Projector {
             let mut progress = self.progress.write().expect("no panic under the lock");
             progress.trouble.replace(why.clone()).as_ref() != Some(&why)
         };
-        let passes = matches!(
-            trouble,
-            Trouble::Store(ViewError::Moved | ViewError::Unavailable(_))
-                | Trouble::Log(TakeOverError::Log(LogError::Unavailable(_)))
-        );
+        let passes = matches!(trouble, Trouble::Store(ViewError::Moved | ViewError::Unavailable(_)))
+            || matches!(trouble, Trouble::Log(error) if matches!(**error, TakeOverError::Log(LogError::Unavailable(_))));
         if is_news {
             let group = self.generation.group.name();
             match passes {
@@ -425,3 +479,6 @@ pub async fn generation_for(store: &dyn ReadStore, group: Group, shards: u16) ->
         None => store.create(group, shards).await,
     }
 }
+
+#[cfg(test)]
+mod specs;

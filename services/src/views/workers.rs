@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use projections::Group;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Generation, GenerationStatus, Progress, Projector, ReadStore, ViewError, generation_for};
+use super::{Feeds, Generation, GenerationStatus, Progress, Projector, ReadStore, ViewError, generation_for};
 use crate::log::EventLog;
 use crate::shard::{Assignment, Wanted};
 
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The workers of this process.
 #[derive(Clone)]
 pub struct Workers {
-    log: Arc<dyn EventLog>,
+    feeds: Arc<Feeds>,
     store: Arc<dyn ReadStore>,
     shards: u16,
     /// The groups that this process folds; and of each, whether each shard is this process's to fold.
@@ -42,7 +42,7 @@ impl Workers {
         words: BTreeMap<Group, Vec<watch::Receiver<Assignment>>>,
     ) -> Workers {
         Workers {
-            log,
+            feeds: Feeds::new(log),
             store,
             shards,
             words,
@@ -114,7 +114,7 @@ impl Workers {
             .zip(&self.words[&generation.group])
             .map(|(shard, word)| {
                 let projector = Projector::new(
-                    Arc::clone(&self.log),
+                    Arc::clone(&self.feeds),
                     Arc::clone(&self.store),
                     generation.clone(),
                     shard,
@@ -135,23 +135,13 @@ impl Workers {
 
     /// A generation that a changed definition asked for becomes live once it has read everything there is.
     async fn promote_when_caught_up(&self, ours: &Generation) -> Result<(), ViewError> {
-        if ours.status != GenerationStatus::Building {
+        if ours.status != GenerationStatus::Building || !self.is_caught_up(ours).await? {
             return Ok(());
         }
-        for shard in 0..self.shards {
-            let end = self
-                .log
-                .end(shard)
-                .await
-                .map_err(|error| ViewError::Unavailable(error.to_string()))?;
-            let next = self
-                .store
-                .checkpoint(ours, shard)
-                .await?
-                .map_or(0, |checkpoint| checkpoint.next);
-            if next < end {
-                return Ok(());
-            }
+        self.store.make_indexes(ours).await?;
+        // That may have taken long.
+        if !self.is_caught_up(ours).await? {
+            return Ok(());
         }
         tracing::info!(
             group = ours.group.name(),
@@ -159,6 +149,22 @@ impl Workers {
             "the rebuilt read models go live"
         );
         self.store.promote(ours).await
+    }
+
+    async fn is_caught_up(&self, generation: &Generation) -> Result<bool, ViewError> {
+        for shard in 0..self.shards {
+            let end = self
+                .feeds
+                .log()
+                .end(shard)
+                .await
+                .map_err(|error| ViewError::Unavailable(error.to_string()))?;
+            let stored = self.store.checkpoint(generation, shard).await?;
+            if stored.map_or(0, |checkpoint| checkpoint.next) < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -194,26 +200,55 @@ async fn end(worker: Running) {
     }
 }
 
-/// Builds a new generation of a group beside the live one, and swaps it in. `report` hears (shard, read, end).
+/// Builds new generations of groups beside the live ones, by one pass over the log, and swaps them in. `report` hears (group, shard, read, end).
 ///
 /// # Errors
-/// What stopped it; the live generation is as it was.
+/// What stopped it; the live generation of a group that is not named in the answer is as it was.
 pub async fn rebuild(
     log: Arc<dyn EventLog>,
     store: Arc<dyn ReadStore>,
-    group: Group,
+    groups: &[Group],
     shards: u16,
-    report: impl Fn(u16, u64, u64) + Send + Sync,
-) -> Result<Generation, String> {
-    let generation = store.create(group, shards).await.map_err(|error| error.to_string())?;
-    let folds = (0..shards).map(|shard| {
-        let projector = Projector::new(Arc::clone(&log), Arc::clone(&store), generation.clone(), shard);
-        let report = &report;
-        async move { projector.catch_up(|read, end| report(shard, read, end)).await }
-    });
-    for folded in futures::future::join_all(folds).await {
-        folded?;
+    report: impl Fn(Group, u16, u64, u64) + Send + Sync + 'static,
+) -> Result<Vec<Generation>, String> {
+    let mut built = vec![];
+    for group in groups {
+        built.push(store.create(*group, shards).await.map_err(|error| error.to_string())?);
     }
-    store.promote(&generation).await.map_err(|error| error.to_string())?;
-    Ok(generation)
+    let (feeds, report) = (Feeds::new(log), Arc::new(report));
+    catch_up(&feeds, &store, &built, &report).await?;
+    let indexed = built.iter().map(|generation| store.make_indexes(generation));
+    futures::future::try_join_all(indexed)
+        .await
+        .map_err(|error| error.to_string())?;
+    // What came meanwhile.
+    catch_up(&feeds, &store, &built, &report).await?;
+    for generation in &built {
+        store.promote(generation).await.map_err(|error| error.to_string())?;
+    }
+    Ok(built)
+}
+
+/// All shards of all generations side by side, on all cores.
+async fn catch_up(
+    feeds: &Arc<Feeds>,
+    store: &Arc<dyn ReadStore>,
+    generations: &[Generation],
+    report: &Arc<impl Fn(Group, u16, u64, u64) + Send + Sync + 'static>,
+) -> Result<(), String> {
+    let mut folds = JoinSet::new();
+    for generation in generations {
+        for shard in 0..generation.shards {
+            let projector = Projector::new(Arc::clone(feeds), Arc::clone(store), generation.clone(), shard);
+            let (group, report) = (generation.group, Arc::clone(report));
+            folds.spawn(async move {
+                let shown = |read, end| report(group, shard, read, end);
+                projector.catch_up(shown).await
+            });
+        }
+    }
+    while let Some(folded) = folds.join_next().await {
+        folded.map_err(|error| error.to_string())??;
+    }
+    Ok(())
 }

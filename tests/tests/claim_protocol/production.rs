@@ -80,7 +80,7 @@ fn compare(log: &[Record]) -> Vec<Judgement> {
     };
     let mut stored = vec![created.to_record(now())];
     let mut judge = Judge::from_start(0);
-    assert_eq!(judge.judge(0, &stored[0]), Ok(Said::Created(created)));
+    assert_eq!(judge.judge(0, stored[0].clone()), Ok(Said::Created(created)));
     let mut truth = Truth::default();
     for (at, record) in log.iter().enumerate() {
         stored.push(to_record(record, at as Offset));
@@ -88,9 +88,9 @@ fn compare(log: &[Record]) -> Vec<Judgement> {
         let expected = truth.judgements[at];
         let offset = at as u64 + 1;
         let mut resumed = resume(&judge, &stored);
-        let said = judge.judge(offset, &stored[at + 1]);
+        let said = judge.judge(offset, stored[at + 1].clone());
         assert_eq!(
-            resumed.judge(offset, &stored[at + 1]),
+            resumed.judge(offset, stored[at + 1].clone()),
             said,
             "resumed before offset {at} of {log:?}"
         );
@@ -118,10 +118,10 @@ fn compare(log: &[Record]) -> Vec<Judgement> {
 /// A judge that begins where the other one last stood between two commits, and has read on to where that one is now.
 fn resume(judge: &Judge, stored: &[Stored]) -> Judge {
     let checkpoint = judge.checkpoint().expect("the first record was read");
-    let mut resumed = Judge::resume(0, checkpoint);
+    let mut resumed = Judge::resume(0, &checkpoint);
     for offset in checkpoint.next..judge.next() {
         resumed
-            .judge(offset, &stored[offset as usize])
+            .judge(offset, stored[offset as usize].clone())
             .expect("it was read before");
     }
     resumed

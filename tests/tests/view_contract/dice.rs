@@ -128,6 +128,7 @@ impl Dice {
         let mut change = TableChange {
             table,
             upserts: vec![],
+            inserts: vec![],
             removes: vec![],
             deltas: vec![],
             appends: vec![],
@@ -150,7 +151,8 @@ impl Dice {
             .map(|_| key(&self.row(table)))
             .filter(|key| !by_key.contains_key(key))
             .collect();
-        change.upserts = by_key.into_values().collect();
+        // Whether a row is new or not, a store takes it.
+        (change.upserts, change.inserts) = by_key.into_values().partition(|_| self.one_in(3));
         change.removes = removed.into_iter().collect();
         change
     }

@@ -16,7 +16,7 @@ impl Model {
         let shard_of_rows = if table.kind == TableKind::Entity { 0 } else { shard };
         let rows = self.0.entry((table.name, shard_of_rows)).or_default();
         let key = |row: &[Value]| row[..table.key_len()].to_vec();
-        for row in &change.upserts {
+        for row in change.upserts.iter().chain(&change.inserts) {
             rows.insert(key(row), row.clone());
         }
         for key in &change.removes {

@@ -201,6 +201,10 @@ impl ReadStore for CannedRows {
         Ok(self.generations(group).await?.remove(0))
     }
 
+    async fn make_indexes(&self, _: &Generation) -> Result<(), ViewError> {
+        Ok(())
+    }
+
     async fn promote(&self, _: &Generation) -> Result<(), ViewError> {
         Ok(())
     }

@@ -1,0 +1,325 @@
+//! What reading along promises: everybody gets every event once and in order, wherever they come in, and the log is read once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use domain::{Actor, EventType, Position, StreamRef, derived_id};
+use jiff::Timestamp;
+
+use super::*;
+use crate::log::{Claim, LogError, LogWriter, MemoryLog};
+
+/// A log that counts the records that are read from it.
+struct Counted {
+    log: MemoryLog,
+    read: Arc<AtomicU64>,
+}
+
+struct CountedReader {
+    reader: Box<dyn LogReader>,
+    read: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl EventLog for Counted {
+    fn address(&self) -> String {
+        self.log.address()
+    }
+
+    async fn create(&self, shards: u16) -> Result<(), LogError> {
+        self.log.create(shards).await
+    }
+
+    async fn open(&self) -> Result<u16, LogError> {
+        self.log.open().await
+    }
+
+    async fn end(&self, shard: u16) -> Result<u64, LogError> {
+        self.log.end(shard).await
+    }
+
+    async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
+        self.log.writer(shard).await
+    }
+
+    async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(CountedReader {
+            reader: self.log.reader(shard, from).await?,
+            read: Arc::clone(&self.read),
+        }))
+    }
+}
+
+#[async_trait]
+impl LogReader for CountedReader {
+    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        let records = self.reader.next(records_max, wait).await?;
+        self.read.fetch_add(records.len() as u64, Ordering::Relaxed);
+        Ok(records)
+    }
+}
+
+pub(in crate::views) struct World {
+    log: MemoryLog,
+    read: Arc<AtomicU64>,
+    pub feeds: Arc<Feeds>,
+    events: u64,
+}
+
+impl World {
+    pub async fn new() -> World {
+        let log = MemoryLog::new();
+        crate::log::create(&log, 1, &crate::clock::SystemClock).await.unwrap();
+        let claim = Claim {
+            epoch: 1,
+            nonce: derived_id(&["nonce"]),
+            node: "node".into(),
+            address: String::new(),
+        };
+        log.push(0, claim.to_record("/crm/spec", Timestamp::UNIX_EPOCH));
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted {
+            log: log.clone(),
+            read: Arc::clone(&read),
+        };
+        World {
+            feeds: Feeds::new(Arc::new(counted)),
+            log,
+            read,
+            events: 0,
+        }
+    }
+
+    /// Events come, each a commit of its own.
+    pub fn record(&mut self, events: u64) {
+        self.record_with(events, "{}");
+    }
+
+    pub fn record_with(&mut self, events: u64, body: &str) {
+        for _ in 0..events {
+            self.events += 1;
+            let mut stored = event(self.events);
+            stored.body = body.into();
+            self.log.push(0, stored.to_record("/crm/spec", 1, self.events));
+        }
+    }
+
+    /// Reads until nothing more comes.
+    async fn read_on(&self, at: &mut Subscription) -> Vec<u64> {
+        let mut seen = vec![];
+        while let Some(chunk) = at.next(Duration::from_millis(5)).await.unwrap() {
+            let new = chunk.events.iter().filter(|event| event.offset() >= at.settled());
+            seen.extend(new.map(LazyEvent::offset));
+            at.take(&chunk);
+        }
+        seen
+    }
+
+    /// The checkpoint behind which the next record stands at `next`.
+    fn checkpoint(&self, next: u64) -> Checkpoint {
+        let mut judge = Judge::from_start(0);
+        for (offset, record) in self.log.records(0).into_iter().take(next as usize).enumerate() {
+            judge.judge(offset as u64, record).unwrap();
+        }
+        judge.checkpoint().unwrap()
+    }
+
+    async fn subscribe(&self, next: u64) -> Subscription {
+        self.feeds.subscribe(0, Some(&self.checkpoint(next))).await.unwrap()
+    }
+}
+
+/// Events begin at offset 2, after the creation and the claim.
+fn event(n: u64) -> StoredEvent {
+    let customer = derived_id(&["customer"]);
+    StoredEvent {
+        command_id: derived_id(&["command", &n.to_string()]),
+        index: 0,
+        commit_size: 1,
+        event_type: EventType {
+            stream: "customer".into(),
+            event: "closed".into(),
+            version: 1,
+        },
+        stream: StreamRef {
+            kind: StreamKind::Customer,
+            id: customer,
+        },
+        sequence: n,
+        time: Timestamp::UNIX_EPOCH,
+        effective_at: None,
+        actor: Actor::parse("system:spec").unwrap(),
+        on_behalf_of: None,
+        causation: None,
+        correlation: None,
+        traceparent: None,
+        customer: Some(customer),
+        command_hash: "0123456789abcdef".into(),
+        body: b"{}".to_vec(),
+        position: Position { shard: 0, offset: 0 },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_who_begin_together_read_the_log_once() {
+    let mut world = World::new().await;
+    world.record(20_000);
+    let mut all = vec![];
+    for _ in 0..4 {
+        all.push(world.feeds.subscribe(0, None).await.unwrap());
+    }
+    let expected: Vec<u64> = (2..20_002).collect();
+    let mut seen = vec![vec![]; 4];
+    // Each takes a chunk in turn.
+    while seen.iter().any(|seen| seen.len() < expected.len()) {
+        for (at, seen) in all.iter_mut().zip(&mut seen) {
+            if let Some(chunk) = at.next(Duration::from_millis(5)).await.unwrap() {
+                seen.extend(chunk.events.iter().map(LazyEvent::offset));
+                at.take(&chunk);
+            }
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen == expected));
+    assert_eq!(world.read.load(Ordering::Relaxed), 20_002);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_from_anywhere_gets_everything_once_and_reads_along_in_the_end() {
+    let mut world = World::new().await;
+    world.record(3_000);
+    let mut readers = vec![];
+    let mut luck = 7_u64;
+    for round in 0..40 {
+        luck = luck
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let end = world.events + 2;
+        let from = match round % 4 {
+            0 => end,
+            1 => end - (luck >> 33) % 20,
+            _ => 2 + (luck >> 33) % (end - 2),
+        };
+        readers.push((from, world.subscribe(from).await, vec![]));
+        world.record((luck >> 40) % 50);
+        for (_, at, seen) in &mut readers {
+            // Not everybody reads every time.
+            if (luck >> 20) & 1 == 0 || seen.is_empty() {
+                seen.extend(world.read_on(at).await);
+            }
+            luck = luck.rotate_left(1);
+        }
+    }
+    for (_, at, seen) in &mut readers {
+        seen.extend(world.read_on(at).await);
+    }
+    let before = world.read.load(Ordering::Relaxed);
+    world.record(10);
+    for (from, at, seen) in &mut readers {
+        seen.extend(world.read_on(at).await);
+        assert_eq!(*seen, (*from..world.events + 2).collect::<Vec<u64>>(), "from {from}");
+    }
+    assert_eq!(world.read.load(Ordering::Relaxed), before + 10, "one reader is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_still_holds_nobody_up_for_long_and_no_memory() {
+    let mut world = World::new().await;
+    world.record(50_000);
+    let mut slow = world.feeds.subscribe(0, None).await.unwrap();
+    let mut quick = world.feeds.subscribe(0, None).await.unwrap();
+    let mut seen = 0;
+    while seen < 50_000 {
+        match quick.next(Duration::from_secs(60)).await.unwrap() {
+            Some(chunk) => {
+                seen += chunk.events.len();
+                quick.take(&chunk);
+            }
+            None => panic!("nothing came in a minute, after {seen} events"),
+        }
+        let state = quick.feed.shared.lock();
+        assert!(state.last() - state.first() <= REMEMBERED_RECORDS_MAX);
+    }
+    let behind = slow.next(Duration::from_millis(5)).await;
+    assert!(
+        matches!(behind, Err(FeedError::FellBehind)),
+        "it is told that something is missing"
+    );
+    // What all have taken is forgotten, a moment later.
+    drop(slow);
+    tokio::time::sleep(REMEMBERED_FOR * 2).await;
+    world.record(1);
+    assert_eq!(world.read_on(&mut quick).await, vec![50_002]);
+    assert_eq!(quick.feed.shared.lock().chunks.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_fill_a_feed_sooner() {
+    let mut world = World::new().await;
+    let large = format!("\"{}\"", "x".repeat(REMEMBERED_BYTES_MAX / 16));
+    let slow = world.feeds.subscribe(0, None).await.unwrap();
+    let remembered = || {
+        slow.feed
+            .shared
+            .lock()
+            .chunks
+            .iter()
+            .map(|chunk| chunk.bytes)
+            .sum::<usize>()
+    };
+    for _ in 0..40 {
+        world.record_with(1, &large);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The sixteenth makes it too much: the reader waits.
+    assert_eq!(remembered() / large.len(), 16);
+    tokio::time::sleep(SLOWEST_FOR * 2).await;
+    assert!(
+        remembered() <= REMEMBERED_BYTES_MAX + 40 * large.len(),
+        "one read comes on top"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_before_a_foreign_record_comes_before_the_error() {
+    let mut world = World::new().await;
+    world.record(5);
+    let foreign = Record {
+        key: vec![],
+        headers: vec![],
+        value: None,
+    };
+    world.log.push(0, foreign);
+    world.record(5);
+    let mut all = [world.subscribe(2).await, world.subscribe(4).await];
+    for at in &mut all {
+        let from = at.settled();
+        let chunk = at.next(Duration::from_secs(1)).await.unwrap().expect("five events");
+        let seen: Vec<u64> = chunk
+            .events
+            .iter()
+            .map(LazyEvent::offset)
+            .filter(|offset| *offset >= from)
+            .collect();
+        assert_eq!(seen, (from..7).collect::<Vec<u64>>());
+        at.take(&chunk);
+        let stopped = at.next(Duration::from_secs(1)).await;
+        assert!(matches!(stopped, Err(FeedError::Log(error)) if matches!(*error, TakeOverError::Foreign(_))));
+    }
+    assert!(
+        world.feeds.subscribe(0, Some(&world.checkpoint(7))).await.is_ok(),
+        "it is tried again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_ends_with_the_last_who_reads_along() {
+    let mut world = World::new().await;
+    world.record(10);
+    let at = world.feeds.subscribe(0, None).await.unwrap();
+    drop(at);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = world.read.load(Ordering::Relaxed);
+    world.record(10);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.read.load(Ordering::Relaxed), before);
+}

@@ -1,0 +1,140 @@
+//! When a projector writes, and how much at once.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use projections::{Key, Select, Table, Value};
+
+use super::*;
+use crate::views::feed::specs::World;
+use crate::views::{GenerationStatus, Snapshot};
+
+/// A store that keeps checkpoints, and how many rows came with each.
+#[derive(Default)]
+struct Counting(Mutex<Vec<(Checkpoint, usize)>>);
+
+impl Counting {
+    fn commits(&self) -> Vec<usize> {
+        self.0.lock().unwrap().iter().map(|(_, rows)| *rows).collect()
+    }
+}
+
+#[async_trait]
+impl ReadStore for Counting {
+    fn address(&self) -> String {
+        "counting:".into()
+    }
+
+    async fn generations(&self, _: Group) -> Result<Vec<Generation>, ViewError> {
+        Ok(vec![])
+    }
+
+    async fn create(&self, _: Group, _: u16) -> Result<Generation, ViewError> {
+        Err(ViewError::Refused("there is one already".into()))
+    }
+
+    async fn make_indexes(&self, _: &Generation) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn promote(&self, _: &Generation) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, _: &Generation, _: u16) -> Result<Option<Checkpoint>, ViewError> {
+        Ok(self.0.lock().unwrap().last().map(|(checkpoint, _)| checkpoint.clone()))
+    }
+
+    async fn load(
+        &self,
+        _: &Generation,
+        _: u16,
+        _: Option<&Checkpoint>,
+        _: &'static Table,
+        _: &[Key],
+    ) -> Result<Vec<Vec<Value>>, ViewError> {
+        Ok(vec![])
+    }
+
+    async fn commit(
+        &self,
+        _: &Generation,
+        _: u16,
+        _: Option<&Checkpoint>,
+        next: &Checkpoint,
+        changes: &[TableChange],
+    ) -> Result<(), ViewError> {
+        let rows = changes.iter().map(|change| change.appends.len()).sum();
+        self.0.lock().unwrap().push((next.clone(), rows));
+        Ok(())
+    }
+
+    async fn note_stop(&self, _: &Generation, _: u16, _: &str) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn stops(&self, _: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
+        Ok(vec![])
+    }
+
+    async fn query(&self, _: &Generation, _: &[Select]) -> Result<Snapshot, ViewError> {
+        Err(ViewError::Refused("it keeps no rows".into()))
+    }
+}
+
+fn journal(shards: u16) -> Generation {
+    Generation {
+        group: Group::Journal,
+        number: 1,
+        definition: Group::Journal.definition().into(),
+        status: GenerationStatus::Live,
+        shards,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_way_is_written_in_large_batches_within_their_bound_and_news_at_once() {
+    let mut world = World::new().await;
+    world.record(60_000);
+    let store = Arc::new(Counting::default());
+    // Of so many shards each may hold back twenty thousand rows.
+    let generation = journal((CATCHING_UP_ROWS_MAX / 20_000) as u16);
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, generation, 0);
+    let mut committed = projector.committed.subscribe();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(projector.run(stopped));
+    committed.wait_for(|next| *next == 60_002).await.unwrap();
+    let commits = store.commits();
+    assert_eq!(commits.iter().sum::<usize>(), 60_000);
+    assert!(commits.len() <= 4, "{commits:?}");
+    // What is read at a time comes on top of what may be held back.
+    assert!(
+        commits.iter().all(|rows| *rows < 20_000 + BATCH_RECORDS_MAX),
+        "{commits:?}"
+    );
+
+    for next in 60_003..60_006 {
+        let before = Instant::now();
+        world.record(1);
+        committed.wait_for(|committed| *committed == next).await.unwrap();
+        assert!(before.elapsed() < CATCHING_UP_FOR / 10, "the way is over");
+    }
+    stop.send_replace(true);
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_are_written_sooner() {
+    let mut world = World::new().await;
+    let store = Arc::new(Counting::default());
+    let generation = journal(64);
+    // Some of a read are more than a shard may hold back.
+    let large = format!("{{\"note\":\"{}\"}}", "x".repeat(CATCHING_UP_BYTES_MAX / 64 / 1_000));
+    world.record_with(3 * BATCH_RECORDS_MAX as u64, &large);
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, generation, 0);
+    projector.catch_up(|_, _| ()).await.unwrap();
+    assert_eq!(
+        store.commits(),
+        [BATCH_RECORDS_MAX - 2, BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 2]
+    );
+}

@@ -204,7 +204,7 @@ fn arrays(change: &TableChange, shard: u16) -> Vec<Box<dyn ToSql + Sync + Send>>
 /// The rows of a change as they are stored.
 pub fn rows_of(change: &TableChange, shard: u16) -> Vec<Vec<Value>> {
     let shard = Value::Int(i64::from(shard));
-    let mut rows: Vec<Vec<Value>> = change.upserts.clone();
+    let mut rows: Vec<Vec<Value>> = [change.upserts.as_slice(), &change.inserts].concat();
     rows.extend(change.deltas.iter().map(|row| {
         let mut row = row.clone();
         row.push(shard.clone());

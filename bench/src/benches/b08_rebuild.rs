@@ -1,7 +1,8 @@
 //! B8: all read models rebuilt from a long history.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::ensure;
 use async_trait::async_trait;
@@ -75,16 +76,18 @@ impl Bench for Rebuild {
         let places = session.places.clone();
         let (long, _) = history::shared(&places, SHARDS, Kind::Mixed, events).await?;
         let (brief, _) = history::shared(&places, SHARDS, Kind::Mixed, events / LIVE_SHARE).await?;
-        let way = |way, url: &str| Whole {
+        let way = |way, url: &str, rows: &Arc<OnceLock<Counts>>| Whole {
             places: places.clone(),
             url: url.to_owned(),
             way,
             events: None,
+            rows: Arc::clone(rows),
         };
+        let (of_long, of_brief) = (Arc::default(), Arc::default());
         let mut contenders: Vec<Box<dyn Contender>> = vec![
-            Box::new(way(Way::Bare, &long)),
-            Box::new(way(Way::Rebuild, &long)),
-            Box::new(way(Way::Live, &brief)),
+            Box::new(way(Way::Bare, &long, &of_long)),
+            Box::new(way(Way::Rebuild, &long, &of_long)),
+            Box::new(way(Way::Live, &brief, &of_brief)),
             Box::new(replaying_peer(session).await?),
         ];
         let load = session.extent.load(64);
@@ -117,7 +120,12 @@ struct Whole {
     way: Way,
     /// Events of the log, once they were counted.
     events: Option<u64>,
+    /// Rows of each table, as whoever came first left them.
+    rows: Arc<OnceLock<Counts>>,
 }
+
+/// Rows by the name of the table.
+type Counts = BTreeMap<&'static str, i64>;
 
 #[async_trait]
 impl Contender for Whole {
@@ -189,7 +197,7 @@ impl Contender for Whole {
 }
 
 impl Whole {
-    /// The journal has a row for each event, and each customer its row.
+    /// The journal has a row for each event, and every table as many as others found.
     async fn check_rows(
         &self,
         store: &dyn ReadStore,
@@ -197,12 +205,20 @@ impl Whole {
         schema_of: fn(&Generation) -> String,
         events: u64,
     ) -> anyhow::Result<()> {
-        let generations = store.generations(Group::Journal).await?;
-        let newest = generations.last().expect("a generation was made");
-        let table = Group::Journal.tables().next().expect("the journal has a table");
-        let name = format!("{}.{}", schema_of(newest), bare_upsert::quoted(table.name));
-        let rows = bare_upsert::count(url, &name).await?.cast_unsigned();
-        ensure!(rows == events, "the journal has {rows} rows for {events} events");
+        let mut rows = Counts::new();
+        for group in Group::ALL {
+            let generations = store.generations(group).await?;
+            let schema = schema_of(generations.last().expect("a generation was made"));
+            for table in group.tables() {
+                let name = format!("{schema}.{}", bare_upsert::quoted(table.name));
+                rows.insert(table.name, bare_upsert::count(url, &name).await?);
+            }
+        }
+        let journal = Group::Journal.tables().next().expect("the journal has a table").name;
+        let found = rows[journal].cast_unsigned();
+        ensure!(found == events, "the journal has {found} rows for {events} events");
+        let others = self.rows.get_or_init(|| rows.clone());
+        ensure!(rows == *others, "{} left {rows:?}, others {others:?}", self.name());
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Projectors at work: a group folded from its log into a database of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -70,6 +70,7 @@ pub async fn recorded(
         Some(end_max) => Arc::new(OneByOne {
             log: Arc::clone(&source.log),
             end_max,
+            told: Mutex::default(),
         }),
     };
     fold(&Feeds::new(log), &store, &views.generation).await?;

@@ -1,5 +1,6 @@
 //! What a projector wrote: its commits, remembered by a read store that passes everything on; and a log that gives one record at a time.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -109,6 +110,9 @@ pub struct OneByOne {
     pub log: Arc<dyn EventLog>,
     /// Each shard ends here at the latest.
     pub end_max: u64,
+    /// The shards whose end was told. Whoever asks again hears that nothing lies behind it: a projector then commits each event at once, as one does
+    /// that has caught up.
+    pub told: Mutex<BTreeSet<u16>>,
 }
 
 #[async_trait]
@@ -126,7 +130,11 @@ impl EventLog for OneByOne {
     }
 
     async fn end(&self, shard: u16) -> Result<u64, LogError> {
-        Ok(self.log.end(shard).await?.min(self.end_max))
+        let is_first = self.told.lock().expect("no panic under the lock").insert(shard);
+        match is_first {
+            true => Ok(self.log.end(shard).await?.min(self.end_max)),
+            false => Ok(0),
+        }
     }
 
     async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {

@@ -232,16 +232,12 @@ impl Projector {
 
     /// Folds a chunk. What stands before a poison event is committed, so that the checkpoint stands right before it.
     async fn read(&self, at: &mut Standing, chunk: &Chunk) -> Result<(), Trouble> {
-        let mut unknown = 0;
-        let folded = match self.wanted(chunk, at.feed.settled(), &mut unknown) {
-            Ok(events) => self.fold(&events, at).await,
-            Err(poison) => Err(poison),
-        };
+        let settled = at.feed.settled();
+        let folded = self.fold_chunk(at, chunk, settled).await;
         if let Err(Trouble::Poison { offset, .. }) = folded {
             self.commit_before(at, offset).await?;
         }
         folded?;
-        at.folded.unknown += unknown;
         at.folded.bytes += chunk.bytes_of(self.generation.group);
         at.feed.take(chunk);
         at.read.clone_from(&chunk.checkpoint);
@@ -279,10 +275,7 @@ impl Projector {
             records.retain(|(standing, _)| *standing < offset);
             let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
             if let Some(chunk) = chunk {
-                let mut unknown = 0;
-                let events = self.wanted(&chunk, chunk.since, &mut unknown)?;
-                self.fold(&events, at).await?;
-                at.folded.unknown += unknown;
+                self.fold_chunk(at, &chunk, chunk.since).await?;
                 at.read = chunk.checkpoint;
             }
             trouble.map_or(Ok(()), Err)?;
@@ -316,17 +309,17 @@ impl Projector {
         })
     }
 
-    /// The events of a chunk that the group wants, but for those before `settled`, which it has.
-    fn wanted<'a>(&self, chunk: &'a Chunk, settled: u64, unknown: &mut u64) -> Result<Vec<&'a Event>, Trouble> {
+    /// Folds the events of a chunk that the group wants, but for those before `settled`, which it has.
+    async fn fold_chunk(&self, at: &mut Standing, chunk: &Chunk, settled: u64) -> Result<(), Trouble> {
         let group = self.generation.group;
-        let mut wanted = vec![];
+        let (mut wanted, mut unknown) = (vec![], 0);
         for event in &chunk.events {
             if event.offset() < settled || !group.wants(event.kind()) {
                 continue;
             }
             match event.decode() {
                 Ok(decoded) => wanted.push(decoded),
-                Err(UnreadableEvent::UnknownType(_)) => *unknown += 1,
+                Err(UnreadableEvent::UnknownType(_)) => unknown += 1,
                 Err(error) => {
                     return Err(Trouble::Poison {
                         shard: self.shard,
@@ -336,7 +329,9 @@ impl Projector {
                 }
             }
         }
-        Ok(wanted)
+        self.fold(&wanted, at).await?;
+        at.folded.unknown += unknown;
+        Ok(())
     }
 
     async fn commit(&self, at: &mut Standing) -> Result<(), Trouble> {
@@ -409,6 +404,7 @@ impl Projector {
         }
     }
 
+    /// Folds the events into rows. A panic or a broken rule in a projection is a poison event, not the end of the process.
     fn project(&self, events: &[&Event], rows: &mut Rows) -> Result<(), Trouble> {
         let models: Vec<_> = self.generation.group.models().collect();
         for event in events {

@@ -203,7 +203,7 @@ async fn end(worker: Running) {
 /// Builds new generations of groups beside the live ones, by one pass over the log, and swaps them in. `report` hears (group, shard, read, end).
 ///
 /// # Errors
-/// What stopped it; the live generation of a group that is not named in the answer is as it was.
+/// What stopped it. Until the swaps, which come last and one after the other, every live generation is as it was.
 pub async fn rebuild(
     log: Arc<dyn EventLog>,
     store: Arc<dyn ReadStore>,

@@ -18,6 +18,12 @@ pub enum Bug {
     ClaimNotReadBack,
     /// The command ids of the replayed tail are not remembered.
     IdsLostAtTakeOver,
+    /// A stream counts as new before all that are stored are known.
+    NewBeforeAllAreKnown,
+    /// What was changed since the take-over does not count as begun.
+    ChangedNotBegun,
+    /// The derived command ids that were remembered since the take-over do not count as recorded.
+    RememberedNotRecorded,
     /// The replay starts where the stored states stood before the claim, and evolves states that are newer than that once more.
     EventsAppliedTwice,
     /// Speculative states outlive an append that was refused.

@@ -106,6 +106,22 @@ pub trait StateStore: Send + Sync {
         commands: &[Uuid],
     ) -> Result<Loaded, StateError>;
 
+    /// Streams of the shard whose states are stored: `max` of them at most, in an order of the store's own, from the first one after `after`
+    /// on. None = there are no more. A stream that is saved meanwhile may be among them or not.
+    ///
+    /// # Errors
+    /// As `load`.
+    async fn streams(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, StateError>;
+
+    /// The same of the command ids.
+    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError>;
+
     /// Saves states, command ids and the watermark in one transaction.
     ///
     /// # Errors
@@ -220,6 +236,26 @@ impl StateStore for MemoryStates {
         })
     }
 
+    async fn streams(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, StateError> {
+        self.with(shard, |stored| {
+            stored.check(held)?;
+            Ok(page(stored.states.keys(), after, max))
+        })
+    }
+
+    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+        self.with(shard, |stored| {
+            stored.check(held)?;
+            Ok(page(stored.commands.keys(), after, max))
+        })
+    }
+
     async fn save(
         &self,
         held: Held,
@@ -252,6 +288,18 @@ impl StateStore for MemoryStates {
         }
         Ok(forgotten)
     }
+}
+
+/// A page of what is stored.
+pub(crate) fn page<'a, T: Copy + Ord + 'a>(
+    stored: impl Iterator<Item = &'a T>,
+    after: Option<T>,
+    max: usize,
+) -> Vec<T> {
+    let mut listed: Vec<T> = stored.copied().filter(|item| Some(*item) > after).collect();
+    listed.sort_unstable();
+    listed.truncate(max);
+    listed
 }
 
 /// Sixteen hex digits that change whenever a state type changes: states of another shape are never read, but built anew beside.

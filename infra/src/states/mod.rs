@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use domain::{AnyState, StreamKind, StreamRef};
 use jiff::Timestamp;
-use projections::{Key, Row, Table, Value};
+use projections::{ColumnType, Key, Row, Table, Value};
 use services::log::Checkpoint;
 use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, Watermark, states_definition};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use crate::views::sql::{Dialect, Stored, checkpoint_values, quoted};
 
 projections::table! {
     entity StateRow "states" {
+        key shard: i64,
         key kind: String,
         key stream: Uuid,
         set version: i64,
@@ -70,11 +71,16 @@ struct Statements {
     advance: String,
     /// Before.
     forget: String,
+    /// Shard, kind and id of the stream before, and how many.
+    streams: String,
+    /// Shard, the id before, and how many.
+    commands: String,
 }
 
 static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     let watermarks = quoted(&name_of(WatermarkRow::TABLE));
     let commands = quoted(&name_of(CommandRow::TABLE));
+    let states = quoted(&name_of(StateRow::TABLE));
     Statements {
         begin: format!(
             "INSERT INTO {watermarks} (shard, log_id, owner_epoch, owner_address) VALUES ($1, $2, $3, $4) \
@@ -92,6 +98,10 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
             "DELETE FROM {commands} WHERE (shard, command) IN \
              (SELECT shard, command FROM {commands} WHERE by_client AND at < $1 LIMIT {FORGOTTEN_AT_ONCE})"
         ),
+        streams: format!(
+            "SELECT kind, stream FROM {states} WHERE shard = $1 AND (kind, stream) > ($2, $3) ORDER BY kind, stream LIMIT $4"
+        ),
+        commands: format!("SELECT command FROM {commands} WHERE shard = $1 AND command > $2 ORDER BY command LIMIT $3"),
     }
 });
 
@@ -228,8 +238,55 @@ fn progress(row: &WatermarkRow) -> Option<Watermark> {
     })
 }
 
-fn state_keys(streams: &[StreamRef]) -> Vec<Key> {
-    let key = |stream: &StreamRef| vec![Value::Text(stream.kind.name().to_owned()), Value::Uuid(stream.id)];
+fn streams_values(shard: u16, after: Option<StreamRef>, max: usize) -> [Value; 4] {
+    // No kind has an empty name.
+    let (kind, id) = after.map_or(("", Uuid::nil()), |stream| (stream.kind.name(), stream.id));
+    [
+        Value::Int(i64::from(shard)),
+        Value::Text(kind.to_owned()),
+        Value::Uuid(id),
+        Value::Int(max as i64),
+    ]
+}
+
+fn commands_values(shard: u16, after: Option<Uuid>, max: usize) -> [Value; 3] {
+    // No command has an id of zeros only: it would have no version.
+    [
+        Value::Int(i64::from(shard)),
+        Value::Uuid(after.unwrap_or_default()),
+        Value::Int(max as i64),
+    ]
+}
+
+/// What [`Statements::streams`] answers.
+const STREAM_COLUMNS: [ColumnType; 2] = [ColumnType::Text, ColumnType::Uuid];
+/// What [`Statements::commands`] answers.
+const COMMAND_COLUMNS: [ColumnType; 1] = [ColumnType::Uuid];
+
+fn listed_streams(rows: Vec<Vec<Value>>) -> Result<Vec<StreamRef>, StateError> {
+    let read = |row: Vec<Value>| match row.as_slice() {
+        [Value::Text(kind), Value::Uuid(id)] => stream(kind, *id),
+        _ => Err(unreadable("name of a stream")),
+    };
+    rows.into_iter().map(read).collect()
+}
+
+fn listed_commands(rows: Vec<Vec<Value>>) -> Result<Vec<Uuid>, StateError> {
+    let read = |row: Vec<Value>| match row.as_slice() {
+        [Value::Uuid(id)] => Ok(*id),
+        _ => Err(unreadable("id of a command")),
+    };
+    rows.into_iter().map(read).collect()
+}
+
+fn state_keys(shard: u16, streams: &[StreamRef]) -> Vec<Key> {
+    let key = |stream: &StreamRef| {
+        vec![
+            Value::Int(i64::from(shard)),
+            Value::Text(stream.kind.name().to_owned()),
+            Value::Uuid(stream.id),
+        ]
+    };
     streams.iter().map(key).collect()
 }
 
@@ -238,8 +295,9 @@ fn command_keys(shard: u16, commands: &[Uuid]) -> Vec<Key> {
     commands.iter().map(key).collect()
 }
 
-fn state_rows(states: &[SavedState]) -> Vec<Vec<Value>> {
+fn state_rows(shard: u16, states: &[SavedState]) -> Vec<Vec<Value>> {
     let row = |saved: &SavedState| StateRow {
+        shard: i64::from(shard),
         kind: saved.stream.kind.name().to_owned(),
         stream: saved.stream.id,
         version: saved.version.cast_signed(),

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use domain::StreamRef;
 use jiff::Timestamp;
-use projections::Value;
+use projections::{ColumnType, Value};
 use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
-use super::{FORGOTTEN_AT_ONCE, STATEMENTS, StateTables, WatermarkRow};
+use super::{COMMAND_COLUMNS, FORGOTTEN_AT_ONCE, STATEMENTS, STREAM_COLUMNS, StateTables, WatermarkRow};
 use crate::views::PostgresViews;
-use crate::views::postgres::{DURABLE, Finder, Write, bounded, execute, put, send, settle, values_of};
+use crate::views::postgres::{DURABLE, Finder, Write, bounded, execute, put, query, send, settle, values_of};
 use crate::views::sql::Dialect::Postgres;
 
 static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Postgres));
@@ -25,6 +25,29 @@ impl PostgresViews {
         });
         let rows = rows.await;
         super::looked_up(settle(client, rows)?, log_id)
+    }
+
+    /// What a statement answers that lists what is stored of the shard.
+    async fn list(
+        &self,
+        shard: u16,
+        held: Held,
+        statement: &str,
+        values: &[Value],
+        columns: &[ColumnType],
+    ) -> Result<Vec<Vec<Value>>, StateError> {
+        let client = self.keyed().await?;
+        let found = bounded(async {
+            let listed = query(&client, statement, values, columns).await?;
+            // Last, as in `load`: the list is good if it was the owner's until then.
+            let watermarks = Finder::new(&client, &TABLES.watermarks).await?;
+            let watermark = watermarks.find(&client, &[vec![Value::Int(i64::from(shard))]]).await?;
+            Ok((listed, watermark))
+        });
+        let found = found.await;
+        let (listed, watermark) = settle(client, found)?;
+        super::check_held(watermark, held)?;
+        Ok(listed)
     }
 }
 
@@ -74,7 +97,7 @@ impl StateStore for PostgresViews {
         streams: &[StreamRef],
         commands: &[Uuid],
     ) -> Result<Loaded, StateError> {
-        let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
+        let (streams, commands) = (super::state_keys(shard, streams), super::command_keys(shard, commands));
         let of_shard = [vec![Value::Int(i64::from(shard))]];
         let client = self.keyed().await?;
         let found = bounded(async {
@@ -96,6 +119,24 @@ impl StateStore for PostgresViews {
         super::loaded(states, commands)
     }
 
+    async fn streams(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, StateError> {
+        let values = super::streams_values(shard, after, max);
+        let rows = self.list(shard, held, &STATEMENTS.streams, &values, &STREAM_COLUMNS);
+        super::listed_streams(rows.await?)
+    }
+
+    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+        let values = super::commands_values(shard, after, max);
+        let rows = self.list(shard, held, &STATEMENTS.commands, &values, &COMMAND_COLUMNS);
+        super::listed_commands(rows.await?)
+    }
+
     async fn save(
         &self,
         held: Held,
@@ -105,7 +146,7 @@ impl StateStore for PostgresViews {
     ) -> Result<(), StateError> {
         let advance = super::advance_values(held, watermark);
         let (states, commands) = (
-            super::state_rows(states),
+            super::state_rows(watermark.shard, states),
             super::command_rows(watermark.shard, commands),
         );
         let mut client = self.keyed().await?;

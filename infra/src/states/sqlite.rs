@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 use async_trait::async_trait;
 use domain::StreamRef;
 use jiff::Timestamp;
-use projections::Value;
+use projections::{ColumnType, Value};
 use rusqlite::params_from_iter;
 use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
 use uuid::Uuid;
 
-use super::{FORGOTTEN_AT_ONCE, STATEMENTS, StateTables, WatermarkRow};
+use super::{COMMAND_COLUMNS, FORGOTTEN_AT_ONCE, STATEMENTS, STREAM_COLUMNS, StateTables, WatermarkRow};
 use crate::views::SqliteViews;
 use crate::views::sql::Dialect::Sqlite;
-use crate::views::sqlite::{Cell, execute, find, put};
+use crate::views::sqlite::{Cell, execute, find, put, query};
 
 static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Sqlite));
 
@@ -22,6 +22,25 @@ impl SqliteViews {
         let rows =
             self.read(move |transaction| find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]]));
         super::looked_up(rows.await?, log_id)
+    }
+
+    /// What a statement answers that lists what is stored of the shard.
+    async fn list<const N: usize>(
+        &self,
+        shard: u16,
+        held: Held,
+        statement: &'static str,
+        values: [Value; N],
+        columns: &'static [ColumnType],
+    ) -> Result<Vec<Vec<Value>>, StateError> {
+        let found = self.read(move |transaction| {
+            let listed = query(transaction, statement, cells(&values), columns)?;
+            let watermark = find(transaction, &TABLES.watermarks, &[vec![Value::Int(i64::from(shard))]])?;
+            Ok((listed, watermark))
+        });
+        let (listed, watermark) = found.await?;
+        super::check_held(watermark, held)?;
+        Ok(listed)
     }
 }
 
@@ -63,7 +82,7 @@ impl StateStore for SqliteViews {
         streams: &[StreamRef],
         commands: &[Uuid],
     ) -> Result<Loaded, StateError> {
-        let (streams, commands) = (super::state_keys(streams), super::command_keys(shard, commands));
+        let (streams, commands) = (super::state_keys(shard, streams), super::command_keys(shard, commands));
         let found = self.read(move |transaction| {
             let states = find(transaction, &TABLES.states, &streams)?;
             let commands = find(transaction, &TABLES.commands, &commands)?;
@@ -75,6 +94,24 @@ impl StateStore for SqliteViews {
         super::loaded(states, commands)
     }
 
+    async fn streams(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, StateError> {
+        let values = super::streams_values(shard, after, max);
+        let rows = self.list(shard, held, &STATEMENTS.streams, values, &STREAM_COLUMNS);
+        super::listed_streams(rows.await?)
+    }
+
+    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+        let values = super::commands_values(shard, after, max);
+        let rows = self.list(shard, held, &STATEMENTS.commands, values, &COMMAND_COLUMNS);
+        super::listed_commands(rows.await?)
+    }
+
     async fn save(
         &self,
         held: Held,
@@ -84,7 +121,7 @@ impl StateStore for SqliteViews {
     ) -> Result<(), StateError> {
         let advance = super::advance_values(held, watermark);
         let (states, commands) = (
-            super::state_rows(states),
+            super::state_rows(watermark.shard, states),
             super::command_rows(watermark.shard, commands),
         );
         let saved = self.write(move |transaction| {

@@ -725,6 +725,18 @@ pub(crate) async fn execute(
     Ok(write.run(transaction).await?)
 }
 
+/// What a statement of one's own answers, in columns of these types.
+pub(crate) async fn query(
+    client: &Client,
+    statement: &str,
+    parameters: &[Value],
+    types: &[ColumnType],
+) -> Result<Vec<Vec<Value>>, Failure> {
+    let statement = client.prepare_cached(statement).await?;
+    let rows = client.query_raw(&statement, values_of(parameters)).await?;
+    values(&rows.try_collect::<Vec<Row>>().await?, types)
+}
+
 /// Finds entity rows by their keys. Made before the questions are asked, so that several can be sent at once: they cost one round trip, and the
 /// server answers them in the order in which they were sent.
 pub(crate) struct Finder {

@@ -410,6 +410,17 @@ pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key])
     Ok(rows)
 }
 
+/// What a statement of one's own answers, in columns of these types.
+pub(crate) fn query(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    parameters: impl rusqlite::Params,
+    types: &[ColumnType],
+) -> Result<Vec<Vec<Value>>, Failure> {
+    let mut statement = transaction.prepare_cached(statement)?;
+    collect(statement.query(parameters)?, types)
+}
+
 /// Writes entity rows, all columns.
 pub(crate) fn put(transaction: &Transaction<'_>, stored: &Stored, rows: &[Vec<Value>]) -> Result<(), Failure> {
     let mut statement = transaction.prepare_cached(stored.upsert())?;

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::request::{Action, Request};
+use super::seen::Seen;
+use crate::bugs::{self, Bug};
 use crate::states::{SavedCommand, SavedState};
 
 /// How far a client's clock may be ahead: a younger id is refused at the door.
@@ -23,12 +25,24 @@ pub struct Cached {
     pub state: Arc<AnyState>,
 }
 
+impl Cached {
+    /// Of a stream that has not begun.
+    pub fn initial(stream: StreamRef) -> Cached {
+        Cached {
+            version: 0,
+            state: Arc::new(AnyState::initial(stream.kind)),
+        }
+    }
+}
+
 /// The states of a shard's streams as far as they are in memory, speculative ones included.
 pub struct States {
     /// Changed and not yet stored; never evicted.
     hot: HashMap<StreamRef, Cached>,
     /// As stored, or never begun.
     clean: LruCache<StreamRef, Cached>,
+    /// Whatever was changed here, and, once it is complete, whatever is stored: a stream that is not in it has not begun.
+    begun: Seen,
 }
 
 impl States {
@@ -36,6 +50,7 @@ impl States {
         States {
             hot: HashMap::new(),
             clean: LruCache::new(at_least_one(clean_max)),
+            begun: Seen::default(),
         }
     }
 
@@ -51,6 +66,33 @@ impl States {
         self.hot.contains_key(&stream) || self.clean.contains(&stream)
     }
 
+    /// Is it known without the store? One that has surely not begun is in memory from now on.
+    pub fn is_known(&mut self, stream: StreamRef) -> bool {
+        if self.contains(stream) {
+            return true;
+        }
+        let is_new = self.begun.is_new(stream);
+        if is_new {
+            self.clean.put(stream, Cached::initial(stream));
+        }
+        is_new
+    }
+
+    /// Is a stream that has not begun known as such without the store?
+    pub fn knows_all_that_began(&self) -> bool {
+        self.begun.is_complete()
+    }
+
+    /// The store has these.
+    pub fn have_begun(&mut self, streams: &[StreamRef]) {
+        streams.iter().for_each(|stream| self.begun.add(stream));
+    }
+
+    /// The store has no other streams than those that were named or changed here.
+    pub fn no_others_have_begun(&mut self) {
+        self.begun.complete();
+    }
+
     /// A state as the store has it.
     pub fn loaded(&mut self, stream: StreamRef, cached: Cached) {
         if !self.hot.contains_key(&stream) {
@@ -60,6 +102,9 @@ impl States {
 
     pub fn changed(&mut self, stream: StreamRef, cached: Cached) {
         self.clean.pop(&stream);
+        if !bugs::has(Bug::ChangedNotBegun) {
+            self.begun.add(stream);
+        }
         self.hot.insert(stream, cached);
     }
 
@@ -88,12 +133,17 @@ pub struct CommandIds {
     known: HashMap<Uuid, SavedCommand>,
     order: VecDeque<Uuid>,
     known_max: usize,
+    /// Of version 7 ids.
     gone: Gone,
-    /// Every command that was recorded after this time is in memory, or at least known to be gone from it.
+    /// Every command with a version 7 id that was recorded after this time is in memory, or at least known to be gone from it.
     complete_since: Timestamp,
+    /// Of all other ids: whatever was recorded here, and, once it is complete, whatever is stored.
+    derived: Seen,
 }
 
-/// The ids that went out of memory last, by eight bytes each: enough to tell that an id is none of them without asking the store.
+/// The version 7 ids that went out of memory last, by eight bytes each: with the time that an id carries it is enough to tell for sure,
+/// without asking the store, that a client's id is new. A [`Seen`] may err, and would make one new command in some hundreds wait for a store
+/// that may be away.
 #[derive(Default)]
 struct Gone {
     young: Ids,
@@ -143,6 +193,7 @@ impl CommandIds {
             known_max,
             gone: Gone::default(),
             complete_since,
+            derived: Seen::default(),
         }
     }
 
@@ -154,24 +205,43 @@ impl CommandIds {
         self.known.len()
     }
 
-    /// Must the store be asked before this id counts as new? Not for a client-made id that is younger than what is complete
-    /// in memory: it cannot have been recorded before it was made.
+    /// Must the store be asked before this id counts as new? Not for a client-made id that is younger than what is complete in memory: it
+    /// cannot have been recorded before it was made. Nor for a derived one that has surely not been seen.
     pub fn needs_look_up(&self, id: Uuid) -> bool {
         if self.get(id).is_some() {
             return false;
         }
+        if !is_by_client(id) {
+            return !self.derived.is_new(id);
+        }
         if self.gone.may_have(id) {
             return true;
         }
-        if self.complete_since == Timestamp::MIN {
-            return false;
-        }
         // What was recorded by then went through the same question: see `is_ahead`.
-        !is_ahead(id, self.complete_since)
+        self.complete_since != Timestamp::MIN && !is_ahead(id, self.complete_since)
+    }
+
+    /// Is a new derived id known as such without the store?
+    pub fn knows_all_derived(&self) -> bool {
+        self.derived.is_complete()
+    }
+
+    /// The store has these.
+    pub fn were_recorded(&mut self, ids: &[Uuid]) {
+        let derived = ids.iter().filter(|id| !is_by_client(**id));
+        derived.for_each(|id| self.derived.add(id));
+    }
+
+    /// The store has no other ids than those that were named or remembered here.
+    pub fn no_others_were_recorded(&mut self) {
+        self.derived.complete();
     }
 
     /// It is in the log, and not yet in the store.
     pub fn remember(&mut self, command: SavedCommand) {
+        if !bugs::has(Bug::RememberedNotRecorded) {
+            self.were_recorded(&[command.id]);
+        }
         self.hot.insert(command.id, command);
     }
 
@@ -194,13 +264,18 @@ impl CommandIds {
     pub fn trim(&mut self) {
         while self.order.len() > self.known_max {
             let oldest = self.order.pop_front().expect("it is not empty");
-            if let Some(command) = self.known.remove(&oldest)
+            if let Some(command) = self.known.remove(&oldest).filter(|command| is_by_client(command.id))
                 && let Some(forgotten) = self.gone.add(&command, self.known_max * GONE_FACTOR)
             {
                 self.complete_since = self.complete_since.max(forgotten);
             }
         }
     }
+}
+
+/// Does the id carry the time at which a client made it?
+fn is_by_client(id: Uuid) -> bool {
+    id.get_version_num() == 7
 }
 
 /// Was this id made by a clock so far ahead of `now` that a command must not be recorded under it at that time? After a take-over it would
@@ -260,6 +335,31 @@ pub fn saved(stream: StreamRef, cached: &Cached) -> SavedState {
 #[cfg(test)]
 mod specs {
     use super::*;
+
+    fn stream(n: u32) -> StreamRef {
+        StreamRef {
+            kind: domain::StreamKind::Customer,
+            id: domain::derived_id(&["stream", &n.to_string()]),
+        }
+    }
+
+    /// Others that begin may make the filter take it for one that was seen, between the question and its use.
+    #[test]
+    fn a_stream_that_was_found_to_be_new_stays_known_while_others_begin() {
+        let mut states = States::new(1_000);
+        states.begun = Seen::within(0);
+        states.no_others_have_begun();
+        let new: Vec<StreamRef> = (0..1_000).map(stream).collect();
+        assert!(new.iter().all(|stream| states.is_known(*stream)));
+        for other in (1_000..100_000).map(stream) {
+            states.changed(other, Cached::initial(other));
+        }
+        assert!(
+            new.iter().any(|stream| !states.begun.is_new(*stream)),
+            "the filter is overfull"
+        );
+        assert!(new.iter().all(|stream| states.get(*stream).is_some()));
+    }
 
     fn command(n: u64) -> SavedCommand {
         let at = Timestamp::from_second(1_700_000_000 + n as i64).unwrap();

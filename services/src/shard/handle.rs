@@ -23,6 +23,8 @@ pub struct ShardConfig {
     pub batch_bytes_max: usize,
     /// States in memory that could be loaded again. Changed ones come on top, up to `unsaved_max`.
     pub cached_streams_max: usize,
+    /// Streams of one page when, after a take-over, the state store is asked which ones it has.
+    pub inventory_page_max: usize,
     /// Command ids in memory.
     pub cached_commands_max: usize,
     /// Changed states and command ids that wait for the state store; beyond it commands are answered 503.
@@ -46,6 +48,7 @@ impl Default for ShardConfig {
             batch_records_max: 2_000,
             batch_bytes_max: 4 * 1024 * 1024,
             cached_streams_max: 100_000,
+            inventory_page_max: 10_000,
             cached_commands_max: 100_000,
             unsaved_max: 100_000,
             save_at: 5_000,

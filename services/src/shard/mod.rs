@@ -7,7 +7,9 @@ mod assignment;
 mod batch;
 mod cache;
 mod handle;
+mod inventory;
 mod request;
+mod seen;
 mod serving;
 #[cfg(test)]
 pub mod specs;

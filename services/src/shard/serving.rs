@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::batch::{Batch, Prepared, decide, written};
 use super::cache::{Cached, CommandIds, States, is_ahead, saved};
+use super::inventory::{Inventory, Page};
 use super::request::{Ack, Failure, Message, Request};
 use super::takeover::{Owned, fill};
 use super::task::{ShardParts, Task};
@@ -70,6 +71,8 @@ pub struct Serving {
     pending: Batch,
     in_flight: Option<InFlight>,
     loading: Option<Loading>,
+    stored_streams: Inventory<StreamRef>,
+    stored_commands: Inventory<Uuid>,
     /// A look-up is due as soon as nothing is on its way to the log.
     look_up_waits: bool,
     /// Confirmed and not yet handed to the store.
@@ -102,6 +105,8 @@ impl Serving {
             pending: Batch::default(),
             in_flight: None,
             loading: None,
+            stored_streams: Inventory::new(parts.config.save_every),
+            stored_commands: Inventory::new(parts.config.save_every),
             look_up_waits: false,
             unsaved_states: HashMap::new(),
             unsaved_commands: Vec::new(),
@@ -140,6 +145,16 @@ impl Serving {
                 }
                 loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => {
                     if let Err(why) = self.loaded(loaded, task) {
+                        return End::Unsettled(why);
+                    }
+                }
+                page = self.stored_streams.next(self.parts.list_streams(self.shard, self.held)), if !self.states.knows_all_that_began() => {
+                    if let Err(why) = self.found_streams(page) {
+                        return End::Unsettled(why);
+                    }
+                }
+                page = self.stored_commands.next(self.parts.list_commands(self.shard, self.held)), if !self.ids.knows_all_derived() => {
+                    if let Err(why) = self.found_commands(page) {
                         return End::Unsettled(why);
                     }
                 }
@@ -186,7 +201,7 @@ impl Serving {
     }
 
     /// The streams and command ids that these messages need and that are not in memory.
-    fn missing(&self, messages: &[Message]) -> (Vec<StreamRef>, Vec<Uuid>) {
+    fn missing(&mut self, messages: &[Message]) -> (Vec<StreamRef>, Vec<Uuid>) {
         let mut streams = Vec::new();
         let mut commands = Vec::new();
         for message in messages {
@@ -201,7 +216,7 @@ impl Serving {
                 }
             }
         }
-        streams.retain(|stream| !self.states.contains(*stream));
+        streams.retain(|stream| !self.states.is_known(*stream));
         streams.sort_unstable();
         streams.dedup();
         (streams, commands)
@@ -256,6 +271,26 @@ impl Serving {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A page of the streams that are stored; an empty one is the last.
+    fn found_streams(&mut self, page: Page<StreamRef>) -> Result<(), String> {
+        let streams = page.map_err(|error| error.to_string())?;
+        self.states.have_begun(&streams);
+        if streams.is_empty() || bugs::has(Bug::NewBeforeAllAreKnown) {
+            self.states.no_others_have_begun();
+        }
+        Ok(())
+    }
+
+    /// A page of the command ids that are stored; an empty one is the last.
+    fn found_commands(&mut self, page: Page<Uuid>) -> Result<(), String> {
+        let ids = page.map_err(|error| error.to_string())?;
+        self.ids.were_recorded(&ids);
+        if ids.is_empty() {
+            self.ids.no_others_were_recorded();
         }
         Ok(())
     }

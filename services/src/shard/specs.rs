@@ -1,5 +1,6 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod begun;
 mod findings;
 mod gate;
 mod limits;
@@ -363,26 +364,30 @@ async fn whatever_the_log_does_every_acked_command_stands_in_it_exactly_once() {
 }
 
 #[tokio::test]
-async fn with_the_state_store_down_streams_in_memory_go_on() {
+async fn with_the_state_store_down_streams_in_memory_and_new_ones_go_on() {
     let states = Arc::new(Moody::default());
     let mut world = World::with(states.clone()).await;
     let shard = world.start();
-    let fresh = || {
-        #[allow(clippy::disallowed_methods)]
-        Uuid::now_v7()
-    };
-    shard.insist(&request(fresh(), "a", register("a"))).await.unwrap();
+    shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
+    shard.insist(&request(id(2), "b", register("b"))).await.unwrap();
+    shard.end().await;
+    let shard = world.start();
+    shard.insist(&request(id(3), "a", owner("lin"))).await.unwrap();
+    // Until it knows all that are stored.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     states.down.store(true, std::sync::atomic::Ordering::SeqCst);
     shard
-        .execute(request(fresh(), "a", owner("mei")), Lane::People)
+        .execute(request(id(4), "a", owner("mei")), Lane::People)
         .await
         .unwrap();
-    let unknown = shard.execute(request(fresh(), "b", register("b")), Lane::People).await;
+    let new = shard.execute(request(id(5), "c", register("c")), Lane::People).await;
+    assert_eq!(new.unwrap().streams[0].1, 1);
+    let unknown = shard.execute(request(id(6), "b", owner("mei")), Lane::People).await;
     assert!(matches!(unknown, Err(Failure::NotAccepted(_))), "{unknown:?}");
     states.down.store(false, std::sync::atomic::Ordering::SeqCst);
-    shard.insist(&request(fresh(), "b", register("b"))).await.unwrap();
+    shard.insist(&request(id(7), "b", owner("mei"))).await.unwrap();
     shard.end().await;
-    assert_eq!(world.audit().await.events, 3);
+    assert_eq!(world.audit().await.events, 6);
 }
 
 /// After the lost ack the shard is taken over, and the command's companion is not in memory any more.
@@ -431,12 +436,25 @@ struct Moody {
     customers_down: std::sync::atomic::AtomicBool,
     /// The next save is stored, and its answer lost.
     loses_an_answer: std::sync::atomic::AtomicBool,
+    lists_nothing: std::sync::atomic::AtomicBool,
+    /// Streams and command ids that were looked up.
+    looked_up: std::sync::atomic::AtomicUsize,
 }
 
 impl Moody {
     fn up(&self) -> Result<(), crate::states::StateError> {
         match self.down.load(std::sync::atomic::Ordering::SeqCst) {
             true => Err(crate::states::StateError::Unavailable("it is down".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Moody {
+    fn listing(&self) -> Result<(), crate::states::StateError> {
+        self.up()?;
+        match self.lists_nothing.load(std::sync::atomic::Ordering::SeqCst) {
+            true => Err(crate::states::StateError::Unavailable("nothing is listed".into())),
             false => Ok(()),
         }
     }
@@ -477,11 +495,35 @@ impl StateStore for Moody {
         commands: &[Uuid],
     ) -> Result<crate::states::Loaded, crate::states::StateError> {
         self.up()?;
+        self.looked_up
+            .fetch_add(streams.len() + commands.len(), std::sync::atomic::Ordering::SeqCst);
         let asks_for_customers = streams.iter().any(|stream| stream.kind == StreamKind::Customer);
         if asks_for_customers && self.customers_down.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(crate::states::StateError::Unavailable("customers are down".into()));
         }
         self.inner.load(shard, held, streams, commands).await
+    }
+
+    async fn streams(
+        &self,
+        shard: u16,
+        held: crate::states::Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, crate::states::StateError> {
+        self.listing()?;
+        self.inner.streams(shard, held, after, max).await
+    }
+
+    async fn commands(
+        &self,
+        shard: u16,
+        held: crate::states::Held,
+        after: Option<Uuid>,
+        max: usize,
+    ) -> Result<Vec<Uuid>, crate::states::StateError> {
+        self.listing()?;
+        self.inner.commands(shard, held, after, max).await
     }
 
     async fn save(

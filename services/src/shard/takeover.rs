@@ -1,10 +1,9 @@
 //! Taking over a shard: read to the end, claim it, read up to the own claim, then bring the stored states up to there.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{AnyState, Fact, StreamRef, UnreadableEvent};
+use domain::{Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -223,6 +222,11 @@ impl Claimant<'_> {
         // What one read needs must fit, however small the cache is to be.
         let mut states = States::new(self.config.cached_streams_max.max(READ_RECORDS_MAX));
         let mut ids = CommandIds::new(self.config.cached_commands_max, last_time);
+        if stored.is_none() {
+            // All of the log is read now.
+            states.no_others_have_begun();
+            ids.no_others_were_recorded();
+        }
         let (mut judge, mut reader) = self.resume(from).await?;
         let mut changed: HashMap<StreamRef, Cached> = HashMap::new();
         let mut commands: Vec<SavedCommand> = Vec::new();
@@ -296,7 +300,7 @@ impl Claimant<'_> {
         let mut missing: Vec<StreamRef> = commits
             .iter()
             .flat_map(|commit| commit.events.iter().map(|event| event.stream))
-            .filter(|stream| !states.contains(*stream))
+            .filter(|stream| !states.is_known(*stream))
             .collect();
         missing.sort_unstable();
         missing.dedup();
@@ -433,13 +437,7 @@ async fn is_quarantined(log: &dyn EventLog, shard: u16, foreign: &Foreign) -> Re
 /// Puts what was loaded into the cache, and the initial state for what was not found.
 pub fn fill(asked: &[StreamRef], found: Vec<crate::states::SavedState>, states: &mut States) {
     for stream in asked {
-        states.loaded(
-            *stream,
-            Cached {
-                version: 0,
-                state: Arc::new(AnyState::initial(stream.kind)),
-            },
-        );
+        states.loaded(*stream, Cached::initial(*stream));
     }
     for row in found {
         states.loaded(

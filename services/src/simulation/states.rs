@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::process::Process;
 use super::row::DbRow;
 use super::world::World;
-use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark};
+use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark, page};
 
 /// What stands in the database.
 pub struct StateDatabase {
@@ -224,6 +224,28 @@ impl StateStore for SimStates {
                     .filter_map(|id| stored.commands.get(id).cloned())
                     .collect(),
             })
+        });
+        found.await?
+    }
+
+    async fn streams(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<StreamRef>,
+        max: usize,
+    ) -> Result<Vec<StreamRef>, StateError> {
+        let found = self.read(shard, |stored| {
+            stored.check(held)?;
+            Ok(page(stored.states.keys(), after, max))
+        });
+        found.await?
+    }
+
+    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+        let found = self.read(shard, |stored| {
+            stored.check(held)?;
+            Ok(page(stored.commands.keys(), after, max))
         });
         found.await?
     }

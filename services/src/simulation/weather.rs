@@ -161,5 +161,6 @@ fn config(luck: &Luck) -> ShardConfig {
         command_timeout: Duration::from_millis(*luck.pick(&[500, 2_000, 10_000])),
         retry_pause: Duration::from_millis(*luck.pick(&[10, 200])),
         contest_pause: Duration::from_millis(*luck.pick(&[50, 1_000])),
+        inventory_page_max: *luck.pick(&[1, 5, 10_000]),
     }
 }

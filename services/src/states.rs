@@ -107,7 +107,7 @@ pub trait StateStore: Send + Sync {
     ) -> Result<Loaded, StateError>;
 
     /// Streams of the shard whose states are stored: `max` of them at most, in an order of the store's own, from the first one after `after`
-    /// on. None = there are no more. A stream that is saved meanwhile may be among them or not.
+    /// on. An empty page = there are no more. A stream that is saved meanwhile may be among them or not.
     ///
     /// # Errors
     /// As `load`.
@@ -119,8 +119,14 @@ pub trait StateStore: Send + Sync {
         max: usize,
     ) -> Result<Vec<StreamRef>, StateError>;
 
-    /// The same of the command ids.
-    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError>;
+    /// The same of the derived command ids: those that are not of version 7.
+    async fn derived_commands(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<Uuid>,
+        max: usize,
+    ) -> Result<Vec<Uuid>, StateError>;
 
     /// Saves states, command ids and the watermark in one transaction.
     ///
@@ -249,10 +255,17 @@ impl StateStore for MemoryStates {
         })
     }
 
-    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+    async fn derived_commands(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<Uuid>,
+        max: usize,
+    ) -> Result<Vec<Uuid>, StateError> {
         self.with(shard, |stored| {
             stored.check(held)?;
-            Ok(page(stored.commands.keys(), after, max))
+            let derived = stored.commands.keys().filter(|id| id.get_version_num() != 7);
+            Ok(page(derived, after, max))
         })
     }
 

@@ -263,7 +263,7 @@ async fn what_is_stored_is_listed_page_by_page(states: Arc<dyn StateStore>) {
     states.claim(2, log_id(), 1, "127.0.0.1:7070").await.unwrap();
     assert_eq!(states.streams(2, held(1, 0), None, 10).await.unwrap(), vec![]);
     assert_eq!(
-        states.commands(2, held(1, 0), None, 10).await.unwrap(),
+        states.derived_commands(2, held(1, 0), None, 10).await.unwrap(),
         Vec::<Uuid>::new()
     );
     let mut rows: Vec<SavedState> = (0..25).map(|number| saved(number, 1, &[])).collect();
@@ -311,7 +311,10 @@ async fn what_is_stored_is_listed_page_by_page(states: Arc<dyn StateStore>) {
 
     let mut ids: Vec<Uuid> = Vec::new();
     loop {
-        let page = states.commands(2, held(1, 10), ids.last().copied(), 4).await.unwrap();
+        let page = states
+            .derived_commands(2, held(1, 10), ids.last().copied(), 4)
+            .await
+            .unwrap();
         assert!(page.len() <= 4);
         if page.is_empty() {
             break;
@@ -319,7 +322,8 @@ async fn what_is_stored_is_listed_page_by_page(states: Arc<dyn StateStore>) {
         ids.extend(page);
     }
     ids.sort_unstable();
-    let mut due: Vec<Uuid> = commands.iter().map(|command| command.id).collect();
+    let derived = commands.iter().filter(|command| command.id.get_version_num() == 8);
+    let mut due: Vec<Uuid> = derived.map(|command| command.id).collect();
     due.sort_unstable();
     assert_eq!(ids, due);
 
@@ -329,7 +333,7 @@ async fn what_is_stored_is_listed_page_by_page(states: Arc<dyn StateStore>) {
     states.claim(2, log_id(), 2, "127.0.0.1:7070").await.unwrap();
     let fenced = states.streams(2, held(1, 10), None, 4).await;
     assert!(matches!(fenced, Err(StateError::Fenced)), "{fenced:?}");
-    let fenced = states.commands(2, held(1, 10), None, 4).await;
+    let fenced = states.derived_commands(2, held(1, 10), None, 4).await;
     assert!(matches!(fenced, Err(StateError::Fenced)), "{fenced:?}");
 }
 

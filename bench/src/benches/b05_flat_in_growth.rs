@@ -28,7 +28,7 @@ impl Bench for FlatInGrowth {
     }
 
     fn how(&self) -> &'static str {
-        "64 closed-loop clients record receipts, whose streams have random ids: every one is looked up in the state store first. One core runs on \
+        "64 closed-loop clients record receipts, whose streams have random ids. One core runs on \
          a log with a long history, all of its states in PostgreSQL; the other began on an empty log. Both on Kafka, 8 shards."
     }
 

@@ -74,7 +74,7 @@ struct Statements {
     /// Shard, kind and id of the stream before, and how many.
     streams: String,
     /// Shard, the id before, and how many.
-    commands: String,
+    derived_commands: String,
 }
 
 static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
@@ -101,7 +101,9 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         streams: format!(
             "SELECT kind, stream FROM {states} WHERE shard = $1 AND (kind, stream) > ($2, $3) ORDER BY kind, stream LIMIT $4"
         ),
-        commands: format!("SELECT command FROM {commands} WHERE shard = $1 AND command > $2 ORDER BY command LIMIT $3"),
+        derived_commands: format!(
+            "SELECT command FROM {commands} WHERE shard = $1 AND command > $2 AND NOT by_client ORDER BY command LIMIT $3"
+        ),
     }
 });
 
@@ -148,6 +150,11 @@ pub(crate) fn create_tables(dialect: Dialect) -> String {
     statements.push(format!(
         "CREATE INDEX IF NOT EXISTS {} ON {} (at) WHERE by_client",
         quoted(&format!("{commands}_by_at")),
+        quoted(&commands)
+    ));
+    statements.push(format!(
+        "CREATE INDEX IF NOT EXISTS {} ON {} (shard, command) WHERE NOT by_client",
+        quoted(&format!("{commands}_derived")),
         quoted(&commands)
     ));
     statements.join(";\n")
@@ -260,7 +267,7 @@ fn commands_values(shard: u16, after: Option<Uuid>, max: usize) -> [Value; 3] {
 
 /// What [`Statements::streams`] answers.
 const STREAM_COLUMNS: [ColumnType; 2] = [ColumnType::Text, ColumnType::Uuid];
-/// What [`Statements::commands`] answers.
+/// What [`Statements::derived_commands`] answers.
 const COMMAND_COLUMNS: [ColumnType; 1] = [ColumnType::Uuid];
 
 fn listed_streams(rows: Vec<Vec<Value>>) -> Result<Vec<StreamRef>, StateError> {

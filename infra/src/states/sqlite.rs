@@ -106,9 +106,15 @@ impl StateStore for SqliteViews {
         super::listed_streams(rows.await?)
     }
 
-    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+    async fn derived_commands(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<Uuid>,
+        max: usize,
+    ) -> Result<Vec<Uuid>, StateError> {
         let values = super::commands_values(shard, after, max);
-        let rows = self.list(shard, held, &STATEMENTS.commands, values, &COMMAND_COLUMNS);
+        let rows = self.list(shard, held, &STATEMENTS.derived_commands, values, &COMMAND_COLUMNS);
         super::listed_commands(rows.await?)
     }
 

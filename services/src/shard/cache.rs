@@ -66,9 +66,10 @@ impl States {
         self.hot.contains_key(&stream) || self.clean.contains(&stream)
     }
 
-    /// Is it known without the store? One that has surely not begun is in memory from now on.
+    /// Is it known without the store? Then it stays in memory while fewer others come than there is room for, also one that has surely not
+    /// begun.
     pub fn is_known(&mut self, stream: StreamRef) -> bool {
-        if self.contains(stream) {
+        if self.hot.contains_key(&stream) || self.clean.get(&stream).is_some() {
             return true;
         }
         let is_new = self.begun.is_new(stream);

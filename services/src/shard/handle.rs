@@ -23,7 +23,7 @@ pub struct ShardConfig {
     pub batch_bytes_max: usize,
     /// States in memory that could be loaded again. Changed ones come on top, up to `unsaved_max`.
     pub cached_streams_max: usize,
-    /// Streams of one page when, after a take-over, the state store is asked which ones it has.
+    /// Streams, or command ids, of one page when, after a take-over, the state store is asked which ones it has; one at least.
     pub inventory_page_max: usize,
     /// Command ids in memory.
     pub cached_commands_max: usize,

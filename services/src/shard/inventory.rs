@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::serving::wait;
 use crate::states::StateError;
 
-/// After a page it rests so many times as long as the page took: there is no hurry, and all shards of a process do this at the same time.
+/// After a page, also one that did not come, it rests so many times as long as it took: there is no hurry, and all shards of a process do
+/// this at the same time.
 const REST: u32 = 9;
 
 pub type Page<T> = Result<Vec<T>, StateError>;
@@ -38,7 +40,8 @@ impl<T: Copy + Send + 'static> Inventory<T> {
         }
     }
 
-    /// The next page; an empty one is the last. Who stops waiting and asks again misses nothing.
+    /// The next page; an empty one is the last. Who stops waiting and asks again misses nothing. What is saved after a page was asked for need
+    /// not be in it, for the shard knows what it has saved itself.
     ///
     /// # Errors
     /// The store is not ours any more. While it is only away it is asked again.
@@ -50,20 +53,16 @@ impl<T: Copy + Send + 'static> Inventory<T> {
                 page: tokio::spawn(list(after)),
                 since: Instant::now(),
             });
-            let page = match (&mut asked.page).await {
-                Ok(page) => page,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            let took = asked.since.elapsed();
+            let page = wait(Some(&mut asked.page)).await;
+            self.not_before = Instant::now() + asked.since.elapsed() * REST;
             self.asked = None;
             match page {
                 Err(StateError::Unavailable(why)) => {
-                    tracing::debug!("what is stored cannot be listed yet: {why}");
-                    self.not_before = Instant::now() + self.pause;
+                    tracing::warn!("what is stored cannot be listed, will be tried again: {why}");
+                    self.not_before = self.not_before.max(Instant::now() + self.pause);
                 }
                 Ok(page) => {
                     self.after = page.last().copied().or(self.after);
-                    self.not_before = Instant::now() + took * REST;
                     return Ok(page);
                 }
                 error => return error,

@@ -7,7 +7,7 @@ use fastbloom::BloomFilter;
 /// Bytes that a shard spends on it at most. More than it is made for (about 22 million) is kept too, and then more and more of what is new
 /// is looked up: what was seen is never taken for new.
 pub const SEEN_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Of a filter as full as it may become, with eight probes, one in 300 of what is new passes for seen.
+/// A full filter takes one in 300 of what is new for seen, six full ones one in 50: (1 - e^(-8/12))^8 with eight probes.
 const BITS_EACH: usize = 12;
 /// The first filter has room for so many, each further one for four times as many as the one before.
 const FIRST_ROOM: usize = 16_384;

@@ -1,23 +1,28 @@
-//! Work on a shard that we own: commands are decided, batches appended, answers released, states saved behind.
+//! Work on a shard that we own: commands are decided, batches appended, answers released.
+
+mod look_up;
+mod saving;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use domain::{Position, StreamRef};
 use jiff::Timestamp;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use look_up::{Loading, needed};
+use saving::Saving;
+
 use super::batch::{Batch, Prepared, decide, written};
-use super::cache::{Cached, CommandIds, States, is_ahead, saved};
-use super::inventory::{Inventory, Page};
+use super::cache::{Cached, CommandIds, States, is_ahead};
+use super::inventory::Inventory;
 use super::request::{Ack, Failure, Message, Request};
-use super::takeover::{Owned, fill};
+use super::takeover::Owned;
 use super::task::{ShardParts, Task};
 use crate::bugs::{self, Bug};
 use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
-use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, Watermark};
+use crate::states::{Held, SavedCommand, Watermark};
 
 /// Why a shard is no longer served.
 pub enum End {
@@ -28,8 +33,6 @@ pub enum End {
 }
 
 type Append = JoinHandle<(Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)>;
-type Save = JoinHandle<Result<(), StateError>>;
-type Load = JoinHandle<Result<Loaded, StateError>>;
 
 /// A batch on its way to the log.
 struct InFlight {
@@ -38,21 +41,6 @@ struct InFlight {
     /// Of its last record.
     fingerprint: u64,
     records: usize,
-}
-
-/// A look-up on its way to the state store, and the messages that wait for it.
-struct Loading {
-    load: Load,
-    messages: Vec<Message>,
-    streams: Vec<StreamRef>,
-}
-
-/// Rows on their way to the state store, and how far it has come with them.
-struct Saving {
-    save: Save,
-    states: Arc<Vec<SavedState>>,
-    commands: Arc<Vec<SavedCommand>>,
-    next: u64,
 }
 
 /// Work on a shard that we own.
@@ -71,10 +59,10 @@ pub struct Serving {
     pending: Batch,
     in_flight: Option<InFlight>,
     loading: Option<Loading>,
+    /// Messages that wait for the next look-up.
+    parked: Vec<Message>,
     stored_streams: Inventory<StreamRef>,
     stored_commands: Inventory<Uuid>,
-    /// A look-up is due as soon as nothing is on its way to the log.
-    look_up_waits: bool,
     /// Confirmed and not yet handed to the store.
     unsaved_states: HashMap<StreamRef, Cached>,
     unsaved_commands: Vec<SavedCommand>,
@@ -107,7 +95,7 @@ impl Serving {
             loading: None,
             stored_streams: Inventory::new(parts.config.save_every),
             stored_commands: Inventory::new(parts.config.save_every),
-            look_up_waits: false,
+            parked: Vec::new(),
             unsaved_states: HashMap::new(),
             unsaved_commands: Vec::new(),
             saving: None,
@@ -122,6 +110,7 @@ impl Serving {
         let mut wanted = task.wanted.clone();
         let mut stopping = !wanted.is_here();
         loop {
+            self.start_look_up(task);
             if let Err(why) = self.start_append() {
                 return End::Unsettled(why);
             }
@@ -153,7 +142,7 @@ impl Serving {
                         return End::Unsettled(why);
                     }
                 }
-                page = self.stored_commands.next(self.parts.list_commands(self.shard, self.held)), if !self.ids.knows_all_derived() => {
+                page = self.stored_commands.next(self.parts.list_commands(self.shard, self.held)), if self.states.knows_all_that_began() && !self.ids.knows_all_derived() => {
                     if let Err(why) = self.found_commands(page) {
                         return End::Unsettled(why);
                     }
@@ -172,60 +161,6 @@ impl Serving {
         }
     }
 
-    /// Takes a message, and whatever else is waiting, and decides them; or first looks up what is not in memory.
-    fn take(&mut self, first: Message, task: &mut Task) {
-        let mut messages = vec![first];
-        while messages.len() < self.parts.config.batch_records_max {
-            match task.try_next() {
-                Some(message) => messages.push(message),
-                None => break,
-            }
-        }
-        let (streams, commands) = self.missing(&messages);
-        if streams.is_empty() && commands.is_empty() {
-            return self.answer_while_there_is_room(messages, task);
-        }
-        // Meanwhile more gather, and all are looked up and appended together: half as many round trips to both, and each command waits for
-        // the same two of them as it would if look-ups and appends took turns.
-        if self.in_flight.is_some() {
-            self.look_up_waits = true;
-            return task.put_back(messages.into_iter());
-        }
-        let (store, shard, held, asked) = (Arc::clone(&self.parts.states), self.shard, self.held, streams.clone());
-        let load = tokio::spawn(async move { store.load(shard, held, &asked, &commands).await });
-        self.loading = Some(Loading {
-            load,
-            messages,
-            streams,
-        });
-    }
-
-    /// The streams and command ids that these messages need and that are not in memory.
-    fn missing(&mut self, messages: &[Message]) -> (Vec<StreamRef>, Vec<Uuid>) {
-        let mut streams = Vec::new();
-        let mut commands = Vec::new();
-        for message in messages {
-            match message {
-                Message::Peek { stream, .. } => streams.push(*stream),
-                Message::Execute(open) if self.is_known(&open.request) => {}
-                Message::Execute(open) => {
-                    if self.ids.needs_look_up(open.request.command_id) {
-                        commands.push(open.request.command_id);
-                    }
-                    streams.extend(needed(&open.request));
-                }
-            }
-        }
-        streams.retain(|stream| !self.states.is_known(*stream));
-        streams.sort_unstable();
-        streams.dedup();
-        (streams, commands)
-    }
-
-    fn takes_messages(&self) -> bool {
-        self.loading.is_none() && !self.look_up_waits
-    }
-
     /// May another command be decided before the next append?
     fn has_room(&self) -> bool {
         self.pending.records() < self.parts.config.batch_records_max
@@ -242,57 +177,6 @@ impl Serving {
             }
         }
         task.put_back(messages);
-    }
-
-    fn loaded(&mut self, result: Result<Loaded, StateError>, task: &mut Task) -> Result<(), String> {
-        if let Err(error @ (StateError::Fenced | StateError::FellBack { .. } | StateError::OtherLog { .. })) = &result {
-            // Nothing that is stored can be relied on: the log tells it anew.
-            return Err(error.to_string());
-        }
-        let loading = self.loading.take().expect("something was being loaded");
-        match result {
-            Ok(loaded) => {
-                fill(&loading.streams, loaded.states, &mut self.states);
-                loaded.commands.into_iter().for_each(|command| self.ids.loaded(command));
-                self.answer_while_there_is_room(loading.messages, task);
-                self.ids.trim();
-            }
-            Err(error) => {
-                // Absence is never assumed: only what is wholly in memory goes on.
-                for message in loading.messages {
-                    let (streams, commands) = self.missing(std::slice::from_ref(&message));
-                    match (streams.is_empty() && commands.is_empty(), message) {
-                        (true, message) => self.answer(message),
-                        // It was begun before the shard was taken over anew, and nobody can tell whether it stands in the log.
-                        (false, Message::Execute(open)) if !commands.is_empty() && open.ticket.is_started() => {
-                            open.answer(Err(Failure::OutcomeUnknown(error.to_string())));
-                        }
-                        (false, message) => message.refuse(Failure::NotAccepted(error.to_string())),
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A page of the streams that are stored; an empty one is the last.
-    fn found_streams(&mut self, page: Page<StreamRef>) -> Result<(), String> {
-        let streams = page.map_err(|error| error.to_string())?;
-        self.states.have_begun(&streams);
-        if streams.is_empty() || bugs::has(Bug::NewBeforeAllAreKnown) {
-            self.states.no_others_have_begun();
-        }
-        Ok(())
-    }
-
-    /// A page of the command ids that are stored; an empty one is the last.
-    fn found_commands(&mut self, page: Page<Uuid>) -> Result<(), String> {
-        let ids = page.map_err(|error| error.to_string())?;
-        self.ids.were_recorded(&ids);
-        if ids.is_empty() {
-            self.ids.no_others_were_recorded();
-        }
-        Ok(())
     }
 
     /// Decides one request; its answer leaves when the batch it rests on is durable.
@@ -460,7 +344,6 @@ impl Serving {
 
     /// The log has answered: contiguous offsets release the answers, anything else is for the log to decide.
     fn settle(&mut self, appended: (Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)) -> Result<(), String> {
-        self.look_up_waits = false;
         let in_flight = self.in_flight.as_ref().expect("something was in flight");
         let (writer, result) = appended;
         let offsets = match result {
@@ -547,101 +430,9 @@ impl Serving {
         }
     }
 
-    fn unsaved(&self) -> usize {
-        let saving = self
-            .saving
-            .as_ref()
-            .map_or(0, |saving| saving.states.len() + saving.commands.len());
-        self.unsaved_states.len() + self.unsaved_commands.len() + saving
-    }
-
-    fn save_due(&mut self) {
-        self.save_at = Instant::now() + self.parts.config.save_every;
-        self.begin_save();
-    }
-
-    /// Saves before its time when much has gathered.
-    fn start_save(&mut self) {
-        let is_much = self.unsaved_states.len() + self.unsaved_commands.len() >= self.parts.config.save_at;
-        if is_much && Instant::now() >= self.save_not_before {
-            self.begin_save();
-        }
-    }
-
-    fn begin_save(&mut self) {
-        if self.saving.is_some() || (self.unsaved_states.is_empty() && self.unsaved_commands.is_empty()) {
-            return;
-        }
-        let mut states: Vec<_> = self
-            .unsaved_states
-            .drain()
-            .map(|(stream, cached)| saved(stream, &cached))
-            .collect();
-        // In one order for all: what is saved first is evicted first, and a run can be repeated.
-        states.sort_unstable_by_key(|row| row.stream);
-        let (states, commands) = (Arc::new(states), Arc::new(std::mem::take(&mut self.unsaved_commands)));
-        let (store, held, watermark) = (Arc::clone(&self.parts.states), self.held, self.watermark.clone());
-        let next = watermark.checkpoint.next;
-        let (rows, ids) = (Arc::clone(&states), Arc::clone(&commands));
-        let save = tokio::spawn(async move {
-            if bugs::has(Bug::WatermarkAheadOfStates) {
-                store.save(held, &watermark, &[], &[]).await?;
-            }
-            store.save(held, &watermark, &rows, &ids).await
-        });
-        self.saving = Some(Saving {
-            save,
-            states,
-            commands,
-            next,
-        });
-    }
-
-    fn saved(&mut self, result: Result<(), StateError>) -> Result<(), String> {
-        let saving = self.saving.take().expect("something was being saved");
-        let (states, commands) = (saving.states, saving.commands);
-        match result {
-            Ok(()) => {
-                self.held.next = saving.next;
-                self.save_failed = false;
-                states
-                    .iter()
-                    .for_each(|row| self.states.stored(row.stream, row.version));
-                commands.iter().for_each(|command| self.ids.stored(command.id));
-                // Messages that wait for a look-up rely on what was in memory when it began.
-                if self.loading.is_none() {
-                    self.ids.trim();
-                }
-                Ok(())
-            }
-            Err(StateError::Unavailable(why)) => {
-                tracing::warn!(
-                    shard = self.shard,
-                    "states could not be saved, will be tried again: {why}"
-                );
-                for row in Arc::unwrap_or_clone(states) {
-                    let cached = Cached {
-                        version: row.version,
-                        state: row.state,
-                    };
-                    self.unsaved_states.entry(row.stream).or_insert(cached);
-                }
-                let mut commands = Arc::unwrap_or_clone(commands);
-                commands.append(&mut self.unsaved_commands);
-                self.unsaved_commands = commands;
-                self.save_not_before = Instant::now() + self.parts.config.save_every;
-                self.save_failed = true;
-                Ok(())
-            }
-            Err(error @ (StateError::Fenced | StateError::FellBack { .. } | StateError::OtherLog { .. })) => {
-                Err(error.to_string())
-            }
-        }
-    }
-
     /// Nothing is under way. With the store down what is unsaved stays so: the log has it, and the next take-over reads it there.
     fn is_idle(&mut self) -> bool {
-        if self.in_flight.is_some() || self.loading.is_some() || !self.pending.is_empty() {
+        if self.in_flight.is_some() || self.loading.is_some() || !self.parked.is_empty() || !self.pending.is_empty() {
             return false;
         }
         if !self.save_failed {
@@ -671,6 +462,7 @@ impl Serving {
         if let Some(loading) = self.loading.take() {
             open.extend(loading.messages);
         }
+        open.append(&mut self.parked);
         open
     }
 }
@@ -679,29 +471,14 @@ fn reopen(batch: Batch) -> impl Iterator<Item = Message> {
     batch.answers.into_iter().map(|(open, _)| Message::Execute(open))
 }
 
-/// The streams whose states a request needs: its own, and the companions in the same slot.
-fn needed(request: &Request) -> Vec<StreamRef> {
-    let mut streams = Vec::new();
-    for step in &request.steps {
-        streams.push(step.stream);
-        if let super::request::Action::Decide(command) = &step.action {
-            streams.extend(
-                command
-                    .companions()
-                    .into_iter()
-                    .filter(|other| other.slot() == step.stream.slot()),
-            );
-        }
-    }
-    streams
-}
-
 /// The result of a task, or never when there is none. A panic in it is passed on.
-async fn wait<T>(handle: Option<&mut JoinHandle<T>>) -> T {
+pub(super) async fn wait<T>(handle: Option<&mut JoinHandle<T>>) -> T {
     match handle {
-        Some(handle) => match handle.await {
+        Some(handle) => match handle.await.map_err(JoinError::try_into_panic) {
             Ok(value) => value,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime shuts down, and this task with it.
+            Err(Err(_)) => std::future::pending().await,
         },
         None => std::future::pending().await,
     }

@@ -4,6 +4,7 @@ mod begun;
 mod findings;
 mod gate;
 mod limits;
+mod look_up;
 mod stale_owner;
 
 use std::collections::HashMap;
@@ -437,6 +438,8 @@ struct Moody {
     /// The next save is stored, and its answer lost.
     loses_an_answer: std::sync::atomic::AtomicBool,
     lists_nothing: std::sync::atomic::AtomicBool,
+    /// Look-ups have no end.
+    hangs: std::sync::atomic::AtomicBool,
     /// Streams and command ids that were looked up.
     looked_up: std::sync::atomic::AtomicUsize,
 }
@@ -495,6 +498,9 @@ impl StateStore for Moody {
         commands: &[Uuid],
     ) -> Result<crate::states::Loaded, crate::states::StateError> {
         self.up()?;
+        while self.hangs.load(std::sync::atomic::Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.looked_up
             .fetch_add(streams.len() + commands.len(), std::sync::atomic::Ordering::SeqCst);
         let asks_for_customers = streams.iter().any(|stream| stream.kind == StreamKind::Customer);
@@ -515,7 +521,7 @@ impl StateStore for Moody {
         self.inner.streams(shard, held, after, max).await
     }
 
-    async fn commands(
+    async fn derived_commands(
         &self,
         shard: u16,
         held: crate::states::Held,
@@ -523,7 +529,7 @@ impl StateStore for Moody {
         max: usize,
     ) -> Result<Vec<Uuid>, crate::states::StateError> {
         self.listing()?;
-        self.inner.commands(shard, held, after, max).await
+        self.inner.derived_commands(shard, held, after, max).await
     }
 
     async fn save(

@@ -45,23 +45,23 @@ impl ShardParts {
         shard: u16,
         held: Held,
     ) -> impl Fn(Option<StreamRef>) -> BoxFuture<'static, Page<StreamRef>> + use<> {
-        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max);
+        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max.max(1));
         move |after| {
             let store = Arc::clone(&store);
             async move { store.streams(shard, held, after, max).await }.boxed()
         }
     }
 
-    /// The command ids that the store has, page by page.
+    /// The derived command ids that the store has, page by page.
     pub(super) fn list_commands(
         &self,
         shard: u16,
         held: Held,
     ) -> impl Fn(Option<Uuid>) -> BoxFuture<'static, Page<Uuid>> + use<> {
-        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max);
+        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max.max(1));
         move |after| {
             let store = Arc::clone(&store);
-            async move { store.commands(shard, held, after, max).await }.boxed()
+            async move { store.derived_commands(shard, held, after, max).await }.boxed()
         }
     }
 }

@@ -173,7 +173,10 @@ impl SimStates {
             return Err(StateError::Unavailable("the simulated store is away".into()));
         }
         let found = self.database.look(shard, look);
-        world.latency().await;
+        match world.strikes("states: slow read", world.weather.rates.states_slow) {
+            true => world.sleep(world.luck.magnitude(10, 2_000)).await,
+            false => world.latency().await,
+        }
         self.process.pass().await;
         Ok(found)
     }
@@ -242,10 +245,17 @@ impl StateStore for SimStates {
         found.await?
     }
 
-    async fn commands(&self, shard: u16, held: Held, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, StateError> {
+    async fn derived_commands(
+        &self,
+        shard: u16,
+        held: Held,
+        after: Option<Uuid>,
+        max: usize,
+    ) -> Result<Vec<Uuid>, StateError> {
         let found = self.read(shard, |stored| {
             stored.check(held)?;
-            Ok(page(stored.commands.keys(), after, max))
+            let derived = stored.commands.keys().filter(|id| id.get_version_num() != 7);
+            Ok(page(derived, after, max))
         });
         found.await?
     }

@@ -25,6 +25,8 @@ pub struct Rates {
     pub states_down: u64,
     pub states_ack_lost: u64,
     pub states_late: u64,
+    /// What was found is told much later.
+    pub states_slow: u64,
     pub rows_down: u64,
     pub rows_ack_lost: u64,
     pub rows_late: u64,
@@ -107,6 +109,7 @@ impl Weather {
                 states_down: rate(luck, calm, 200),
                 states_ack_lost: rate(luck, calm, 100),
                 states_late: rate(luck, calm, 60),
+                states_slow: rate(luck, calm, 300),
                 rows_down: rate(luck, calm, 100),
                 rows_ack_lost: rate(luck, calm, 100),
                 rows_late: rate(luck, calm, 60),

@@ -61,3 +61,17 @@ async fn a_command_that_another_owner_has_applied_is_not_refused_when_it_comes_a
     };
     assert!(is_right, "it was applied, and now it was told: {again:?}");
 }
+
+/// It knows every stream that had begun when it took over, and not those that began since.
+#[tokio::test]
+async fn a_stream_that_began_under_another_owner_is_not_shown_as_new() {
+    let mut world = World::new().await;
+    let first = world.start();
+    first.insist(&request(id(1), "a", register("a"))).await.unwrap();
+    assert_eq!(first.peek(stream("b")).await.unwrap().1, 0);
+    let second = world.start();
+    second.insist(&request(id(2), "b", register("b"))).await.unwrap();
+    second.insist(&request(id(3), "c", register("c"))).await.unwrap();
+    let shown = first.peek(stream("c")).await;
+    assert!(shown.is_err(), "it began, and is shown at version {}", shown.unwrap().1);
+}

@@ -1,0 +1,131 @@
+//! A look-up holds up only who needs what it asks for.
+
+use std::sync::atomic::Ordering;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_without_an_end_holds_up_only_who_needs_it() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = world.start();
+    for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+        shard
+            .insist(&request(id(n as u64), name, register(name)))
+            .await
+            .unwrap();
+    }
+    shard.end().await;
+    let shard = Arc::new(world.start());
+    shard.peek(stream("a")).await.unwrap();
+    // Until it knows all that are stored.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    states.hangs.store(true, Ordering::SeqCst);
+    let send = |n: u64, name: &'static str, to: &'static str| {
+        let shard = Arc::clone(&shard);
+        tokio::spawn(async move { shard.execute(request(id(n), name, owner(to)), Lane::People).await })
+    };
+    let mut held_up = vec![send(10, "b", "mei")];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One on what is being looked up, one on what would have to be.
+    held_up.extend([send(11, "b", "lin"), send(12, "c", "mei")]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(send(13, "a", "mei").await.unwrap().unwrap().streams[0].1, 2);
+    let new = shard.execute(request(id(14), "d", register("d")), Lane::People).await;
+    assert_eq!(new.unwrap().streams[0].1, 1);
+    assert_eq!(shard.peek(stream("a")).await.unwrap().1, 2);
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(held_up.iter().all(|held_up| !held_up.is_finished()));
+
+    states.hangs.store(false, Ordering::SeqCst);
+    let mut versions = Vec::new();
+    for held_up in held_up {
+        versions.push(held_up.await.unwrap().unwrap().streams[0].1);
+    }
+    assert_eq!(versions, [2, 3, 2]);
+}
+
+/// Those that wait are bounded: then nobody is taken until the store answers, and what was taken is answered.
+#[tokio::test(start_paused = true)]
+async fn so_many_wait_for_a_look_up_and_no_more() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let config = || ShardConfig {
+        batch_records_max: 10,
+        queue_max: 5,
+        ..patient()
+    };
+    let shard = world.start_with(config());
+    for n in 0..40 {
+        let name = n.to_string();
+        shard.insist(&request(id(n), &name, register(&name))).await.unwrap();
+    }
+    shard.end().await;
+    let shard = Arc::new(world.start_with(config()));
+    shard.peek(stream("0")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    states.hangs.store(true, Ordering::SeqCst);
+    let mut accepted = Vec::new();
+    for n in 1..40 {
+        let shard = Arc::clone(&shard);
+        let sent = tokio::spawn(async move {
+            let command = request(id(100 + n), &n.to_string(), owner("mei"));
+            shard.execute(command, Lane::People).await
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if sent.is_finished() {
+            let refused = sent.await.unwrap();
+            assert_eq!(
+                refused,
+                Err(Failure::NotAccepted("too many commands are waiting".into()))
+            );
+            break;
+        }
+        accepted.push(sent);
+    }
+    // One is being looked up, ten wait for the next, five are in the queue.
+    assert_eq!(accepted.len(), 1 + 10 + 5);
+    states.hangs.store(false, Ordering::SeqCst);
+    for accepted in accepted {
+        accepted.await.unwrap().unwrap();
+    }
+}
+
+/// While it is being looked up, a stream may be learned to be new. Who comes then waits too: what the look-up finds, nothing, would else be
+/// taken for the state after the other's event.
+#[tokio::test(start_paused = true)]
+async fn what_is_being_looked_up_is_decided_by_what_is_found() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = world.start();
+    shard.insist(&request(id(1), "a", register("a"))).await.unwrap();
+    shard.end().await;
+    states.lists_nothing.store(true, Ordering::SeqCst);
+    states.hangs.store(true, Ordering::SeqCst);
+    let shard = Arc::new(world.start_with(ShardConfig {
+        save_every: Duration::from_millis(10),
+        ..patient()
+    }));
+    let send = |n: u64, command: customer::Command| {
+        let shard = Arc::clone(&shard);
+        tokio::spawn(async move { shard.execute(request(id(n), "new", command), Lane::People).await })
+    };
+    let first = send(2, register("new"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    states.lists_nothing.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        shard.insist(&request(id(3), "b", register("b"))).await.unwrap().streams[0].1,
+        1,
+        "it knows what is new by now"
+    );
+    let second = send(4, owner("mei"));
+    // Long enough for it to be saved.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    states.hangs.store(false, Ordering::SeqCst);
+    assert_eq!(first.await.unwrap().unwrap().streams[0].1, 1);
+    assert_eq!(second.await.unwrap().unwrap().streams[0].1, 2);
+}

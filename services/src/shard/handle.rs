@@ -14,10 +14,10 @@ use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more are answered 503 at once. What all shards may have waiting is worth about a
-    /// quarter of a second: who is accepted under overload does not wait longer for it.
+    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. With those in the append on its way and in the
+    /// next one it is what a shard may have accepted and not answered: under overload, who is accepted waits for so many.
     pub queue_max: usize,
-    /// Records of one append: what fits in a few milliseconds.
+    /// Records of one append: what a shard decides in a few milliseconds, also when the others of the process want the same cores.
     pub batch_records_max: usize,
     /// Bytes of one append.
     pub batch_bytes_max: usize,
@@ -44,8 +44,8 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
-            queue_max: 256,
-            batch_records_max: 2_000,
+            queue_max: 128,
+            batch_records_max: 128,
             batch_bytes_max: 4 * 1024 * 1024,
             cached_streams_max: 100_000,
             inventory_page_max: 10_000,

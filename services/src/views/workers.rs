@@ -31,6 +31,8 @@ type WorkerKey = (Group, i64, u16);
 
 struct Running {
     tasks: Vec<(watch::Sender<bool>, JoinHandle<()>)>,
+    /// Those that it does without while it is built were made.
+    has_indexes: bool,
 }
 
 impl Workers {
@@ -106,7 +108,10 @@ impl Workers {
             let key = (group, generation.number);
             running.entry(key).or_insert_with(|| self.start(&generation));
         }
-        self.promote_when_caught_up(&ours).await
+        match running.get_mut(&(group, ours.number)) {
+            Some(worker) => self.promote_when_caught_up(&ours, worker).await,
+            None => Ok(()),
+        }
     }
 
     fn start(&self, generation: &Generation) -> Running {
@@ -130,18 +135,24 @@ impl Workers {
                 (stop, tokio::spawn(fold_while_assigned(projector, wanted)))
             })
             .collect();
-        Running { tasks }
+        Running {
+            tasks,
+            has_indexes: false,
+        }
     }
 
     /// A generation that a changed definition asked for becomes live once it has read everything there is.
-    async fn promote_when_caught_up(&self, ours: &Generation) -> Result<(), ViewError> {
+    async fn promote_when_caught_up(&self, ours: &Generation, worker: &mut Running) -> Result<(), ViewError> {
         if ours.status != GenerationStatus::Building || !self.is_caught_up(ours).await? {
             return Ok(());
         }
-        self.store.make_indexes(ours).await?;
-        // That may have taken long.
-        if !self.is_caught_up(ours).await? {
-            return Ok(());
+        if !worker.has_indexes {
+            self.store.make_indexes(ours).await?;
+            worker.has_indexes = true;
+            // That may have taken long.
+            if !self.is_caught_up(ours).await? {
+                return Ok(());
+            }
         }
         tracing::info!(
             group = ours.group.name(),

@@ -264,7 +264,7 @@ impl StateStore for MemoryStates {
     ) -> Result<Vec<Uuid>, StateError> {
         self.with(shard, |stored| {
             stored.check(held)?;
-            let derived = stored.commands.keys().filter(|id| id.get_version_num() != 7);
+            let derived = stored.commands.keys().filter(|id| !is_by_client(**id));
             Ok(page(derived, after, max))
         })
     }
@@ -296,11 +296,16 @@ impl StateStore for MemoryStates {
             let known = stored.commands.len();
             stored
                 .commands
-                .retain(|id, command| id.get_version_num() != 7 || command.at >= before);
+                .retain(|id, command| !is_by_client(*id) || command.at >= before);
             forgotten += (known - stored.commands.len()) as u64;
         }
         Ok(forgotten)
     }
+}
+
+/// Does this command id carry the time at which a client made it (version 7), and may it be forgotten? All others are derived.
+pub fn is_by_client(id: Uuid) -> bool {
+    id.get_version_num() == 7
 }
 
 /// A page of what is stored.

@@ -11,7 +11,9 @@ use domain::{AnyState, StreamKind, StreamRef};
 use jiff::Timestamp;
 use projections::{ColumnType, Key, Row, Table, Value};
 use services::log::Checkpoint;
-use services::states::{Held, Loaded, SavedCommand, SavedState, StateError, Watermark, states_definition};
+use services::states::{
+    Held, Loaded, SavedCommand, SavedState, StateError, Watermark, is_by_client, states_definition,
+};
 use uuid::Uuid;
 
 use crate::views::sql::{Dialect, Stored, checkpoint_values, quoted};
@@ -326,7 +328,7 @@ fn command_rows(shard: u16, commands: &[SavedCommand]) -> Vec<Vec<Value>> {
         log_offset: saved.offset.cast_signed(),
         events: i64::from(saved.events),
         at: saved.at,
-        by_client: saved.id.get_version_num() == 7,
+        by_client: is_by_client(saved.id),
     };
     commands.iter().map(|saved| row(saved).into_values()).collect()
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::request::{Action, Request};
 use super::seen::Seen;
 use crate::bugs::{self, Bug};
-use crate::states::{SavedCommand, SavedState};
+use crate::states::{SavedCommand, SavedState, is_by_client};
 
 /// How far a client's clock may be ahead: a younger id is refused at the door.
 pub const CLOCK_SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
@@ -274,11 +274,6 @@ impl CommandIds {
     }
 }
 
-/// Does the id carry the time at which a client made it?
-fn is_by_client(id: Uuid) -> bool {
-    id.get_version_num() == 7
-}
-
 /// Was this id made by a clock so far ahead of `now` that a command must not be recorded under it at that time? After a take-over it would
 /// be taken for a new one.
 pub fn is_ahead(id: Uuid, now: Timestamp) -> bool {
@@ -287,7 +282,7 @@ pub fn is_ahead(id: Uuid, now: Timestamp) -> bool {
 
 /// When a version 7 id was made; `None` for other versions.
 pub fn made_at(id: Uuid) -> Option<Timestamp> {
-    if id.get_version_num() != 7 {
+    if !is_by_client(id) {
         return None;
     }
     let (seconds, nanos) = id.get_timestamp()?.to_unix();

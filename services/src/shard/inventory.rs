@@ -1,13 +1,18 @@
 //! What the state store has, listed once after a take-over, page by page, beside the work: from then on a shard knows what is new.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use domain::StreamRef;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::serving::wait;
-use crate::states::StateError;
+use super::task::ShardParts;
+use crate::states::{Held, StateError, StateStore};
 
 /// After a page, also one that did not come, it rests so many times as long as it took: there is no hurry, and all shards of a process do
 /// this at the same time.
@@ -15,8 +20,12 @@ const REST: u32 = 9;
 
 pub type Page<T> = Result<Vec<T>, StateError>;
 
+/// Asks a store for what a shard has of one kind, after this one, so many at most.
+type List<T> = fn(Arc<dyn StateStore>, u16, Held, Option<T>, usize) -> BoxFuture<'static, Page<T>>;
+
 /// Lists things of one type.
 pub struct Inventory<T> {
+    list: List<T>,
     /// The last one that came.
     after: Option<T>,
     asked: Option<Asked<T>>,
@@ -30,9 +39,26 @@ struct Asked<T> {
     since: Instant,
 }
 
+impl Inventory<StreamRef> {
+    pub fn of_streams(pause: Duration) -> Inventory<StreamRef> {
+        Inventory::new(pause, |store, shard, held, after, max| {
+            async move { store.streams(shard, held, after, max).await }.boxed()
+        })
+    }
+}
+
+impl Inventory<Uuid> {
+    pub fn of_derived_commands(pause: Duration) -> Inventory<Uuid> {
+        Inventory::new(pause, |store, shard, held, after, max| {
+            async move { store.derived_commands(shard, held, after, max).await }.boxed()
+        })
+    }
+}
+
 impl<T: Copy + Send + 'static> Inventory<T> {
-    pub fn new(pause: Duration) -> Inventory<T> {
+    fn new(pause: Duration, list: List<T>) -> Inventory<T> {
         Inventory {
+            list,
             after: None,
             asked: None,
             not_before: Instant::now() + pause,
@@ -45,12 +71,12 @@ impl<T: Copy + Send + 'static> Inventory<T> {
     ///
     /// # Errors
     /// The store is not ours any more. While it is only away it is asked again.
-    pub async fn next(&mut self, list: impl Fn(Option<T>) -> BoxFuture<'static, Page<T>>) -> Page<T> {
+    pub async fn next(&mut self, parts: &ShardParts, shard: u16, held: Held) -> Page<T> {
         loop {
             tokio::time::sleep_until(self.not_before).await;
-            let after = self.after;
+            let (list, after, max) = (self.list, self.after, parts.config.inventory_page_max.max(1));
             let asked = self.asked.get_or_insert_with(|| Asked {
-                page: tokio::spawn(list(after)),
+                page: tokio::spawn(list(Arc::clone(&parts.states), shard, held, after, max)),
                 since: Instant::now(),
             });
             let page = wait(Some(&mut asked.page)).await;

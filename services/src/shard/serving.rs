@@ -93,8 +93,8 @@ impl Serving {
             pending: Batch::default(),
             in_flight: None,
             loading: None,
-            stored_streams: Inventory::new(parts.config.save_every),
-            stored_commands: Inventory::new(parts.config.save_every),
+            stored_streams: Inventory::of_streams(parts.config.save_every),
+            stored_commands: Inventory::of_derived_commands(parts.config.save_every),
             parked: Vec::new(),
             unsaved_states: HashMap::new(),
             unsaved_commands: Vec::new(),
@@ -137,12 +137,12 @@ impl Serving {
                         return End::Unsettled(why);
                     }
                 }
-                page = self.stored_streams.next(self.parts.list_streams(self.shard, self.held)), if !self.states.knows_all_that_began() => {
+                page = self.stored_streams.next(&self.parts, self.shard, self.held), if !self.states.knows_all_that_began() => {
                     if let Err(why) = self.found_streams(page) {
                         return End::Unsettled(why);
                     }
                 }
-                page = self.stored_commands.next(self.parts.list_commands(self.shard, self.held)), if self.states.knows_all_that_began() && !self.ids.knows_all_derived() => {
+                page = self.stored_commands.next(&self.parts, self.shard, self.held), if self.states.knows_all_that_began() && !self.ids.knows_all_derived() => {
                     if let Err(why) = self.found_commands(page) {
                         return End::Unsettled(why);
                     }

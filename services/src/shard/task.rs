@@ -4,24 +4,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use domain::StreamRef;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::assignment::{Assignment, Wanted};
 use super::handle::{ShardConfig, ShardHandle, ShardStatus};
-use super::inventory::Page;
 use super::request::{Failure, Message};
 use super::serving::{End, Serving};
 use super::takeover::{Claimant, Owned, TakeOverError};
 use crate::bugs::{self, Bug};
 use crate::clock::Clock;
 use crate::log::EventLog;
-use crate::states::{Held, StateStore};
+use crate::states::StateStore;
 
 /// What a shard's task works with.
 #[derive(Clone)]
@@ -36,34 +31,6 @@ pub struct ShardParts {
     /// `/crm/<instance>`, the CloudEvents source.
     pub source: String,
     pub config: ShardConfig,
-}
-
-impl ShardParts {
-    /// The streams that the store has, page by page.
-    pub(super) fn list_streams(
-        &self,
-        shard: u16,
-        held: Held,
-    ) -> impl Fn(Option<StreamRef>) -> BoxFuture<'static, Page<StreamRef>> + use<> {
-        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max.max(1));
-        move |after| {
-            let store = Arc::clone(&store);
-            async move { store.streams(shard, held, after, max).await }.boxed()
-        }
-    }
-
-    /// The derived command ids that the store has, page by page.
-    pub(super) fn list_commands(
-        &self,
-        shard: u16,
-        held: Held,
-    ) -> impl Fn(Option<Uuid>) -> BoxFuture<'static, Page<Uuid>> + use<> {
-        let (store, max) = (Arc::clone(&self.states), self.config.inventory_page_max.max(1));
-        move |after| {
-            let store = Arc::clone(&store);
-            async move { store.derived_commands(shard, held, after, max).await }.boxed()
-        }
-    }
 }
 
 /// Starts the task of a shard. It claims the shard as long as `assignment` says that it is to be served here, and ends after `stop` turns

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::process::Process;
 use super::row::DbRow;
 use super::world::World;
-use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark, page};
+use crate::states::{Held, Loaded, SavedCommand, SavedState, StateError, StateStore, Watermark, is_by_client, page};
 
 /// What stands in the database.
 pub struct StateDatabase {
@@ -254,7 +254,7 @@ impl StateStore for SimStates {
     ) -> Result<Vec<Uuid>, StateError> {
         let found = self.read(shard, |stored| {
             stored.check(held)?;
-            let derived = stored.commands.keys().filter(|id| id.get_version_num() != 7);
+            let derived = stored.commands.keys().filter(|id| !is_by_client(**id));
             Ok(page(derived, after, max))
         });
         found.await?

@@ -1,8 +1,10 @@
 //! Clients: closed-loop ones send the next operation when the last is acked; open-loop ones send at a rate whatever happens.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -131,12 +133,9 @@ where
     Done: Future<Output = anyhow::Result<Outcome>> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(OPEN_MAX));
-    let latencies = Arc::new(std::sync::Mutex::new(histogram()));
-    let refused = Arc::new(AtomicU64::new(0));
-    let in_time = Arc::new(AtomicU64::new(0));
-    let failed = Arc::new(std::sync::Mutex::new(None::<anyhow::Error>));
     let begun = Instant::now();
     let (measure_from, end) = (begun + load.warm_up, begun + load.warm_up + load.measure);
+    let ended = Arc::new(Ended::of(measure_from..end));
     let mut start = None;
     let (mut offered, mut offered_measured) = (0_u64, 0_u64);
     loop {
@@ -155,35 +154,17 @@ where
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 anyhow::bail!("more than {OPEN_MAX} operations are on their way");
             };
-            let (operation, number) = (operation.clone(), offered);
-            let (latencies, refused, failed, in_time) = (
-                Arc::clone(&latencies),
-                Arc::clone(&refused),
-                Arc::clone(&failed),
-                Arc::clone(&in_time),
-            );
-            tokio::spawn(async move {
-                let outcome = operation(number).await;
-                let now = Instant::now();
-                if matches!(outcome, Ok(Outcome::Accepted)) && (measure_from..end).contains(&now) {
-                    in_time.fetch_add(1, Ordering::Relaxed);
-                }
-                match outcome {
-                    Ok(Outcome::Accepted) if counts => {
-                        note(
-                            &mut latencies.lock().expect("no panic under the lock"),
-                            due_at.elapsed(),
-                        );
-                    }
-                    Ok(Outcome::Refused) if counts => {
-                        refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(_) => {}
-                    Err(error) => *failed.lock().expect("no panic under the lock") = Some(error),
-                }
-                // Last, for whoever gets all permits back reads what was noted.
-                drop(permit);
-            });
+            let ended = Arc::clone(&ended);
+            let mut operation = Box::pin(operation(offered));
+            // Who is refused at once is not worth a task.
+            match futures::poll!(&mut operation) {
+                Poll::Ready(outcome) => ended.note(due_at, counts, outcome),
+                Poll::Pending => drop(tokio::spawn(async move {
+                    ended.note(due_at, counts, operation.await);
+                    // Last, for whoever gets all permits back reads what was noted.
+                    drop(permit);
+                })),
+            }
             offered += 1;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -191,18 +172,63 @@ where
     let usage = meters.since(&start.expect("a run is longer than its warm-up"))?;
     // All permits back: all operations have ended.
     let _all = room.acquire_many(OPEN_MAX as u32).await?;
-    if let Some(error) = failed.lock().expect("no panic under the lock").take() {
+    if let Some(error) = ended.failed.lock().expect("no panic under the lock").take() {
         return Err(error);
     }
-    let latencies = latencies.lock().expect("no panic under the lock").clone();
-    let refused = refused.load(Ordering::Relaxed);
+    let ended = ended.so_far.lock().expect("no panic under the lock").clone();
     Ok(Measured {
-        ops: in_time.load(Ordering::Relaxed),
+        ops: ended.in_time,
         usage,
-        latencies: Some(latencies),
+        latencies: Some(ended.latencies),
         extra: vec![
             ("offered_per_s", offered_measured as f64 / load.measure.as_secs_f64()),
-            ("refused", refused as f64),
+            ("refused", ended.refused as f64),
         ],
     })
+}
+
+/// What became of what was offered.
+struct Ended {
+    measured: Range<Instant>,
+    so_far: Mutex<Outcomes>,
+    failed: Mutex<Option<anyhow::Error>>,
+}
+
+#[derive(Clone)]
+struct Outcomes {
+    /// Accepted, and done while it was measured.
+    in_time: u64,
+    latencies: Histogram<u64>,
+    refused: u64,
+}
+
+impl Ended {
+    fn of(measured: Range<Instant>) -> Ended {
+        let so_far = Outcomes {
+            in_time: 0,
+            latencies: histogram(),
+            refused: 0,
+        };
+        Ended {
+            measured,
+            so_far: Mutex::new(so_far),
+            failed: Mutex::default(),
+        }
+    }
+
+    /// `counts`: was it due while it was measured?
+    fn note(&self, due_at: Instant, counts: bool, outcome: anyhow::Result<Outcome>) {
+        let now = Instant::now();
+        let mut so_far = self.so_far.lock().expect("no panic under the lock");
+        match outcome {
+            Ok(Outcome::Accepted) => {
+                so_far.in_time += u64::from(self.measured.contains(&now));
+                if counts {
+                    note(&mut so_far.latencies, now - due_at);
+                }
+            }
+            Ok(Outcome::Refused) => so_far.refused += u64::from(counts),
+            Err(error) => *self.failed.lock().expect("no panic under the lock") = Some(error),
+        }
+    }
 }

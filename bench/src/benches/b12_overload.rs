@@ -1,17 +1,16 @@
 //! B12: three times the load that it can take.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use services::shard::{Failure, Lane, ShardConfig};
-use tokio::sync::Mutex;
+use services::shard::{Failure, Lane, Request, ShardConfig};
+use uuid::Uuid;
 
 use super::Bench;
-use crate::load::{Load, Measured, Outcome, open_loop};
+use crate::load::{Load, Measured, Outcome, closed_loop, open_loop};
 use crate::meters::Meters;
 use crate::ours::{self, Ours};
-use crate::sender::{Sender, Sending};
 use crate::session::{Class, Contender, Session};
 use crate::target::{Bound, Figure, Target};
 
@@ -19,6 +18,8 @@ pub struct Overload;
 
 const SHARDS: u16 = 8;
 const CLIENTS: usize = 256;
+/// Acks in a second for which requests are made beforehand, more than the peak is.
+const PEAK_MAX: f64 = 40_000.0;
 const CELL: &str = "receipts on Kafka";
 const PEAK: &str = "peak";
 const OVERLOAD: &str = "three times the peak";
@@ -35,8 +36,9 @@ impl Bench for Overload {
 
     fn how(&self) -> &'static str {
         "`peak` is what 256 closed-loop clients get. Then, in the same round, receipts are offered at three times that rate whatever becomes of \
-         them; who finds the queue of its shard full is refused at once. The rate is of acks (goodput); latencies are those of the \
-         accepted, from when they were due. Log on Kafka, 8 shards; the generator shares the process and the cores."
+         them; when a shard has more than it answers soon, who comes is refused at once. The rate is of acks (goodput); latencies are those \
+         of the accepted, from when they were due. Both send requests that were made beforehand, for clients are elsewhere. Log on Kafka, \
+         8 shards; the generator shares the process and the cores."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -57,15 +59,16 @@ impl Bench for Overload {
         let places = &session.places;
         let views = places.database("b12").await?;
         let ours = Arc::new(Ours::start(&places.topic("b12"), &views, SHARDS, ShardConfig::default()).await?);
-        let last_peak = Arc::new(Mutex::new(0.0));
+        let (last_peak, stock) = (Arc::<AtomicU64>::default(), Arc::<Stock>::default());
         let peak = Peak {
-            sender: Sender::new(&ours, Sending::Receipts, Class::D0),
+            ours: Arc::clone(&ours),
+            stock: Arc::clone(&stock),
             last: Arc::clone(&last_peak),
         };
         let overload = Offered {
             ours: Arc::clone(&ours),
+            stock,
             last_peak,
-            next: Arc::default(),
         };
         let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(peak), Box::new(overload)];
         let load = session.extent.load(CLIENTS);
@@ -74,9 +77,39 @@ impl Bench for Overload {
     }
 }
 
+/// Requests that are made before they are sent: the clients of a core are elsewhere, and what they do takes none of its time.
+#[derive(Default)]
+struct Stock {
+    next: AtomicU64,
+    made: Mutex<Vec<Request>>,
+}
+
+impl Stock {
+    fn fill(&self, count: usize) {
+        let mut made = self.made.lock().expect("no panic under the lock");
+        while made.len() < count {
+            made.push(self.make());
+        }
+    }
+
+    fn make(&self) -> Request {
+        let (stream, command) = ours::receipt("o", self.next.fetch_add(1, Ordering::Relaxed));
+        ours::request(stream, command)
+    }
+
+    /// One with an id of now, as a client has that did not wait; made on the spot when the stock is used up.
+    fn take(&self) -> Request {
+        let made = self.made.lock().expect("no panic under the lock").pop();
+        let mut request = made.unwrap_or_else(|| self.make());
+        request.command_id = Uuid::now_v7();
+        request
+    }
+}
+
 struct Peak {
-    sender: Sender,
-    last: Arc<Mutex<f64>>,
+    ours: Arc<Ours>,
+    stock: Arc<Stock>,
+    last: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -90,16 +123,35 @@ impl Contender for Peak {
     }
 
     async fn run(&mut self, load: Load, meters: &Meters) -> anyhow::Result<Measured> {
-        let measured = self.sender.run(load, meters).await?;
-        *self.last.lock().await = measured.ops as f64 / measured.usage.seconds;
+        self.stock.fill(in_stock(load, PEAK_MAX));
+        let (commands, acked, stock) = (
+            self.ours.commands(),
+            Arc::clone(&self.ours.acked),
+            Arc::clone(&self.stock),
+        );
+        let measured = closed_loop(load, meters, move |_| {
+            let (commands, acked, request) = (commands.clone(), Arc::clone(&acked), stock.take());
+            async move {
+                commands.execute(request, Lane::People).await?;
+                acked.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        })
+        .await?;
+        let rate = measured.ops as f64 / measured.usage.seconds;
+        self.last.store(rate as u64, Ordering::Relaxed);
         Ok(measured)
     }
 }
 
+fn in_stock(load: Load, rate: f64) -> usize {
+    ((load.warm_up + load.measure).as_secs_f64() * rate) as usize
+}
+
 struct Offered {
     ours: Arc<Ours>,
-    last_peak: Arc<Mutex<f64>>,
-    next: Arc<AtomicU64>,
+    stock: Arc<Stock>,
+    last_peak: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -113,10 +165,14 @@ impl Contender for Offered {
     }
 
     async fn run(&mut self, load: Load, meters: &Meters) -> anyhow::Result<Measured> {
-        let rate = *self.last_peak.lock().await * 3.0;
-        let (commands, acked) = (self.ours.commands(), Arc::clone(&self.ours.acked));
-        let next = Arc::clone(&self.next);
-        // The clients are elsewhere: their work has threads of its own, or commands would wait behind thousands that are about to be refused.
+        let rate = self.last_peak.load(Ordering::Relaxed) as f64 * 3.0;
+        self.stock.fill(in_stock(load, rate));
+        let (commands, acked, stock) = (
+            self.ours.commands(),
+            Arc::clone(&self.ours.acked),
+            Arc::clone(&self.stock),
+        );
+        // Threads of their own, or commands would wait behind thousands that are about to be refused.
         let elsewhere = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -124,11 +180,9 @@ impl Contender for Offered {
         let meters = meters.clone();
         let offered = elsewhere.spawn(async move {
             open_loop(load, rate, &meters, move |_| {
-                let (commands, acked) = (commands.clone(), Arc::clone(&acked));
-                let n = next.fetch_add(1, Ordering::Relaxed);
+                let (commands, acked, request) = (commands.clone(), Arc::clone(&acked), stock.take());
                 async move {
-                    let (stream, command) = ours::receipt("o", n);
-                    match commands.execute(ours::request(stream, command), Lane::People).await {
+                    match commands.execute(request, Lane::People).await {
                         Ok(_) => {
                             acked.fetch_add(1, Ordering::Relaxed);
                             Ok(Outcome::Accepted)

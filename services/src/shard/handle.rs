@@ -9,14 +9,21 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::admission::{Admission, Admitted};
 use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
 
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. With those in the append on its way and in the
-    /// next one it is what a shard may have accepted and not answered: under overload, who is accepted waits for so many.
+    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. A burst, or a stall of the log, may fill it.
     pub queue_max: usize,
+    /// So many commands of people may always be accepted and not answered, `queue_max` allowing.
+    pub steady_min: usize,
+    /// More than `steady_min` may, for longer than a burst, while they are answered within this time at the pace of the shard. So long does
+    /// one wait who is accepted under overload.
+    pub steady_wait: Duration,
+    /// How long there may be more of them than that, before those who come are answered 503 at once.
+    pub burst: Duration,
     /// Records of one append: what a shard decides in a few milliseconds, also when the others of the process want the same cores.
     pub batch_records_max: usize,
     /// Bytes of one append.
@@ -44,7 +51,10 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
-            queue_max: 128,
+            queue_max: 1_024,
+            steady_min: 128,
+            steady_wait: Duration::from_millis(50),
+            burst: Duration::from_millis(500),
             batch_records_max: 128,
             batch_bytes_max: 4 * 1024 * 1024,
             cached_streams_max: 100_000,
@@ -83,6 +93,7 @@ pub struct ShardStatus {
 pub struct ShardHandle {
     pub(super) people: mpsc::Sender<Message>,
     pub(super) imports: mpsc::Sender<Message>,
+    pub(super) admission: Arc<Admission>,
     pub(super) status: Arc<RwLock<ShardStatus>>,
     pub(super) command_timeout: Duration,
 }
@@ -109,14 +120,14 @@ impl ShardHandle {
             reply,
             ticket: Arc::clone(&ticket),
         });
-        match lane {
-            Lane::People => self.enqueue(message)?,
+        let _admitted = match lane {
+            Lane::People => Some(self.enqueue(message)?),
             Lane::Imports => match timeout_at(deadline, self.imports.send(message)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => None,
                 Ok(Err(_)) => return Err(stopping()),
                 Err(_) => return Err(Failure::NotAccepted(self.trouble("too many imports are waiting"))),
             },
-        }
+        };
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) if ticket.cancel() => Err(stopping()),
@@ -134,7 +145,7 @@ impl ShardHandle {
     /// [`Failure::NotAccepted`] when the shard cannot answer, [`Failure::Elsewhere`] when another process serves it.
     pub async fn peek(&self, stream: StreamRef, within: Duration) -> Result<Peeked, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Message::Peek { stream, reply })?;
+        let _admitted = self.enqueue(Message::Peek { stream, reply })?;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(stopping()),
@@ -142,12 +153,15 @@ impl ShardHandle {
         }
     }
 
-    /// A full queue is answered at once: waiting would only make more of those who come wait.
-    fn enqueue(&self, message: Message) -> Result<(), Failure> {
-        self.people.try_send(message).map_err(|error| match error {
-            TrySendError::Full(_) => Failure::NotAccepted("too many commands are waiting".into()),
-            TrySendError::Closed(_) => stopping(),
-        })
+    /// Too many are answered at once: waiting would only make more of those who come wait.
+    fn enqueue(&self, message: Message) -> Result<Admitted, Failure> {
+        let too_many = || Failure::NotAccepted("too many commands are waiting".into());
+        let admitted = self.admission.enter().ok_or_else(too_many)?;
+        match self.people.try_send(message) {
+            Ok(()) => Ok(admitted),
+            Err(TrySendError::Full(_)) => Err(too_many()),
+            Err(TrySendError::Closed(_)) => Err(stopping()),
+        }
     }
 
     /// Is this process to serve the shard?

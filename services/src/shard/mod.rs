@@ -1,8 +1,9 @@
 //! The shard: one task that owns one partition of the log, decides commands in order, and acks what is durable.
 //!
-//! A command goes: queue → known id? → states (cache, else one look-up per batch) → `decide` → the batch that is appended
+//! A command goes: admitted? → queue → known id? → states (cache, else one look-up per batch) → `decide` → the batch that is appended
 //! next → offsets contiguous? → ack. While one batch is on its way the next one is being decided.
 
+mod admission;
 mod assignment;
 mod batch;
 mod cache;

@@ -4,6 +4,7 @@ mod look_up;
 mod saving;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use domain::{Position, StreamRef};
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use look_up::{Loading, needed};
 use saving::Saving;
 
+use super::admission::Admission;
 use super::batch::{Batch, Prepared, decide, written};
 use super::cache::{Cached, CommandIds, States, is_ahead};
 use super::inventory::Inventory;
@@ -37,6 +39,7 @@ type Append = JoinHandle<(Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)>;
 /// A batch on its way to the log.
 struct InFlight {
     append: Append,
+    began: Instant,
     batch: Batch,
     /// Of its last record.
     fingerprint: u64,
@@ -47,6 +50,7 @@ struct InFlight {
 pub struct Serving {
     shard: u16,
     parts: ShardParts,
+    admission: Arc<Admission>,
     epoch: u64,
     /// Where the next record will stand, and its number in the epoch.
     next: u64,
@@ -78,9 +82,10 @@ pub struct Serving {
 }
 
 impl Serving {
-    pub fn new(shard: u16, parts: ShardParts, owned: Owned) -> Serving {
+    pub(super) fn new(shard: u16, parts: ShardParts, admission: Arc<Admission>, owned: Owned) -> Serving {
         Serving {
             shard,
+            admission,
             epoch: owned.epoch,
             next: owned.next,
             n: 0,
@@ -335,6 +340,7 @@ impl Serving {
         });
         self.in_flight = Some(InFlight {
             append,
+            began: Instant::now(),
             batch,
             fingerprint,
             records: count,
@@ -374,6 +380,8 @@ impl Serving {
         }
         let in_flight = self.in_flight.take().expect("it was just there");
         self.writer = Some(writer);
+        self.admission
+            .paced(in_flight.batch.answers.len(), in_flight.began.elapsed());
         self.next = first + in_flight.records as u64;
         let n = self.watermark.checkpoint.n + in_flight.records as u64;
         let log_id = self.watermark.checkpoint.log_id;

@@ -1,5 +1,6 @@
 //! The promises of a shard, and a log that breaks as logs do.
 
+mod admission;
 mod begun;
 mod findings;
 mod gate;

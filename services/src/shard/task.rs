@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::assignment::{Assignment, Wanted};
 use super::handle::{ShardConfig, ShardHandle, ShardStatus};
 use super::request::{Failure, Message};
@@ -49,9 +50,11 @@ pub fn spawn(
         ..ShardStatus::default()
     }));
     let command_timeout = parts.config.command_timeout;
+    let admission = Admission::new(&parts.config);
     let handle = ShardHandle {
         people,
         imports,
+        admission: Arc::clone(&admission),
         status: Arc::clone(&status),
         command_timeout,
     };
@@ -61,6 +64,7 @@ pub fn spawn(
         people: people_queue,
         imports: imports_queue,
         waiting: VecDeque::new(),
+        admission,
         status,
         wanted: Wanted::new(assignment, stop),
         owned_epoch: None,
@@ -75,6 +79,7 @@ pub struct Task {
     imports: mpsc::Receiver<Message>,
     /// What comes before the queues: requests of a failed append, to be decided anew, and those that an append had no room for.
     waiting: VecDeque<Message>,
+    admission: Arc<Admission>,
     status: Arc<RwLock<ShardStatus>>,
     pub wanted: Wanted,
     /// The last epoch in which this process owned the shard. A later one of another process makes it yield, once.
@@ -189,7 +194,7 @@ impl Task {
             status.next = owned.next;
             status.trouble = None;
         });
-        let mut serving = Serving::new(self.shard, self.parts.clone(), owned);
+        let mut serving = Serving::new(self.shard, self.parts.clone(), Arc::clone(&self.admission), owned);
         let end = serving.run(self).await;
         // Whatever was not settled is decided anew, oldest first.
         let mut open = serving.open_requests();

@@ -154,6 +154,9 @@ fn groups(luck: &Luck) -> Vec<Group> {
 fn config(luck: &Luck) -> ShardConfig {
     ShardConfig {
         queue_max: *luck.pick(&[2, 64]),
+        steady_min: *luck.pick(&[1, 64]),
+        steady_wait: Duration::from_millis(*luck.pick(&[0, 50])),
+        burst: Duration::from_millis(*luck.pick(&[0, 500])),
         batch_records_max: *luck.pick(&[1, 4, 2_000]),
         batch_bytes_max: *luck.pick(&[1_500, 4 * 1024 * 1024]),
         cached_streams_max: *luck.pick(&[8, 20, 100_000]),

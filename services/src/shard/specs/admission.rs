@@ -1,0 +1,123 @@
+//! Who comes in, and who is refused: a burst and a stall refuse nobody, what stays full does.
+
+use super::gate::{Gate, Hold};
+use super::*;
+use crate::shard::admission::{Admission, Admitted};
+
+const BURST: Duration = Duration::from_millis(500);
+
+/// Ten always, more if answered within 50 ms, anything for half a second.
+fn config() -> ShardConfig {
+    ShardConfig {
+        steady_min: 10,
+        steady_wait: Duration::from_millis(50),
+        burst: BURST,
+        ..patient()
+    }
+}
+
+fn enter(admission: &Arc<Admission>, count: usize) -> Vec<Admitted> {
+    (0..count).map_while(|_| admission.enter()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_comes_in_and_what_stays_does_not() {
+    let admission = Admission::new(&config());
+    let mut open = enter(&admission, 40);
+    assert_eq!(open.len(), 40, "a burst");
+    tokio::time::sleep(BURST / 2).await;
+    open.extend(admission.enter());
+    tokio::time::sleep(BURST / 2).await;
+    assert!(admission.enter().is_none(), "it is none any more");
+    open.truncate(9);
+    open.push(admission.enter().expect("ten may stay"));
+    assert!(admission.enter().is_none(), "and no eleventh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_lasting_overload_there_is_no_second_burst_until_it_is_over() {
+    let admission = Admission::new(&config());
+    let mut open = enter(&admission, 20);
+    tokio::time::sleep(BURST / 2).await;
+    open.extend(admission.enter());
+    tokio::time::sleep(BURST / 2).await;
+    for _ in 0..20 {
+        assert!(admission.enter().is_none());
+        // A whole append is answered, and as many come.
+        open.clear();
+        open.extend(enter(&admission, 20));
+        assert_eq!(open.len(), 10);
+        tokio::time::sleep(BURST / 4).await;
+    }
+    tokio::time::sleep(BURST).await;
+    open.extend(enter(&admission, 20));
+    assert_eq!(open.len(), 30, "nobody was refused for a while");
+}
+
+/// How many may stay when more come for longer than a burst.
+async fn steady(admission: &Arc<Admission>) -> usize {
+    let open = enter(admission, 2_000);
+    for _ in 0..2 {
+        tokio::time::sleep(BURST / 2).await;
+        drop(admission.enter());
+    }
+    drop(open);
+    enter(admission, 2_000).len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_shard_keeps_more_than_a_slow_one() {
+    let took = Duration::from_millis(10);
+    for (answers, expected) in [(100, 500), (1, 10), (0, 10)] {
+        let admission = Admission::new(&config());
+        (0..100).for_each(|_| admission.paced(answers, took));
+        assert_eq!(steady(&admission).await, expected, "{answers} in {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_learns_its_pace_from_the_log() {
+    let gate = Gate::default();
+    create(&gate, 1, &SystemClock).await.unwrap();
+    let config = ShardConfig {
+        steady_wait: Duration::from_millis(5),
+        ..config()
+    };
+    let shard = Arc::new(World::new().await.start_on(Arc::new(gate.clone()), config));
+    shard
+        .insist(&request(Uuid::from_u128(1), "first", register("first")))
+        .await
+        .unwrap();
+    let send = |n: u128| {
+        let (shard, name) = (Arc::clone(&shard), format!("s{n}"));
+        let request = request(Uuid::from_u128(n), &name, register(&name));
+        tokio::spawn(async move { shard.execute(request, Lane::People).await })
+    };
+    // This log answers at once: many may wait for it, however long.
+    gate.hold(Hold::BeforeWriting);
+    let mut sent: Vec<_> = (100..140).map(send).collect();
+    for n in 140..144 {
+        tokio::time::sleep(BURST / 2).await;
+        sent.push(send(n));
+    }
+    gate.open_up();
+    for sent in sent {
+        sent.await.unwrap().unwrap();
+    }
+    // It took two seconds: now it is a slow one, and ten may wait for longer than a burst.
+    gate.hold(Hold::BeforeWriting);
+    let sent: Vec<_> = (200..240).map(send).collect();
+    tokio::time::sleep(BURST - Duration::from_millis(1)).await;
+    let late = send(240);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let refused = send(241).await.unwrap();
+    assert_eq!(
+        refused,
+        Err(Failure::NotAccepted("too many commands are waiting".into()))
+    );
+    gate.open_up();
+    for sent in sent.into_iter().chain([late]) {
+        sent.await.unwrap().unwrap();
+    }
+    send(242).await.unwrap().unwrap();
+}

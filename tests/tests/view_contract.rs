@@ -697,9 +697,9 @@ async fn rows_and_checkpoints_are_of_one_snapshot(subject: &Subject) {
     while seen < 60 {
         let selects = [Select::of(Grand::TABLE, [Expr::Sum("count")]), marks()];
         let snapshot = subject.views.query(&generation, &selects).await.unwrap();
-        let next = snapshot.checkpoints.first().map_or(0, |(shard, checkpoint)| {
+        let next = snapshot.read_until.first().map_or(0, |(shard, next)| {
             assert_eq!(*shard, 2);
-            checkpoint.next
+            *next
         });
         assert_eq!(snapshot.results[0][0][0].as_int() as u64, next);
         assert_eq!(snapshot.results[1].len() as u64, next);
@@ -735,10 +735,7 @@ async fn shards_write_to_one_rollup_at_the_same_time(subject: &Subject) {
         subject.rows(&generation, Select::all(Grand::TABLE)).await[0][0],
         Value::Int(360)
     );
-    assert_eq!(
-        subject.views.query(&generation, &[]).await.unwrap().checkpoints.len(),
-        8
-    );
+    assert_eq!(subject.views.query(&generation, &[]).await.unwrap().read_until.len(), 8);
 }
 
 // ------------------------------------------------------------------------------------------------ generations

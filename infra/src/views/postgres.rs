@@ -18,7 +18,6 @@ use futures::{StreamExt, TryStreamExt};
 use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind, Value};
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
-use uuid::Uuid;
 
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
@@ -449,7 +448,7 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let types: Vec<Type> = parameters.iter().map(|(ty, _)| type_of(*ty)).collect();
     let sent: Vec<Sent<'_>> = parameters.iter().map(|(_, value)| Sent(value)).collect();
     let given: Vec<&(dyn ToSql + Sync)> = sent.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-    let statement = sql::with_checkpoints(select);
+    let statement = sql::with_read_until(select);
     let rows = match prepare_if_room(client, &statement, &types).await? {
         Some(prepared) => client.query(&prepared, &given).await?,
         None => {
@@ -457,43 +456,19 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
             client.query_typed(&statement, &typed).await?
         }
     };
-    let count = select.types.len();
-    let checkpoints = match rows.first() {
-        Some(first) => checkpoints(first, count + 1)?,
-        None => vec![],
-    };
-    let is_empty = match rows.first() {
-        Some(row) => row.try_get::<_, Option<i64>>(count)?.is_none(),
-        None => true,
-    };
-    let found = if is_empty { &[] } else { rows.as_slice() };
+    let shard = select.types.len();
+    let (mut read_until, mut found) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row.try_get::<_, Option<i64>>(shard)? {
+            Some(of_shard) => read_until.push((of_shard as u16, row.try_get::<_, i64>(shard + 1)?.cast_unsigned())),
+            None => found.push(row),
+        }
+    }
+    read_until.sort_unstable();
     Ok(Snapshot {
-        checkpoints,
-        results: vec![values(found, &select.types)?],
+        read_until,
+        results: vec![values(&found, &select.types)?],
     })
-}
-
-/// By shard, from arrays in the columns from `first` on.
-fn checkpoints(row: &Row, first: usize) -> Result<Vec<(u16, Checkpoint)>, tokio_postgres::Error> {
-    let Some(log_ids) = row.try_get::<_, Option<Vec<Uuid>>>(first)? else {
-        return Ok(vec![]);
-    };
-    let of_column = |column: usize| row.try_get::<_, Vec<i64>>(first + column);
-    let (next, epochs, numbers) = (of_column(1)?, of_column(2)?, of_column(3)?);
-    let (fingerprints, shards) = (of_column(4)?, of_column(5)?);
-    let found = log_ids.into_iter().enumerate().map(|(i, log_id)| {
-        let checkpoint = Checkpoint {
-            log_id,
-            next: next[i].cast_unsigned(),
-            epoch: epochs[i].cast_unsigned(),
-            n: numbers[i].cast_unsigned(),
-            fingerprint: fingerprints[i].cast_unsigned(),
-        };
-        (shards[i] as u16, checkpoint)
-    });
-    let mut found: Vec<_> = found.collect();
-    found.sort_unstable_by_key(|(shard, _)| *shard);
-    Ok(found)
 }
 
 /// Several selects, in one transaction.
@@ -508,19 +483,24 @@ async fn answer_together(
         .read_only(true)
         .start()
         .await?;
-    let statement = snapshot.prepare_cached(sql::CHECKPOINTS).await?;
-    let checkpoints = async {
+    let statement = snapshot.prepare_cached(sql::READ_UNTIL).await?;
+    let read_until = async {
         let place: [&(dyn ToSql + Sync); 2] = [&generation.group.name(), &generation.number];
         let rows = snapshot.query(&statement, &place).await?;
         let of_shards = rows.iter();
-        let of_shards = of_shards.map(|row| Ok((row.try_get::<_, i64>(5)? as u16, checkpoint(row)?)));
+        let of_shards = of_shards.map(|row| {
+            Ok((
+                row.try_get::<_, i64>(0)? as u16,
+                row.try_get::<_, i64>(1)?.cast_unsigned(),
+            ))
+        });
         of_shards.collect::<Result<Vec<_>, Failure>>()
     };
     // All at once: they cost one round trip, and see the same snapshot.
     let results = try_join_all(selects.iter().map(|select| answer(&snapshot, select)));
-    let (checkpoints, results) = tokio::try_join!(checkpoints, results)?;
+    let (read_until, results) = tokio::try_join!(read_until, results)?;
     snapshot.commit().await?;
-    Ok(Snapshot { checkpoints, results })
+    Ok(Snapshot { read_until, results })
 }
 
 async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec<Value>>, Failure> {
@@ -560,7 +540,7 @@ async fn create(
     let is_live_untouched = match live {
         None => false,
         Some(live) => {
-            let statement = transaction.prepare_cached(sql::CHECKPOINTS).await?;
+            let statement = transaction.prepare_cached(sql::READ_UNTIL).await?;
             let place: [&(dyn ToSql + Sync); 2] = [&group.name(), &live.generation.number];
             transaction.query(&statement, &place).await?.is_empty()
         }

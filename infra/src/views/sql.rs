@@ -56,8 +56,8 @@ pub(crate) const DROP_GENERATION: &str = "DELETE FROM read_generations WHERE rea
 pub(crate) const CHECKPOINT: &str = "SELECT log_id, next, epoch, n, fingerprint FROM read_checkpoints \
      WHERE read_group = $1 AND number = $2 AND shard = $3";
 /// Group, number.
-pub(crate) const CHECKPOINTS: &str = "SELECT log_id, next, epoch, n, fingerprint, shard FROM read_checkpoints \
-     WHERE read_group = $1 AND number = $2 ORDER BY shard";
+pub(crate) const READ_UNTIL: &str =
+    "SELECT shard, next FROM read_checkpoints WHERE read_group = $1 AND number = $2 ORDER BY shard";
 const FIRST_CHECKPOINT: &str = "INSERT INTO read_checkpoints (log_id, next, epoch, n, fingerprint, read_group, number, shard) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
 const NEXT_CHECKPOINT: &str = "UPDATE read_checkpoints SET log_id = $1, next = $2, epoch = $3, n = $4, fingerprint = $5 \
@@ -586,6 +586,7 @@ pub(crate) struct Rendered {
     pub parameters: Vec<(ColumnType, Value)>,
     /// Of each column of the result.
     pub types: Vec<ColumnType>,
+    pub is_limited: bool,
 }
 
 /// Makes SQL of a select on the merged table. Rows come in the order asked for, and within that by key (of groups: by the plain
@@ -637,27 +638,36 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
     if let Some(limit) = select.limit {
         sql += &format!(" LIMIT {limit}");
     }
-    Ok(Rendered { sql, parameters, types })
+    Ok(Rendered {
+        sql,
+        parameters,
+        types,
+        is_limited: select.limit.is_some(),
+    })
 }
 
-/// The select with the checkpoints of its generation beside it: one statement sees one snapshot and costs one round trip. Its parameters
-/// are followed by the group and the number. After its own columns come the number of the row (null: there is none) and, with the first
-/// only, arrays of the checkpoints' [`CHECKPOINT_ARRAYS`].
-pub(crate) fn with_checkpoints(select: &Rendered) -> String {
+/// The select, and [`READ_UNTIL`] of its generation in rows of their own: one statement sees one snapshot and costs one round trip. Its
+/// parameters are followed by the group and the number, its columns by shard and next, which are null in the select's own rows; these
+/// keep their order.
+pub(crate) fn with_read_until(select: &Rendered) -> String {
     let (group, number) = (select.parameters.len() + 1, select.parameters.len() + 2);
-    let gathered = CHECKPOINT_ARRAYS.map(|column| format!("array_agg({column}) AS {column}s"));
-    let shown = CHECKPOINT_ARRAYS.map(|column| format!("CASE WHEN q.i > 1 THEN NULL ELSE c.{column}s END"));
+    let nulls = select
+        .types
+        .iter()
+        .map(|ty| format!("NULL::{}, ", type_name(Dialect::Postgres, *ty)));
+    // A branch without a limit could be split among parallel workers, and lose its order.
+    let limit = if select.is_limited {
+        ""
+    } else {
+        "LIMIT 9223372036854775807"
+    };
     format!(
-        "SELECT q.*, {} FROM (SELECT {} FROM read_checkpoints WHERE read_group = ${group} AND number = ${number}) AS c \
-         LEFT JOIN (SELECT r.*, row_number() OVER () AS i FROM ({}) AS r) AS q ON true",
-        shown.join(", "),
-        gathered.join(", "),
+        "SELECT {}shard, next FROM read_checkpoints WHERE read_group = ${group} AND number = ${number} \
+         UNION ALL (SELECT r.*, NULL, NULL FROM ({} {limit}) AS r)",
+        nulls.collect::<String>(),
         select.sql
     )
 }
-
-/// The columns of a checkpoint, its shard last.
-pub(crate) const CHECKPOINT_ARRAYS: [&str; 6] = ["log_id", "next", "epoch", "n", "fingerprint", "shard"];
 
 fn conditions(
     stored: &Stored,

@@ -255,9 +255,11 @@ impl ReadStore for SqliteViews {
             rendered.push(sql::render(&stored, select).map_err(ViewError::Refused)?);
         }
         let answered = self.read(move |transaction| {
-            let mut statement = transaction.prepare_cached(sql::CHECKPOINTS)?;
-            let checkpoints = statement
-                .query_map(params![group.name(), number], |row| Ok((row.get(5)?, checkpoint(row)?)))?
+            let mut statement = transaction.prepare_cached(sql::READ_UNTIL)?;
+            let read_until = statement
+                .query_map(params![group.name(), number], |row| {
+                    Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+                })?
                 .collect::<Result<Vec<_>, _>>()?;
             let mut results = Vec::new();
             for select in &rendered {
@@ -265,7 +267,7 @@ impl ReadStore for SqliteViews {
                 let cells = select.parameters.iter().map(|(_, value)| Cell(value));
                 results.push(collect(statement.query(params_from_iter(cells))?, &select.types)?);
             }
-            Ok(Snapshot { checkpoints, results })
+            Ok(Snapshot { read_until, results })
         });
         Ok(answered.await?)
     }
@@ -285,7 +287,7 @@ fn create(
     let is_live_untouched = match live {
         None => false,
         Some(live) => !transaction
-            .prepare_cached(sql::CHECKPOINTS)?
+            .prepare_cached(sql::READ_UNTIL)?
             .exists(params![group.name(), live.generation.number])?,
     };
     let (generation, dropped) = match generations::creation(&known, is_live_untouched, group, definition, shards) {

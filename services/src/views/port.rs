@@ -30,8 +30,8 @@ pub enum GenerationStatus {
 /// What selects gave, and how far the tables were in the same snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Per shard that has been read at all.
-    pub checkpoints: Vec<(u16, Checkpoint)>,
+    /// Next offset of each shard that has been read at all, by shard.
+    pub read_until: Vec<(u16, u64)>,
     /// One result per select: rows of values, in the order of the select's expressions.
     pub results: Vec<Vec<Vec<Value>>>,
 }

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::{Generation, GenerationStatus, ReadStore, ViewError};
 use crate::clock::Clock;
-use crate::log::Checkpoint;
 
 /// How long a query waits for the position that it must have seen.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -109,7 +108,7 @@ impl Queries {
             answer: (plan.finish)(snapshot.results),
             definition: generation.definition,
             known_until: ask.question.known_until,
-            read_until: ends(&snapshot.checkpoints),
+            read_until: snapshot.read_until,
         })
     }
 
@@ -254,11 +253,4 @@ impl Total {
     fn finish(self) -> (String, usize) {
         (format!("{:016x}", (self.sum >> 64) as u64 ^ self.sum as u64), self.rows)
     }
-}
-
-fn ends(checkpoints: &[(u16, Checkpoint)]) -> Vec<(u16, u64)> {
-    checkpoints
-        .iter()
-        .map(|(shard, checkpoint)| (*shard, checkpoint.next))
-        .collect()
 }

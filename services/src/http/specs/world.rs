@@ -250,7 +250,7 @@ impl ReadStore for CannedRows {
     }
 
     async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
-        let checkpoint = self.checkpoint(generation, 0).await?.unwrap();
+        let next = self.checkpoint(generation, 0).await?.unwrap().next;
         // Asked for the last positions that were recorded by a time, it knows two shards.
         let is_last_position = |select: &Select| {
             matches!(
@@ -268,7 +268,7 @@ impl ReadStore for CannedRows {
                 .collect(),
         };
         Ok(Snapshot {
-            checkpoints: vec![(0, checkpoint.clone()), (1, checkpoint)],
+            read_until: vec![(0, next), (1, next)],
             results: selects.iter().map(result).collect(),
         })
     }

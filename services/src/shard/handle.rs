@@ -15,14 +15,15 @@ use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. A burst, or a stall of the log, may fill it.
+    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. A burst, or a short stall, may fill it.
     pub queue_max: usize,
-    /// So many commands of people may always be accepted and not answered, `queue_max` allowing.
+    /// So many requests of people may always be accepted and not answered, `queue_max` allowing.
     pub steady_min: usize,
-    /// More than `steady_min` may, for longer than a burst, while they are answered within this time at the pace of the shard. So long does
-    /// one wait who is accepted under overload.
+    /// More than `steady_min` may, for longer than a burst, when at the pace of the shard they are answered within this time, or within that of
+    /// three quick appends. About so long does one wait who is accepted under overload.
     pub steady_wait: Duration,
-    /// How long there may be more of them than that, before those who come are answered 503 at once.
+    /// How long there may be more of them than that, before those who come are answered 503 at once: a stall that ends in this time refuses
+    /// nobody for whom there is room in the queue.
     pub burst: Duration,
     /// Records of one append: what a shard decides in a few milliseconds, also when the others of the process want the same cores.
     pub batch_records_max: usize,
@@ -51,10 +52,10 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
-            queue_max: 1_024,
+            queue_max: 512,
             steady_min: 128,
             steady_wait: Duration::from_millis(50),
-            burst: Duration::from_millis(500),
+            burst: Duration::from_secs(2),
             batch_records_max: 128,
             batch_bytes_max: 4 * 1024 * 1024,
             cached_streams_max: 100_000,

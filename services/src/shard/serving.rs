@@ -39,7 +39,6 @@ type Append = JoinHandle<(Box<dyn LogWriter>, Result<Vec<u64>, AppendError>)>;
 /// A batch on its way to the log.
 struct InFlight {
     append: Append,
-    began: Instant,
     batch: Batch,
     /// Of its last record.
     fingerprint: u64,
@@ -62,6 +61,8 @@ pub struct Serving {
     watermark: Watermark,
     pending: Batch,
     in_flight: Option<InFlight>,
+    /// Since the last answers, or, when nothing waited any more then, since the first message after them.
+    busy_since: Option<Instant>,
     loading: Option<Loading>,
     /// Messages that wait for the next look-up.
     parked: Vec<Message>,
@@ -97,6 +98,7 @@ impl Serving {
             held: owned.held,
             pending: Batch::default(),
             in_flight: None,
+            busy_since: None,
             loading: None,
             stored_streams: Inventory::of_streams(parts.config.save_every),
             stored_commands: Inventory::of_derived_commands(parts.config.save_every),
@@ -340,7 +342,6 @@ impl Serving {
         });
         self.in_flight = Some(InFlight {
             append,
-            began: Instant::now(),
             batch,
             fingerprint,
             records: count,
@@ -380,8 +381,7 @@ impl Serving {
         }
         let in_flight = self.in_flight.take().expect("it was just there");
         self.writer = Some(writer);
-        self.admission
-            .paced(in_flight.batch.answers.len(), in_flight.began.elapsed());
+        self.note_pace(in_flight.batch.answers.len());
         self.next = first + in_flight.records as u64;
         let n = self.watermark.checkpoint.n + in_flight.records as u64;
         let log_id = self.watermark.checkpoint.log_id;
@@ -396,6 +396,15 @@ impl Serving {
         metrics::counter!("crm_events_appended_total").increment(in_flight.batch.events.len() as u64);
         self.release(in_flight.batch, first);
         Ok(())
+    }
+
+    /// So many are about to be answered.
+    fn note_pace(&mut self, answers: usize) {
+        let more_wait = !self.pending.is_empty() || !self.parked.is_empty() || self.loading.is_some();
+        let next = more_wait.then(Instant::now);
+        if let Some(since) = std::mem::replace(&mut self.busy_since, next) {
+            self.admission.paced(answers, since.elapsed(), more_wait);
+        }
     }
 
     /// The batch is durable from `first` on: remember, then answer.

@@ -156,7 +156,7 @@ fn config(luck: &Luck) -> ShardConfig {
         queue_max: *luck.pick(&[2, 64]),
         steady_min: *luck.pick(&[1, 64]),
         steady_wait: Duration::from_millis(*luck.pick(&[0, 50])),
-        burst: Duration::from_millis(*luck.pick(&[0, 500])),
+        burst: Duration::from_millis(*luck.pick(&[0, 2_000])),
         batch_records_max: *luck.pick(&[1, 4, 2_000]),
         batch_bytes_max: *luck.pick(&[1_500, 4 * 1024 * 1024]),
         cached_streams_max: *luck.pick(&[8, 20, 100_000]),

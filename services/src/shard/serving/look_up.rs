@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::StreamRef;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Serving;
@@ -26,6 +27,7 @@ pub(super) struct Loading {
 impl Serving {
     /// Takes a message, and whatever else is waiting, and decides those that need nothing that is not in memory.
     pub(super) fn take(&mut self, first: Message, task: &mut Task) {
+        self.busy_since.get_or_insert_with(Instant::now);
         let mut next = Some(first);
         let mut ready = Vec::new();
         while let Some(message) = next {

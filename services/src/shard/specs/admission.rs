@@ -4,9 +4,9 @@ use super::gate::{Gate, Hold};
 use super::*;
 use crate::shard::admission::{Admission, Admitted};
 
-const BURST: Duration = Duration::from_millis(500);
+const BURST: Duration = Duration::from_secs(2);
 
-/// Ten always, more if answered within 50 ms, anything for half a second.
+/// Ten always, more if answered within 50 ms, anything for two seconds.
 fn config() -> ShardConfig {
     ShardConfig {
         steady_min: 10,
@@ -20,14 +20,22 @@ fn enter(admission: &Arc<Admission>, count: usize) -> Vec<Admitted> {
     (0..count).map_while(|_| admission.enter()).collect()
 }
 
+/// So many eighths of a burst pass, and somebody comes in each.
+async fn pass(admission: &Arc<Admission>, eighths: usize) {
+    for _ in 0..eighths {
+        tokio::time::sleep(BURST / 8).await;
+        drop(admission.enter());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_burst_comes_in_and_what_stays_does_not() {
     let admission = Admission::new(&config());
     let mut open = enter(&admission, 40);
     assert_eq!(open.len(), 40, "a burst");
-    tokio::time::sleep(BURST / 2).await;
-    open.extend(admission.enter());
-    tokio::time::sleep(BURST / 2).await;
+    pass(&admission, 7).await;
+    open.extend(Some(admission.enter().expect("it is one still")));
+    pass(&admission, 1).await;
     assert!(admission.enter().is_none(), "it is none any more");
     open.truncate(9);
     open.push(admission.enter().expect("ten may stay"));
@@ -38,18 +46,16 @@ async fn a_burst_comes_in_and_what_stays_does_not() {
 async fn under_lasting_overload_there_is_no_second_burst_until_it_is_over() {
     let admission = Admission::new(&config());
     let mut open = enter(&admission, 20);
-    tokio::time::sleep(BURST / 2).await;
-    open.extend(admission.enter());
-    tokio::time::sleep(BURST / 2).await;
+    pass(&admission, 8).await;
     for _ in 0..20 {
         assert!(admission.enter().is_none());
         // A whole append is answered, and as many come.
         open.clear();
         open.extend(enter(&admission, 20));
         assert_eq!(open.len(), 10);
-        tokio::time::sleep(BURST / 4).await;
+        tokio::time::sleep(BURST / 8).await;
     }
-    tokio::time::sleep(BURST).await;
+    tokio::time::sleep(BURST / 4).await;
     open.extend(enter(&admission, 20));
     assert_eq!(open.len(), 30, "nobody was refused for a while");
 }
@@ -57,10 +63,7 @@ async fn under_lasting_overload_there_is_no_second_burst_until_it_is_over() {
 /// How many may stay when more come for longer than a burst.
 async fn steady(admission: &Arc<Admission>) -> usize {
     let open = enter(admission, 2_000);
-    for _ in 0..2 {
-        tokio::time::sleep(BURST / 2).await;
-        drop(admission.enter());
-    }
+    pass(admission, 8).await;
     drop(open);
     enter(admission, 2_000).len()
 }
@@ -68,11 +71,34 @@ async fn steady(admission: &Arc<Admission>) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_quick_shard_keeps_more_than_a_slow_one() {
     let took = Duration::from_millis(10);
-    for (answers, expected) in [(100, 500), (1, 10), (0, 10)] {
+    for (answers, expected) in [(100, 500), (2, 10), (0, 10)] {
         let admission = Admission::new(&config());
-        (0..100).for_each(|_| admission.paced(answers, took));
+        (0..100).for_each(|_| admission.paced(answers, took, true));
         assert_eq!(steady(&admission).await, expected, "{answers} in {took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_slow_log_what_stays_fills_the_appends() {
+    let admission = Admission::new(&config());
+    let took = Duration::from_millis(100);
+    for answers in [5, 7, 10, 15, 20] {
+        (0..100).for_each(|_| admission.paced(answers, took, true));
+        let stay = steady(&admission).await;
+        assert!(
+            (3 * answers - 1..=3 * answers).contains(&stay),
+            "{stay} for {answers} an append"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_seldom_has_much_to_do_is_not_taken_for_slow() {
+    let admission = Admission::new(&config());
+    let took = Duration::from_millis(10);
+    admission.paced(100, took, true);
+    (0..100).for_each(|_| admission.paced(1, took, false));
+    assert_eq!(steady(&admission).await, 500);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,28 +122,30 @@ async fn a_shard_learns_its_pace_from_the_log() {
     // This log answers at once: many may wait for it, however long.
     gate.hold(Hold::BeforeWriting);
     let mut sent: Vec<_> = (100..140).map(send).collect();
-    for n in 140..144 {
-        tokio::time::sleep(BURST / 2).await;
+    for n in 140..150 {
+        tokio::time::sleep(BURST / 8).await;
         sent.push(send(n));
     }
     gate.open_up();
     for sent in sent {
         sent.await.unwrap().unwrap();
     }
-    // It took two seconds: now it is a slow one, and ten may wait for longer than a burst.
+    // It took more than a burst: now it is a slow one, and few may wait for longer.
     gate.hold(Hold::BeforeWriting);
-    let sent: Vec<_> = (200..240).map(send).collect();
-    tokio::time::sleep(BURST - Duration::from_millis(1)).await;
-    let late = send(240);
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    let refused = send(241).await.unwrap();
+    let mut sent: Vec<_> = (200..240).map(send).collect();
+    for n in 240..247 {
+        tokio::time::sleep(BURST / 8).await;
+        sent.push(send(n));
+    }
+    tokio::time::sleep(BURST / 8).await;
+    let refused = send(250).await.unwrap();
     assert_eq!(
         refused,
         Err(Failure::NotAccepted("too many commands are waiting".into()))
     );
     gate.open_up();
-    for sent in sent.into_iter().chain([late]) {
+    for sent in sent {
         sent.await.unwrap().unwrap();
     }
-    send(242).await.unwrap().unwrap();
+    send(251).await.unwrap().unwrap();
 }

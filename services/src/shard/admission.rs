@@ -1,7 +1,7 @@
 //! Who comes in. A queue that a short stall has filled drains by itself, and nobody has to be refused for it; one that stays full makes
 //! everybody wait for nothing. (K. Nichols and V. Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012, tell them apart by time too.)
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,25 +10,42 @@ use tokio::time::Instant;
 use super::handle::ShardConfig;
 
 /// Appends that must be open for the log never to wait: one that is answered, one on its way, one that fills.
-const APPENDS_OPEN: u64 = 3;
+const APPENDS_OPEN: f64 = 3.0;
 
 /// Counts the requests of people that a shard has accepted and not answered.
 pub(super) struct Admission {
     open: AtomicUsize,
-    /// Nanoseconds from one answer to the next while others wait, a moving average; 0 = not known yet.
-    pace: AtomicU64,
-    /// Nanoseconds that answers took when they came quickly, of late; 0 = not known yet. However few are let in, nobody waits for less.
-    quick: AtomicU64,
-    full: Mutex<Option<Full>>,
+    state: Mutex<State>,
     steady_min: usize,
     steady_wait: Duration,
     burst: Duration,
 }
 
-/// There were more than are answered soon.
-struct Full {
-    since: Instant,
-    last: Instant,
+struct State {
+    /// Not known before the first answers.
+    pace: Option<Pace>,
+    fullness: Fullness,
+}
+
+/// How a shard answers while others wait, moving averages: of times and of numbers, for a mean of their ratios would be that of the small
+/// appends.
+struct Pace {
+    seconds: f64,
+    answers: f64,
+    /// What answers took when they came quickly, of late. However few are let in, nobody waits for less.
+    quick: f64,
+}
+
+/// Are there more than are answered soon?
+#[derive(Clone, Copy)]
+enum Fullness {
+    No,
+    /// Whoever has come since then has found it so.
+    Since(Instant),
+    /// It was so for longer than a burst. It is over when nobody has found it so for a while: after every append there is room for some.
+    Lasting {
+        last: Instant,
+    },
 }
 
 /// One that came in, until it is dropped.
@@ -44,9 +61,10 @@ impl Admission {
     pub(super) fn new(config: &ShardConfig) -> Arc<Admission> {
         Arc::new(Admission {
             open: AtomicUsize::new(0),
-            pace: AtomicU64::new(0),
-            quick: AtomicU64::new(0),
-            full: Mutex::new(None),
+            state: Mutex::new(State {
+                pace: None,
+                fullness: Fullness::No,
+            }),
             steady_min: config.steady_min,
             steady_wait: config.steady_wait,
             burst: config.burst,
@@ -57,50 +75,56 @@ impl Admission {
     pub(super) fn enter(self: &Arc<Admission>) -> Option<Admitted> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let admitted = Admitted(Arc::clone(self));
-        (open < self.steady_max() || self.is_burst()).then_some(admitted)
+        let mut state = self.state.lock().expect("no panic under the lock");
+        let is_full = open >= self.steady_min && open >= state.answered_within(self.steady_wait);
+        state.fullness = state.fullness.when_one_comes(is_full, Instant::now(), self.burst);
+        let is_refused = is_full && matches!(state.fullness, Fullness::Lasting { .. });
+        (!is_refused).then_some(admitted)
     }
 
     /// So many answers took so long, look-ups, decisions and append together. When nobody waited for the next ones, the shard may be quicker
-    /// than that, but is not slower. Only the shard's task calls it.
+    /// than that, but is not slower.
     pub(super) fn paced(&self, answers: usize, took: Duration, others_wait: bool) {
         if answers == 0 {
             return;
         }
-        let took = nanos(took).max(1);
-        let sample = (took / answers as u64).max(1);
-        let pace = match self.pace.load(Ordering::Relaxed) {
-            0 => sample,
-            pace if sample > pace && !others_wait => pace,
-            pace => (pace - pace / 8 + sample / 8).max(1),
-        };
-        self.pace.store(pace, Ordering::Relaxed);
-        let quick = match self.quick.load(Ordering::Relaxed) {
-            0 => took,
-            quick => took.min(quick + quick / 16 + 1),
-        };
-        self.quick.store(quick, Ordering::Relaxed);
-    }
-
-    fn steady_max(&self) -> usize {
-        let wait = nanos(self.steady_wait).max(self.quick.load(Ordering::Relaxed).saturating_mul(APPENDS_OPEN));
-        let soon = wait.checked_div(self.pace.load(Ordering::Relaxed)).unwrap_or(0);
-        self.steady_min.max(soon as usize)
-    }
-
-    /// Has it been full for no longer than a burst? It is full until nobody has found it so for a quarter of one: under lasting overload
-    /// somebody does after every append.
-    fn is_burst(&self) -> bool {
-        let now = Instant::now();
-        let mut full = self.full.lock().expect("no panic under the lock");
-        let since = match &*full {
-            Some(full) if now - full.last < self.burst / 4 => full.since,
-            _ => now,
-        };
-        *full = Some(Full { since, last: now });
-        now - since < self.burst
+        let (answers, seconds) = (answers as f64, took.as_secs_f64());
+        let mut state = self.state.lock().expect("no panic under the lock");
+        let pace = state.pace.get_or_insert(Pace {
+            seconds,
+            answers,
+            quick: seconds,
+        });
+        pace.quick = seconds.min(pace.quick * 17.0 / 16.0);
+        if others_wait || seconds * pace.answers < pace.seconds * answers {
+            pace.seconds += (seconds - pace.seconds) / 8.0;
+            pace.answers += (answers - pace.answers) / 8.0;
+        }
     }
 }
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+impl State {
+    /// As many as are answered in this time, or in that of a few quick appends.
+    fn answered_within(&self, time: Duration) -> usize {
+        self.pace.as_ref().map_or(0, |pace| {
+            let seconds = time.as_secs_f64().max(APPENDS_OPEN * pace.quick);
+            // A float that is too large for it becomes the largest.
+            (seconds * pace.answers / pace.seconds) as usize
+        })
+    }
+}
+
+impl Fullness {
+    fn when_one_comes(self, is_full: bool, now: Instant, burst: Duration) -> Fullness {
+        match self {
+            Fullness::Lasting { last } if now - last < burst / 4 => Fullness::Lasting {
+                last: if is_full { now } else { last },
+            },
+            Fullness::Since(since) if is_full && now - since >= burst => Fullness::Lasting { last: now },
+            Fullness::Since(since) if is_full => Fullness::Since(since),
+            _ if is_full && burst.is_zero() => Fullness::Lasting { last: now },
+            _ if is_full => Fullness::Since(now),
+            _ => Fullness::No,
+        }
+    }
 }

@@ -53,8 +53,8 @@ impl Default for ShardConfig {
     fn default() -> ShardConfig {
         ShardConfig {
             queue_max: 512,
-            steady_min: 128,
-            steady_wait: Duration::from_millis(50),
+            steady_min: 64,
+            steady_wait: Duration::from_millis(30),
             burst: Duration::from_secs(2),
             batch_records_max: 128,
             batch_bytes_max: 4 * 1024 * 1024,

@@ -129,7 +129,7 @@ pub enum Outcome {
 /// An operation's, or more than [`OPEN_MAX`] of them on their way.
 pub async fn open_loop<Op, Done>(load: Load, rate: f64, meters: &Meters, operation: Op) -> anyhow::Result<Measured>
 where
-    Op: Fn(u64) -> Done + Clone + Send + Sync + 'static,
+    Op: Fn(u64) -> Done,
     Done: Future<Output = anyhow::Result<Outcome>> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(OPEN_MAX));

@@ -60,23 +60,27 @@ impl Cluster {
 
     /// How many shards each node says it owns.
     async fn owned(&self) -> Vec<usize> {
-        let mut owned = Vec::new();
-        for node in &self.nodes {
-            let answer = reqwest::get(node.url("/api/status")).await.unwrap();
-            let status: Value = answer.json().await.unwrap();
+        let owned = |status: &Value| {
             let shards = status["shards"].as_array().unwrap();
-            owned.push(shards.iter().filter(|shard| shard["owned"] == true).count());
-        }
-        owned
+            shards.iter().filter(|shard| shard["owned"] == true).count()
+        };
+        self.statuses().await.iter().map(owned).collect()
     }
 
-    /// Every node has two of the six shards, sooner or later.
+    /// What each node says of itself.
+    async fn statuses(&self) -> Vec<Value> {
+        let mut statuses = Vec::new();
+        for node in &self.nodes {
+            let answer = reqwest::get(node.url("/api/status")).await.unwrap();
+            statuses.push(answer.json().await.unwrap());
+        }
+        statuses
+    }
+
     /// Node, group, shard → events that it has folded.
     async fn folded(&self) -> BTreeMap<(usize, String, u64), u64> {
         let mut folded = BTreeMap::new();
-        for (at, node) in self.nodes.iter().enumerate() {
-            let answer = reqwest::get(node.url("/api/status")).await.unwrap();
-            let status: Value = answer.json().await.unwrap();
+        for (at, status) in self.statuses().await.into_iter().enumerate() {
             for group in status["read_models"].as_array().unwrap() {
                 for shard in group["shards"].as_array().unwrap() {
                     let place = (at, group["group"].to_string(), shard["shard"].as_u64().unwrap());
@@ -87,6 +91,7 @@ impl Cluster {
         folded
     }
 
+    /// Every node has two of the six shards, sooner or later.
     async fn until_spread(&self, when: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {

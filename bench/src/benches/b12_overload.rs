@@ -39,8 +39,8 @@ impl Bench for Overload {
 
     fn how(&self) -> &'static str {
         "`peak` is what 256 closed-loop clients get. Then, in the same round, receipts are offered at three times that rate whatever becomes of \
-         them; when a shard has had more than it answers soon for longer than a burst, who comes is refused at once. The rate is of acks (goodput); latencies are those \
-         of the accepted, from when they were due. Both send requests that were made beforehand, for clients are elsewhere. Log on Kafka, \
+         them; when a shard has had more than it answers soon for longer than a burst, who comes is refused at once. The rate is of acks \
+         (goodput); latencies are those of the accepted, from when they were due. Both send requests that were made beforehand, for clients are elsewhere. Log on Kafka, \
          8 shards; the generator shares the process and the cores. The first three seconds, which a burst is part of, do not count."
     }
 

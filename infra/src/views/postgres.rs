@@ -460,7 +460,7 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let (mut read_until, mut found) = (Vec::new(), Vec::new());
     for row in rows {
         match row.try_get::<_, Option<i64>>(shard)? {
-            Some(of_shard) => read_until.push((of_shard as u16, row.try_get::<_, i64>(shard + 1)?.cast_unsigned())),
+            Some(_) => read_until.push(end_of_shard(&row, shard)?),
             None => found.push(row),
         }
     }
@@ -469,6 +469,12 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
         read_until,
         results: vec![values(&found, &select.types)?],
     })
+}
+
+/// How far a shard has been read, from the columns shard and next, of which `first` is the first.
+fn end_of_shard(row: &Row, first: usize) -> Result<(u16, u64), tokio_postgres::Error> {
+    let (shard, next): (i64, i64) = (row.try_get(first)?, row.try_get(first + 1)?);
+    Ok((shard as u16, next.cast_unsigned()))
 }
 
 /// Several selects, in one transaction.
@@ -488,12 +494,7 @@ async fn answer_together(
         let place: [&(dyn ToSql + Sync); 2] = [&generation.group.name(), &generation.number];
         let rows = snapshot.query(&statement, &place).await?;
         let of_shards = rows.iter();
-        let of_shards = of_shards.map(|row| {
-            Ok((
-                row.try_get::<_, i64>(0)? as u16,
-                row.try_get::<_, i64>(1)?.cast_unsigned(),
-            ))
-        });
+        let of_shards = of_shards.map(|row| Ok(end_of_shard(row, 0)?));
         of_shards.collect::<Result<Vec<_>, Failure>>()
     };
     // All at once: they cost one round trip, and see the same snapshot.

@@ -1,7 +1,6 @@
 //! What a shard has in memory: states and command ids. A cache over the state store, never a second truth.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use domain::{AnyState, StreamRef};
@@ -41,6 +40,9 @@ pub struct States {
     hot: HashMap<StreamRef, Cached>,
     /// As stored, or never begun.
     clean: LruCache<StreamRef, Cached>,
+    clean_max: usize,
+    /// Whose look-up is under way relies on these.
+    kept: HashSet<StreamRef>,
     /// Whatever was changed here, and, once it is complete, whatever is stored: a stream that is not in it has not begun.
     begun: Seen,
 }
@@ -49,13 +51,26 @@ impl States {
     pub fn new(clean_max: usize) -> States {
         States {
             hot: HashMap::new(),
-            clean: LruCache::new(at_least_one(clean_max)),
+            clean: LruCache::unbounded(),
+            clean_max,
+            kept: HashSet::new(),
             begun: Seen::default(),
         }
     }
 
-    pub fn shrink_to(&mut self, clean_max: usize) {
-        self.clean.resize(at_least_one(clean_max));
+    /// These, and no others, stay in memory however many come.
+    pub fn keep(&mut self, streams: impl IntoIterator<Item = StreamRef>) {
+        self.kept = streams.into_iter().collect();
+    }
+
+    /// Lets those go that are too many and were not asked for the longest. Until then whatever came stays.
+    pub fn trim(&mut self) {
+        while self.clean.len() > self.clean_max + self.kept.len() {
+            let (stream, cached) = self.clean.pop_lru().expect("it is not empty");
+            if self.kept.contains(&stream) {
+                self.clean.put(stream, cached);
+            }
+        }
     }
 
     pub fn get(&mut self, stream: StreamRef) -> Option<Cached> {
@@ -66,8 +81,7 @@ impl States {
         self.hot.contains_key(&stream) || self.clean.contains(&stream)
     }
 
-    /// Is it known without the store? Then it stays in memory while fewer others come than there is room for, also one that has surely not
-    /// begun.
+    /// Is it known without the store? Then it stays in memory until the next [`trim`](States::trim), also one that has surely not begun.
     pub fn is_known(&mut self, stream: StreamRef) -> bool {
         if self.hot.contains_key(&stream) || self.clean.get(&stream).is_some() {
             return true;
@@ -120,10 +134,6 @@ impl States {
     pub fn len(&self) -> usize {
         self.hot.len() + self.clean.len()
     }
-}
-
-fn at_least_one(max: usize) -> NonZeroUsize {
-    NonZeroUsize::new(max).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The command ids that this shard has seen, as far as they are in memory.

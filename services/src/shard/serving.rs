@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use look_up::{Loading, needed};
+use look_up::Loading;
 use saving::Saving;
 
 use super::admission::Admission;
@@ -117,6 +117,8 @@ impl Serving {
         let mut wanted = task.wanted.clone();
         let mut stopping = !wanted.is_here();
         loop {
+            self.states.trim();
+            self.ids.trim();
             self.start_look_up(task);
             if let Err(why) = self.start_append() {
                 return End::Unsettled(why);
@@ -191,10 +193,7 @@ impl Serving {
         let open = match message {
             Message::Execute(open) => open,
             Message::Peek { stream, reply } => {
-                // It may have been evicted by others of the same batch; then the asker asks again.
-                let Some(cached) = self.states.get(stream) else {
-                    return Message::Peek { stream, reply }.refuse(Failure::NotAccepted("it was just evicted".into()));
-                };
+                let cached = self.states.get(stream).expect("a state is loaded before it is shown");
                 // What it was told rests on the pending batch if that has events, else on the one in flight.
                 let batch = match &mut self.in_flight {
                     Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
@@ -211,11 +210,7 @@ impl Serving {
             in_flight.batch.answers.push((open, prepared));
             return;
         }
-        let is_known = self.is_known(&open.request);
-        let is_evicted = |stream| !self.states.contains(stream);
-        if !is_known && needed(&open.request).into_iter().any(is_evicted) {
-            return open.answer(Err(Failure::NotAccepted("its streams were just evicted".into())));
-        }
+        let is_known = self.ids.get(open.request.command_id).is_some();
         if !is_known && self.unsaved() > self.parts.config.unsaved_max {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
@@ -275,8 +270,8 @@ impl Serving {
 
     /// Was it applied? Then it has its answer, whatever cannot be looked up or saved: after a take-over it may be the request itself that
     /// wrote, and it must not hear that it was not accepted.
-    fn is_known(&self, request: &Request) -> bool {
-        self.ids.get(request.command_id).is_some()
+    fn is_known(&self, message: &Message) -> bool {
+        matches!(message, Message::Execute(open) if self.ids.get(open.request.command_id).is_some())
     }
 
     /// The same command is on its way already: it gets the same answer.

@@ -7,7 +7,7 @@ use domain::{Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::batch::{COMMIT_EVENTS_MAX, evolve, written};
+use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::handle::ShardConfig;
 use crate::bugs::{self, Bug};
@@ -219,9 +219,7 @@ impl Claimant<'_> {
         };
         let from = stored.as_ref().map(|watermark| &watermark.checkpoint);
         let mut last_time = stored.as_ref().map_or(Timestamp::MIN, |watermark| watermark.last_time);
-        // What one read needs must fit, however small the cache is to be; a commit may have begun in the reads before.
-        let needed_max = READ_RECORDS_MAX + COMMIT_EVENTS_MAX;
-        let mut states = States::new(self.config.cached_streams_max.max(needed_max));
+        let mut states = States::new(self.config.cached_streams_max);
         let mut ids = CommandIds::new(self.config.cached_commands_max, last_time);
         if stored.is_none() {
             // All of the log is read now.
@@ -260,11 +258,11 @@ impl Claimant<'_> {
                 self.save(held, &watermark, &mut changed, &commands, &mut states)
                     .await?;
                 commands.drain(..).for_each(|command| ids.stored(command.id));
-                ids.trim();
                 held.next = watermark.checkpoint.next;
             }
+            states.trim();
+            ids.trim();
         }
-        states.shrink_to(self.config.cached_streams_max);
         let watermark = self.watermark(&judge, epoch, last_time);
         Ok((states, ids, watermark, held))
     }

@@ -159,7 +159,7 @@ fn config(luck: &Luck) -> ShardConfig {
         burst: Duration::from_millis(*luck.pick(&[0, 2_000])),
         batch_records_max: *luck.pick(&[1, 4, 2_000]),
         batch_bytes_max: *luck.pick(&[1_500, 4 * 1024 * 1024]),
-        cached_streams_max: *luck.pick(&[8, 20, 100_000]),
+        cached_streams_max: *luck.pick(&[1, 20, 100_000]),
         cached_commands_max: *luck.pick(&[1, 10, 100_000]),
         unsaved_max: *luck.pick(&[20, 100_000]),
         save_at: *luck.pick(&[1, 10, 5_000]),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Serving;
 use crate::bugs::{self, Bug};
 use crate::shard::inventory::Page;
-use crate::shard::request::{Action, Failure, Message, Request};
+use crate::shard::request::{Action, Failure, Message};
 use crate::shard::takeover::fill;
 use crate::shard::task::Task;
 use crate::states::{Loaded, StateError};
@@ -19,9 +19,32 @@ use crate::states::{Loaded, StateError};
 pub(super) struct Loading {
     pub(super) load: JoinHandle<Result<Loaded, StateError>>,
     pub(super) messages: Vec<Message>,
-    /// What is looked up, in order.
+    asked: Lack,
+}
+
+/// What is not in memory: streams and command ids, in order, each once.
+#[derive(Default, Clone)]
+struct Lack {
     streams: Vec<StreamRef>,
     commands: Vec<Uuid>,
+}
+
+impl Lack {
+    fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.commands.is_empty()
+    }
+
+    /// Is anything in it that this message needs?
+    fn concerns(&self, message: &Message) -> bool {
+        let is_command = match message {
+            Message::Execute(open) => self.commands.binary_search(&open.request.command_id).is_ok(),
+            Message::Peek { .. } => false,
+        };
+        is_command
+            || needed(message)
+                .iter()
+                .any(|stream| self.streams.binary_search(stream).is_ok())
+    }
 }
 
 impl Serving {
@@ -49,24 +72,11 @@ impl Serving {
     /// Does it need what is not in memory, or what is just being looked up? The latter is decided by what the store says, whatever is
     /// learned of it meanwhile.
     fn must_wait(&mut self, message: &Message) -> bool {
-        match message {
-            Message::Peek { stream, .. } => self.is_being_looked_up(*stream) || !self.states.contains(*stream),
-            Message::Execute(open) if self.is_known(&open.request) => false,
-            Message::Execute(open) => {
-                let id = open.request.command_id;
-                let is_asked = |loading: &Loading| loading.commands.binary_search(&id).is_ok();
-                self.ids.needs_look_up(id)
-                    || self.loading.as_ref().is_some_and(is_asked)
-                    || needed(&open.request)
-                        .into_iter()
-                        .any(|stream| self.is_being_looked_up(stream) || !self.states.is_known(stream))
-            }
-        }
-    }
-
-    fn is_being_looked_up(&self, stream: StreamRef) -> bool {
-        let streams = self.loading.as_ref().map(|loading| &loading.streams);
-        streams.is_some_and(|streams| streams.binary_search(&stream).is_ok())
+        let is_asked = self
+            .loading
+            .as_ref()
+            .is_some_and(|loading| loading.asked.concerns(message));
+        (is_asked && !self.is_known(message)) || !self.lack([message]).is_empty()
     }
 
     /// Looks up what the parked messages need, all together, once nothing is on its way to the log: so both carry more, and each command
@@ -76,45 +86,40 @@ impl Serving {
             return;
         }
         let messages = std::mem::take(&mut self.parked);
-        let (streams, commands) = self.missing(&messages);
-        if streams.is_empty() && commands.is_empty() {
+        let asked = self.lack(&messages);
+        if asked.is_empty() {
             return self.answer_while_there_is_room(messages, task);
         }
+        self.states.keep(messages.iter().flat_map(needed));
         let (store, shard, held) = (Arc::clone(&self.parts.states), self.shard, self.held);
-        let (asked_streams, asked_commands) = (streams.clone(), commands.clone());
-        let load = tokio::spawn(async move { store.load(shard, held, &asked_streams, &asked_commands).await });
-        self.loading = Some(Loading {
-            load,
-            messages,
-            streams,
-            commands,
-        });
+        let Lack { streams, commands } = asked.clone();
+        let load = tokio::spawn(async move { store.load(shard, held, &streams, &commands).await });
+        self.loading = Some(Loading { load, messages, asked });
     }
 
-    /// The streams and command ids that these messages need and that are not in memory, in order. A peek of a stream that is new asks the
-    /// store too: it is answered without a record that would prove that the shard is still ours, and the store tells at least whether
-    /// another owner has been there.
-    fn missing(&mut self, messages: &[Message]) -> (Vec<StreamRef>, Vec<Uuid>) {
-        let (mut streams, mut peeked, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+    /// What these messages need and is not in memory. A peek of a stream that is new asks the store too: it is answered without a record
+    /// that would prove that the shard is still ours, and the store tells at least whether another owner has been there.
+    fn lack<'a>(&mut self, messages: impl IntoIterator<Item = &'a Message>) -> Lack {
+        let mut lack = Lack::default();
         for message in messages {
             match message {
-                Message::Peek { stream, .. } => peeked.push(*stream),
-                Message::Execute(open) if self.is_known(&open.request) => {}
+                Message::Peek { stream, .. } if self.states.contains(*stream) => {}
+                Message::Peek { stream, .. } => lack.streams.push(*stream),
+                Message::Execute(_) if self.is_known(message) => {}
                 Message::Execute(open) => {
-                    if self.ids.needs_look_up(open.request.command_id) {
-                        commands.push(open.request.command_id);
-                    }
-                    streams.extend(needed(&open.request));
+                    let id = open.request.command_id;
+                    lack.commands.extend(self.ids.needs_look_up(id).then_some(id));
+                    let streams = needed(message).into_iter();
+                    lack.streams
+                        .extend(streams.filter(|stream| !self.states.is_known(*stream)));
                 }
             }
         }
-        streams.retain(|stream| !self.states.is_known(*stream));
-        streams.extend(peeked.into_iter().filter(|stream| !self.states.contains(*stream)));
-        streams.sort_unstable();
-        streams.dedup();
-        commands.sort_unstable();
-        commands.dedup();
-        (streams, commands)
+        lack.streams.sort_unstable();
+        lack.streams.dedup();
+        lack.commands.sort_unstable();
+        lack.commands.dedup();
+        lack
     }
 
     pub(super) fn loaded(&mut self, result: Result<Loaded, StateError>, task: &mut Task) -> Result<(), String> {
@@ -122,31 +127,42 @@ impl Serving {
             // Nothing that is stored can be relied on: the log tells it anew.
             return Err(error.to_string());
         }
-        let loading = self.loading.take().expect("something was being loaded");
+        let Loading { messages, asked, .. } = self.loading.take().expect("something was being loaded");
+        self.states.keep([]);
+        let mut ready = Vec::new();
         match result {
             Ok(loaded) => {
-                fill(&loading.streams, loaded.states, &mut self.states);
+                fill(&asked.streams, loaded.states, &mut self.states);
                 loaded.commands.into_iter().for_each(|command| self.ids.loaded(command));
-                self.answer_while_there_is_room(loading.messages, task);
-                self.ids.trim();
+                let mut again = Vec::new();
+                for message in messages {
+                    let mut lack = self.lack([&message]);
+                    // Not found means new.
+                    lack.commands.retain(|id| asked.commands.binary_search(id).is_err());
+                    match lack.is_empty() {
+                        true => ready.push(message),
+                        // Its id was known without the store when the look-up began, and so many came meanwhile that it is not any more.
+                        false => again.push(message),
+                    }
+                }
+                self.parked.splice(0..0, again);
             }
             Err(error) => {
                 // Absence is never assumed: only what is wholly in memory goes on.
-                let mut ready = vec![];
-                for message in loading.messages {
-                    let (streams, commands) = self.missing(std::slice::from_ref(&message));
-                    match (streams.is_empty() && commands.is_empty(), message) {
-                        (true, message) => ready.push(message),
+                for message in messages {
+                    let lack = self.lack([&message]);
+                    match message {
+                        message if lack.is_empty() => ready.push(message),
                         // It was begun before the shard was taken over anew, and nobody can tell whether it stands in the log.
-                        (false, Message::Execute(open)) if !commands.is_empty() && open.ticket.is_started() => {
+                        Message::Execute(open) if !lack.commands.is_empty() && open.ticket.is_started() => {
                             open.answer(Err(Failure::OutcomeUnknown(error.to_string())));
                         }
-                        (false, message) => message.refuse(Failure::NotAccepted(error.to_string())),
+                        message => message.refuse(Failure::NotAccepted(error.to_string())),
                     }
                 }
-                self.answer_while_there_is_room(ready, task);
             }
         }
+        self.answer_while_there_is_room(ready, task);
         Ok(())
     }
 
@@ -171,18 +187,18 @@ impl Serving {
     }
 }
 
-/// The streams whose states a request needs: its own, and the companions in the same slot.
-pub(super) fn needed(request: &Request) -> Vec<StreamRef> {
+/// The streams whose states a message needs: its own, and the companions in the same slot.
+fn needed(message: &Message) -> Vec<StreamRef> {
+    let open = match message {
+        Message::Peek { stream, .. } => return vec![*stream],
+        Message::Execute(open) => open,
+    };
     let mut streams = Vec::new();
-    for step in &request.steps {
+    for step in &open.request.steps {
         streams.push(step.stream);
         if let Action::Decide(command) = &step.action {
-            streams.extend(
-                command
-                    .companions()
-                    .into_iter()
-                    .filter(|other| other.slot() == step.stream.slot()),
-            );
+            let companions = command.companions().into_iter();
+            streams.extend(companions.filter(|other| other.slot() == step.stream.slot()));
         }
     }
     streams

@@ -80,10 +80,6 @@ impl Serving {
                     .iter()
                     .for_each(|row| self.states.stored(row.stream, row.version));
                 commands.iter().for_each(|command| self.ids.stored(command.id));
-                // Messages that wait for a look-up rely on what was in memory when it began.
-                if self.loading.is_none() {
-                    self.ids.trim();
-                }
                 Ok(())
             }
             Err(StateError::Unavailable(why)) => {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 
 /// Remembers next to nothing, and goes through the store in small pages.
-fn forgetful() -> ShardConfig {
+pub(super) fn forgetful() -> ShardConfig {
     ShardConfig {
         cached_streams_max: 1,
         cached_commands_max: 1,

@@ -230,8 +230,3 @@ async fn a_command_that_takes_too_long_is_answered_with_what_is_known_of_it() {
     found.await.unwrap();
     assert!(applied.contains(&id(1)) && !applied.contains(&id(5)), "{applied:?}");
 }
-
-fn fresh() -> Uuid {
-    #[allow(clippy::disallowed_methods, reason = "a client's command id")]
-    Uuid::now_v7()
-}

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::begun::forgetful;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -128,4 +129,79 @@ async fn what_is_being_looked_up_is_decided_by_what_is_found() {
     states.hangs.store(false, Ordering::SeqCst);
     assert_eq!(first.await.unwrap().unwrap().streams[0].1, 1);
     assert_eq!(second.await.unwrap().unwrap().streams[0].1, 2);
+}
+
+/// A client's id is looked up after a take-over although its stream is in memory, where there is room for one. Others come while it is looked
+/// up: the stream stays, and not one of the others more than there is room for.
+#[tokio::test(start_paused = true)]
+async fn what_a_look_up_relies_on_stays_in_memory_and_nothing_more() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = world.start();
+    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
+    shard.end().await;
+    let shard = Arc::new(world.start_with(forgetful()));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    shard.peek(stream("a")).await.unwrap();
+
+    let before = states.looked_up.load(Ordering::SeqCst);
+    states.hangs.store(true, Ordering::SeqCst);
+    let sent = tokio::spawn({
+        let shard = Arc::clone(&shard);
+        async move { shard.execute(request(fresh(), "a", owner("mei")), Lane::People).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in 1..=20 {
+        let new = n.to_string();
+        let registered = shard.execute(request(id(n), &new, register(&new)), Lane::People).await;
+        assert_eq!(registered.unwrap().streams[0].1, 1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(
+            shard.handle.status().cached_streams <= 2,
+            "one, and the one that is kept"
+        );
+    }
+    states.hangs.store(false, Ordering::SeqCst);
+    assert_eq!(sent.await.unwrap().unwrap().streams[0].1, 2);
+    let asked = states.looked_up.load(Ordering::SeqCst) - before;
+    assert_eq!(asked, 1, "the command id");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(shard.handle.status().cached_streams, 1);
+}
+
+/// It was known without the store that the id was new, and then it was used, and so many came after it that it was forgotten.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_used_and_forgotten_during_a_look_up_is_looked_up_then() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = Arc::new(world.start_with(forgetful()));
+    for (n, name) in ["a", "b"].into_iter().enumerate() {
+        let registered = request(id(n as u64), name, register(name));
+        shard.insist(&registered).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    states.hangs.store(true, Ordering::SeqCst);
+    let used = fresh();
+    let send = |id: Uuid, name: &str, command: customer::Command| {
+        let (shard, request) = (Arc::clone(&shard), request(id, name, command));
+        tokio::spawn(async move { shard.execute(request, Lane::People).await })
+    };
+    let held_up = send(used, "a", owner("mei"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    send(used, "new", register("new")).await.unwrap().unwrap();
+    let mut others = 0;
+    let waits = loop {
+        let other = send(fresh(), &others.to_string(), register("other"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if !other.is_finished() {
+            break other;
+        }
+        other.await.unwrap().unwrap();
+        others += 1;
+    };
+    assert!(others > 1, "new ids need the store because old ones are forgotten");
+    states.hangs.store(false, Ordering::SeqCst);
+    waits.await.unwrap().unwrap();
+    assert_eq!(held_up.await.unwrap(), Err(Failure::IdReused(used)));
 }

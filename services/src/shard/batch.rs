@@ -7,6 +7,7 @@ use std::sync::Arc;
 use domain::{AnyState, Companions, Fact, Moment, Position, StreamRef};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::cache::{Cached, CommandIds, States};
 use super::request::{Ack, Action, Failure, Open, Peeked, Request};
@@ -60,6 +61,11 @@ impl Batch {
     /// Somebody waits for an answer from memory, and no event proves that the memory is not stale.
     pub fn needs_barrier(&self) -> bool {
         self.events.is_empty() && !self.answers.is_empty() && !bugs::has(Bug::NoBarrier)
+    }
+
+    /// The command of this id, and the index of its last event.
+    pub fn command(&self, id: Uuid) -> Option<&(SavedCommand, usize)> {
+        self.commands.iter().find(|(command, _)| command.id == id)
     }
 
     pub fn records(&self) -> usize {
@@ -191,11 +197,7 @@ pub fn decide(
 /// The command's id has been seen: its answer, or the refusal of another content.
 fn known(request: &Request, ids: &CommandIds, batch: &Batch, shard: u16) -> Option<Prepared> {
     let reused = || Prepared::Failed(Failure::IdReused(request.command_id));
-    if let Some((command, last)) = batch
-        .commands
-        .iter()
-        .find(|(command, _)| command.id == request.command_id)
-    {
+    if let Some((command, last)) = batch.command(request.command_id) {
         let streams = texts(&command.streams);
         let same = command.hash == request.hash;
         return Some(if same {

@@ -41,7 +41,7 @@ pub struct States {
     /// As stored, or never begun.
     clean: LruCache<StreamRef, Cached>,
     clean_max: usize,
-    /// Whose look-up is under way relies on these.
+    /// Messages whose look-up is under way rely on these.
     kept: HashSet<StreamRef>,
     /// Whatever was changed here, and, once it is complete, whatever is stored: a stream that is not in it has not begun.
     begun: Seen,
@@ -58,7 +58,7 @@ impl States {
         }
     }
 
-    /// These, and no others, stay in memory however many come.
+    /// These stay in memory, however many come, until others are named; of the rest as many as there is room for.
     pub fn keep(&mut self, streams: impl IntoIterator<Item = StreamRef>) {
         self.kept = streams.into_iter().collect();
     }
@@ -81,7 +81,7 @@ impl States {
         self.hot.contains_key(&stream) || self.clean.contains(&stream)
     }
 
-    /// Is it known without the store? Then it stays in memory until the next [`trim`](States::trim), also one that has surely not begun.
+    /// Is it known without the store? Then it is in memory until the next [`trim`](States::trim), also one that has surely not begun.
     pub fn is_known(&mut self, stream: StreamRef) -> bool {
         if self.hot.contains_key(&stream) || self.clean.get(&stream).is_some() {
             return true;

@@ -128,7 +128,7 @@ impl Serving {
             if stopping && self.is_idle() {
                 return End::Released;
             }
-            let has_room = self.has_room();
+            let (has_room, has_room_for_looked_up) = (self.has_room(), self.has_room_for_looked_up());
             tokio::select! {
                 biased;
                 appended = wait(self.in_flight.as_mut().map(|in_flight| &mut in_flight.append)) => {
@@ -141,7 +141,7 @@ impl Serving {
                         return End::Unsettled(why);
                     }
                 }
-                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)) => {
+                loaded = wait(self.loading.as_mut().map(|loading| &mut loading.load)), if has_room_for_looked_up => {
                     if let Err(why) = self.loaded(loaded, task) {
                         return End::Unsettled(why);
                     }
@@ -174,6 +174,14 @@ impl Serving {
     fn has_room(&self) -> bool {
         self.pending.records() < self.parts.config.batch_records_max
             && self.pending.bytes < self.parts.config.batch_bytes_max
+    }
+
+    /// Is there room for all that wait for the look-up under way? Else it is their turn as soon as what is pending is on its way, before
+    /// whoever comes next: many others must not put them off for ever.
+    fn has_room_for_looked_up(&self) -> bool {
+        let messages = self.loading.as_ref().map_or(0, |loading| loading.messages.len());
+        let has_room = self.has_room() && self.pending.records() + messages <= self.parts.config.batch_records_max;
+        has_room || self.pending.is_empty()
     }
 
     /// Decides these in order; those that the next append has no room for wait on, before all others.
@@ -210,7 +218,7 @@ impl Serving {
             in_flight.batch.answers.push((open, prepared));
             return;
         }
-        let is_known = self.ids.get(open.request.command_id).is_some();
+        let is_known = self.is_known(open.request.command_id);
         if !is_known && self.unsaved() > self.parts.config.unsaved_max {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
@@ -270,17 +278,20 @@ impl Serving {
 
     /// Was it applied? Then it has its answer, whatever cannot be looked up or saved: after a take-over it may be the request itself that
     /// wrote, and it must not hear that it was not accepted.
-    fn is_known(&self, message: &Message) -> bool {
-        matches!(message, Message::Execute(open) if self.ids.get(open.request.command_id).is_some())
+    ///
+    /// That goes for one that is about to be written too: it must not be looked up, for it is written, and saved, and may be gone from memory
+    /// again, before the store has answered that there is none.
+    fn is_known(&self, id: Uuid) -> bool {
+        let in_flight = self
+            .in_flight
+            .as_ref()
+            .and_then(|in_flight| in_flight.batch.command(id));
+        self.ids.get(id).is_some() || self.pending.command(id).is_some() || in_flight.is_some()
     }
 
     /// The same command is on its way already: it gets the same answer.
     fn known_in_flight(&self, request: &Request) -> Option<Prepared> {
-        let batch = &self.in_flight.as_ref()?.batch;
-        let (command, last) = batch
-            .commands
-            .iter()
-            .find(|(command, _)| command.id == request.command_id)?;
+        let (command, last) = self.in_flight.as_ref()?.batch.command(request.command_id)?;
         Some(if command.hash == request.hash {
             let streams = super::batch::texts(&command.streams);
             Prepared::Wrote {

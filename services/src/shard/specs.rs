@@ -447,6 +447,8 @@ struct Moody {
     lists_nothing: std::sync::atomic::AtomicBool,
     /// Look-ups have no end.
     hangs: std::sync::atomic::AtomicBool,
+    /// When there is one, what was looked up takes a permit each time before it is told.
+    tells: std::sync::OnceLock<tokio::sync::Semaphore>,
     /// Streams and command ids that were looked up.
     looked_up: std::sync::atomic::AtomicUsize,
 }
@@ -514,7 +516,11 @@ impl StateStore for Moody {
         if asks_for_customers && self.customers_down.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(crate::states::StateError::Unavailable("customers are down".into()));
         }
-        self.inner.load(shard, held, streams, commands).await
+        let found = self.inner.load(shard, held, streams, commands).await;
+        if let Some(tells) = self.tells.get() {
+            tells.acquire().await.unwrap().forget();
+        }
+        found
     }
 
     async fn streams(

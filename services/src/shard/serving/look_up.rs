@@ -72,11 +72,9 @@ impl Serving {
     /// Does it need what is not in memory, or what is just being looked up? The latter is decided by what the store says, whatever is
     /// learned of it meanwhile.
     fn must_wait(&mut self, message: &Message) -> bool {
-        let is_asked = self
-            .loading
-            .as_ref()
-            .is_some_and(|loading| loading.asked.concerns(message));
-        (is_asked && !self.is_known(message)) || !self.lack([message]).is_empty()
+        let is_known = matches!(message, Message::Execute(open) if self.is_known(open.request.command_id));
+        let is_asked = |loading: &Loading| loading.asked.concerns(message);
+        !is_known && (self.loading.as_ref().is_some_and(is_asked) || !self.lack([message]).is_empty())
     }
 
     /// Looks up what the parked messages need, all together, once nothing is on its way to the log: so both carry more, and each command
@@ -105,7 +103,7 @@ impl Serving {
             match message {
                 Message::Peek { stream, .. } if self.states.contains(*stream) => {}
                 Message::Peek { stream, .. } => lack.streams.push(*stream),
-                Message::Execute(_) if self.is_known(message) => {}
+                Message::Execute(open) if self.is_known(open.request.command_id) => {}
                 Message::Execute(open) => {
                     let id = open.request.command_id;
                     lack.commands.extend(self.ids.needs_look_up(id).then_some(id));
@@ -137,7 +135,7 @@ impl Serving {
                 let mut again = Vec::new();
                 for message in messages {
                     let mut lack = self.lack([&message]);
-                    // Not found means new.
+                    // Not found means new: nobody could use it meanwhile.
                     lack.commands.retain(|id| asked.commands.binary_search(id).is_err());
                     match lack.is_empty() {
                         true => ready.push(message),
@@ -145,6 +143,7 @@ impl Serving {
                         false => again.push(message),
                     }
                 }
+                // Before those that were parked since.
                 self.parked.splice(0..0, again);
             }
             Err(error) => {

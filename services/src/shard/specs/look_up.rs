@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::begun::forgetful;
+use super::gate::{Gate, Hold};
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -204,4 +205,84 @@ async fn an_id_that_is_used_and_forgotten_during_a_look_up_is_looked_up_then() {
     states.hangs.store(false, Ordering::SeqCst);
     waits.await.unwrap().unwrap();
     assert_eq!(held_up.await.unwrap(), Err(Failure::IdReused(used)));
+}
+
+/// A command is decided while its twin waits for the look-up that is on its way. Then it is written, stored, and goes from memory: what the
+/// next look-up found before that, nothing, says nothing of the twin.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_about_to_be_written_is_not_looked_up() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = world.start();
+    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
+    shard.end().await;
+    let shard = Arc::new(world.start_with(forgetful()));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let tells = states.tells.get_or_init(|| tokio::sync::Semaphore::new(0));
+    let send = |id: Uuid, name: &str| {
+        let (shard, request) = (Arc::clone(&shard), request(id, name, register(name)));
+        tokio::spawn(async move { shard.execute(request, Lane::People).await })
+    };
+    let used = fresh();
+    let first = send(used, "first");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let twins = [send(used, "first"), send(used, "other")];
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tells.add_permits(1);
+    let first = first.await.unwrap().unwrap();
+    for n in 1..=20 {
+        send(id(n), &n.to_string()).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tells.add_permits(1_000);
+    let [twin, other] = twins;
+    assert_eq!(twin.await.unwrap().unwrap(), first);
+    assert_eq!(other.await.unwrap(), Err(Failure::IdReused(used)));
+}
+
+/// There is always somebody for the room in the next append. Who waits for a look-up comes before all who came later.
+#[tokio::test(start_paused = true)]
+async fn what_was_looked_up_is_not_put_off_by_those_who_need_no_look_up() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    let shard = world.start();
+    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
+    shard.end().await;
+    let gate = Gate::before(world.log.clone());
+    let config = ShardConfig {
+        batch_records_max: 10,
+        ..patient()
+    };
+    let shard = Arc::new(world.start_on(Arc::new(gate.clone()), config));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    shard.peek(stream("a")).await.unwrap();
+
+    states.hangs.store(true, Ordering::SeqCst);
+    let looked_up = {
+        let shard = Arc::clone(&shard);
+        tokio::spawn(async move { shard.execute(request(fresh(), "a", owner("mei")), Lane::People).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gate.hold(Hold::BeforeWriting);
+    let mut others = Vec::new();
+    for n in 1..=200 {
+        let (shard, name) = (Arc::clone(&shard), n.to_string());
+        others.push(tokio::spawn(async move {
+            shard
+                .execute(request(id(n), &name, register(&name)), Lane::People)
+                .await
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    states.hangs.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = world.log.records(0).len() as u64;
+    gate.open_up();
+    let position = looked_up.await.unwrap().unwrap().position;
+    let (in_flight, pending) = (10, 10);
+    assert_eq!(position.offset, before + in_flight + pending);
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
 }

@@ -24,6 +24,8 @@ pub enum Bug {
     ChangedNotBegun,
     /// The derived command ids that were remembered since the take-over do not count as recorded.
     RememberedNotRecorded,
+    /// A command that stands in the pending batch, or in the one on its way, is looked up when it comes again.
+    TwinLookedUp,
     /// The replay starts where the stored states stood before the claim, and evolves states that are newer than that once more.
     EventsAppliedTwice,
     /// Speculative states outlive an append that was refused.

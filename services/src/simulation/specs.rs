@@ -137,6 +137,7 @@ const BUGS: &[(Bug, u64)] = &[
     (Bug::NewBeforeAllAreKnown, 1_000),
     (Bug::ChangedNotBegun, 1_000),
     (Bug::RememberedNotRecorded, 2_000),
+    (Bug::TwinLookedUp, 6_000),
     (Bug::EventsAppliedTwice, 1_000),
     (Bug::StatesOutliveFailedAppend, 1_000),
     (Bug::SettledBeforeClaim, 1_000),

@@ -77,6 +77,8 @@ impl Weather {
     pub fn of(luck: &Luck) -> Weather {
         // In thousandths, how likely a kind of fault is absent: in some worlds only a few go wrong, and those undisturbed.
         let calm = *luck.pick(&[300, 550, 850]);
+        // In some, whatever was written is soon stored and out of memory, and slowly looked up again by whoever comes next.
+        let forgetful = luck.chance(100);
         let nodes = *luck.pick(&[1, 2, 2, 3, 3]);
         let shards = *luck.pick(&[1, 1, 2]);
         Weather {
@@ -93,7 +95,7 @@ impl Weather {
             latency_ms_max: *luck.pick(&[0, 1, 3, 20]),
             pause_ms_max: *luck.pick(&[300, 3_000, 15_000]),
             read_max: *luck.pick(&[1, 3, 20, 5_000]),
-            config: config(luck),
+            config: config(luck, forgetful),
             rates: Rates {
                 append_ack_lost: rate(luck, calm, 60),
                 append_ack_slow: rate(luck, calm, 600),
@@ -109,13 +111,13 @@ impl Weather {
                 states_down: rate(luck, calm, 200),
                 states_ack_lost: rate(luck, calm, 100),
                 states_late: rate(luck, calm, 60),
-                states_slow: rate(luck, calm, 300),
+                states_slow: if forgetful { 300 } else { rate(luck, calm, 300) },
                 rows_down: rate(luck, calm, 100),
                 rows_ack_lost: rate(luck, calm, 100),
                 rows_late: rate(luck, calm, 60),
                 network_lost: rate(luck, calm, 80),
                 network_slow: rate(luck, calm, 80),
-                sent_twice: rate(luck, calm, 300),
+                sent_twice: if forgetful { 300 } else { rate(luck, calm, 300) },
             },
             strikes: Strikes {
                 every_ms: luck.magnitude(50, 4_000),
@@ -151,8 +153,8 @@ fn groups(luck: &Luck) -> Vec<Group> {
     }
 }
 
-fn config(luck: &Luck) -> ShardConfig {
-    ShardConfig {
+fn config(luck: &Luck, forgetful: bool) -> ShardConfig {
+    let any = ShardConfig {
         queue_max: *luck.pick(&[2, 64]),
         steady_min: *luck.pick(&[1, 64]),
         steady_wait: Duration::from_millis(*luck.pick(&[0, 50])),
@@ -168,5 +170,15 @@ fn config(luck: &Luck) -> ShardConfig {
         retry_pause: Duration::from_millis(*luck.pick(&[10, 200])),
         contest_pause: Duration::from_millis(*luck.pick(&[50, 1_000])),
         inventory_page_max: *luck.pick(&[1, 5, 10_000]),
+    };
+    match forgetful {
+        true => ShardConfig {
+            cached_streams_max: 1,
+            cached_commands_max: 1,
+            save_at: 1,
+            save_every: Duration::from_millis(10),
+            ..any
+        },
+        false => any,
     }
 }

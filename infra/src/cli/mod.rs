@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod connections;
 mod demo;
 mod import;
 mod init;

@@ -11,6 +11,7 @@ use services::http::{ApiParts, router};
 use services::shard::ShardConfig;
 use tokio::net::TcpListener;
 
+use super::connections::{Bounded, CONNECTIONS_MAX};
 use crate::config::{Settings, Use};
 use crate::runtime::{Parts, stop_asked};
 
@@ -105,7 +106,7 @@ impl Serve {
         );
         let (closing, mut closed) = tokio::sync::watch::channel(false);
         let server = tokio::spawn(async move {
-            axum::serve(listener, api)
+            axum::serve(Bounded::new(listener, CONNECTIONS_MAX), api)
                 .with_graceful_shutdown(async move {
                     // An error means that the sender is gone, which is the end as well.
                     closed.changed().await.unwrap_or_default();

@@ -211,6 +211,7 @@ impl From<AskError> for Problem {
                 .with("shard", position.shard)
                 .with("lag", (position.offset + 1).saturating_sub(stands)),
             AskError::Building(group) => Problem::new(Kind::Unavailable, detail).with("group", group),
+            AskError::TooMany => Problem::new(Kind::Unavailable, detail),
             AskError::Store(error) => error.into(),
         }
     }

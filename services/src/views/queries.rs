@@ -10,11 +10,14 @@ use projections::{
     Answer, BadQuestion, ColumnRole, Expr, Group, Op, Question, ReadModel, Select, Table, TableKind, Value,
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Generation, GenerationStatus, ReadStore, ViewError};
 use crate::clock::Clock;
 
+/// Questions under way at most, those that wait for a position or for a turn at the store included.
+pub const QUESTIONS_MAX: usize = 1_000;
 /// How long a query waits for the position that it must have seen.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it looks: soon at first, for a read model is mostly a moment behind.
@@ -53,6 +56,8 @@ pub enum AskError {
     Behind { position: Position, stands: u64 },
     #[error("the read models of the group {0} are being built; try again")]
     Building(&'static str),
+    #[error("too many questions are waiting for their answers; try again")]
+    TooMany,
     #[error(transparent)]
     Store(#[from] ViewError),
 }
@@ -63,6 +68,7 @@ pub struct Queries {
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
     live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
+    room: Arc<Semaphore>,
 }
 
 impl Queries {
@@ -71,12 +77,14 @@ impl Queries {
             store,
             clock,
             live: Arc::default(),
+            room: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         }
     }
 
     /// # Errors
-    /// [`AskError`]: the asker's mistake, not there yet, or the store cannot be reached.
+    /// [`AskError`]: the asker's mistake, not there yet, too many at once, or the store cannot be reached.
     pub async fn ask(&self, model: &ReadModel, ask: Ask) -> Result<Answered, AskError> {
+        let _place = self.room.try_acquire().map_err(|_| AskError::TooMany)?;
         if let Some(generation) = self.lately_live(model.group) {
             match self.ask_of(generation, model, ask.clone()).await {
                 Ok(answered) if !answered.read_until.is_empty() => return Ok(answered),

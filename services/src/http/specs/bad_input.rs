@@ -1,9 +1,12 @@
 //! Bad input: each gets its 4xx with a clear sentence, and nothing is stored.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use serde_json::{Value, json};
 
 use super::world::{World, made_at_ms, now_ms};
+use crate::views::QUESTIONS_MAX;
 
 /// A request that is refused.
 struct Bad {
@@ -713,4 +716,25 @@ async fn a_query_for_a_position_waits_so_long_and_no_longer() {
     assert_eq!(answer.status, 503, "{}", answer.text);
     assert!(answer.json()["lag"].as_u64().unwrap() > 0, "{}", answer.text);
     assert_eq!(before.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_questions_wait_and_one_more_is_a_503_at_once() {
+    let world = World::new().await;
+    let waiting = (0..QUESTIONS_MAX).map(|_| world.get("/api/customers?at_least=0:999999"));
+    let one_more = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = tokio::time::Instant::now();
+        (world.get("/api/customers").await, before.elapsed())
+    };
+    let (waited, (refused, after)) = tokio::join!(futures::future::join_all(waiting), one_more);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.text.contains("too many questions"), "{}", refused.text);
+    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(
+        waited
+            .iter()
+            .all(|answer| answer.text.contains("has not come to 0:999999 yet"))
+    );
+    assert_eq!(world.get("/api/customers").await.status, 200);
 }

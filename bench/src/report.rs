@@ -78,11 +78,12 @@ fn section(text: &mut String, bench: &dyn Bench, head: &Head, lines: &[Line]) ->
     writeln!(text, "\n## {}: {}\n\n{}\n", bench.id(), bench.title(), bench.how())?;
     writeln!(
         text,
-        "{} UTC, commit {}, {}; {} rounds{}.",
+        "{} UTC, commit {}, {}; {} {}{}.",
         head.at,
         head.commit,
         head.machine,
         head.rounds,
+        if head.rounds == 1 { "round" } else { "rounds" },
         if head.short { ", short form" } else { "" }
     )?;
     writeln!(text, "{}", conditions(lines))?;
@@ -103,23 +104,34 @@ fn section(text: &mut String, bench: &dyn Bench, head: &Head, lines: &[Line]) ->
 
 fn conditions(lines: &[Line]) -> String {
     let fsync = middle(lines.iter().map(|line| line.fsync_us as f64)).unwrap_or_default();
-    let idle = middle(lines.iter().map(|line| line.idle)).unwrap_or_default();
-    let others = lines.iter().map(|line| line.others).fold(0.0, f64::max);
+    let metered: Vec<&Line> = lines.iter().filter(|line| is_metered(line)).collect();
+    let Some(idle) = middle(metered.iter().map(|line| line.idle)) else {
+        return format!(
+            "An fsync took {:.2} ms (median); processor time was not measured.",
+            fsync / 1e3
+        );
+    };
+    let others = metered.iter().map(|line| line.others).fold(0.0, f64::max);
     let mut text = format!(
         "An fsync took {:.2} ms (median); the machine was {:.0} % idle (median), others took {:.0} % at most",
         fsync / 1e3,
         idle * 100.0,
         others * 100.0
     );
-    let disturbed = lines.iter().filter(|line| line.others > OTHERS_MAX).count();
+    let disturbed = metered.iter().filter(|line| line.others > OTHERS_MAX).count();
     if disturbed > 0 {
         text += &format!(
             "; **{disturbed} of {} runs were disturbed** (others above {:.0} %)",
-            lines.len(),
+            metered.len(),
             OTHERS_MAX * 100.0
         );
     }
     text + "."
+}
+
+/// Was the processor time of its processes taken? Not where what counts is the time until something happens, or memory.
+fn is_metered(line: &Line) -> bool {
+    !line.cpu_us.is_empty()
 }
 
 fn table(text: &mut String, cell: &str, lines: &[Line]) -> anyhow::Result<()> {
@@ -146,13 +158,14 @@ fn table(text: &mut String, cell: &str, lines: &[Line]) -> anyhow::Result<()> {
             |read: fn(&Line) -> Option<f64>| of(read).map_or("".to_owned(), |us| format!("{} ms", figure(us / 1e3)));
         writeln!(
             text,
-            "| {contender} | {} | {} | {} | {} | {} | {} µs | {} | {} |",
+            "| {contender} | {} | {} | {} | {} | {} | {} | {} | {} |",
             own[0].class,
             figure(of(|line| Some(line.per_second)).unwrap_or_default()),
             latency(|line| line.p50_us.map(|us| us as f64)),
             latency(|line| line.p95_us.map(|us| us as f64)),
             latency(|line| line.p99_us.map(|us| us as f64)),
-            figure(of(|line| Some(line.cpu_total_us())).unwrap_or_default()),
+            of(|line| is_metered(line).then(|| line.cpu_total_us()))
+                .map_or(String::new(), |us| format!("{} µs", figure(us))),
             parts(own.iter().map(|line| &line.cpu_us)),
             parts(own.iter().map(|line| &line.extra)),
         )?;

@@ -67,6 +67,16 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// SIGSTOP for each process that it has started and that still runs.
+    pub fn pause_children(&mut self) {
+        self.signal_children(Signal::STOP);
+    }
+
+    /// SIGCONT for each of them.
+    pub fn resume_children(&mut self) {
+        self.signal_children(Signal::CONT);
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -124,6 +134,16 @@ impl Process {
         self.assert_running();
         kill_process(Pid::from_child(&self.child), signal)
             .unwrap_or_else(|error| panic!("{} cannot be sent {signal:?}: {error}", self.name));
+    }
+
+    fn signal_children(&mut self, signal: Signal) {
+        self.assert_running();
+        let children = children_of(self.child.id());
+        assert!(!children.is_empty(), "{} has no children", self.name);
+        for child in children {
+            // It may have ended since it was found.
+            kill_process(child, signal).unwrap_or_default();
+        }
     }
 
     fn assert_running(&mut self) {
@@ -186,4 +206,18 @@ fn append_to(log: &Path) -> File {
         .append(true)
         .open(log)
         .unwrap_or_else(|error| panic!("{} cannot be opened: {error}", log.display()))
+}
+
+/// The processes whose parent this one is, as Linux tells in `/proc/<pid>/stat`: the parent follows the name, which is in parentheses,
+/// and the state.
+fn children_of(parent: u32) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").expect("read /proc");
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+    })
+    .filter_map(Pid::from_raw)
+    .collect()
 }

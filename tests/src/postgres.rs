@@ -109,14 +109,16 @@ impl Server {
         self.wait_until_ready();
     }
 
-    /// Freezes the postmaster: no new connection is answered. Connections that are open have processes of their own
-    /// and go on.
+    /// Freezes all of it: the postmaster, so that no new connection is answered and no process comes, then every process that it has,
+    /// each connection's among them.
     pub fn pause(&mut self) {
         self.process.pause();
+        self.process.pause_children();
     }
 
     /// Lets it go on after [`pause`](Self::pause).
     pub fn resume(&mut self) {
+        self.process.resume_children();
         self.process.resume();
     }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use services::log::EventLog;
 use tests::proxy::{Line, Proxy};
 use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
-use tests::{Broker, Crm, Database, FaultyDisk, free_port};
+use tests::{Broker, Crm, Database, FaultyDisk, Server, free_port};
 
 const CLIENTS: u64 = 16;
 /// How long a server stands still.
@@ -82,21 +82,43 @@ async fn a_broker_that_stands_still_for_a_minute_costs_time_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_store_that_stands_still_for_a_minute_stops_no_command_on_streams_in_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
     let views = Database::create();
     let (credentials, place) = views.url().split_once('@').unwrap();
     let (server, database) = place.split_once('/').unwrap();
     let proxy = Proxy::start(server).await;
-    let log_url = format!("kafka://{}/crm.store-gone", broker.address());
     let views_url = format!("{credentials}@{}/{database}", proxy.address());
-    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views_url.as_str())];
+    commands_go_on_without_the_read_store(
+        "the way to the read store swallowed everything",
+        &views_url,
+        |is_still| {
+            proxy.set(if is_still { Line::HalfOpen } else { Line::Good });
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_is_frozen_for_a_minute_stops_no_command_on_streams_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let views_url = server.url();
+    commands_go_on_without_the_read_store("every process of PostgreSQL stood still", &views_url, |is_still| {
+        if is_still { server.pause() } else { server.resume() }
+    })
+    .await;
+}
+
+async fn commands_go_on_without_the_read_store(what: &str, views_url: &str, mut stand_still: impl FnMut(bool)) {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let log_url = format!("kafka://{}/crm.store-gone", broker.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views_url)];
     run_well(&["init", "--shards", "4"], &env);
     let node = Crm::start(&["serve"], &env);
     let traffic = Traffic::start("store stands still", 4, vec![node.url("")]);
     traffic.more_acks(1_000, "the start").await;
 
-    proxy.set(Line::HalfOpen);
+    stand_still(true);
     let before = traffic.counts();
     tokio::time::sleep(STANDSTILL).await;
     let after = traffic.counts();
@@ -106,10 +128,10 @@ async fn a_read_store_that_stands_still_for_a_minute_stops_no_command_on_streams
         after.acks - before.acks
     );
     assert_eq!(after.refused, before.refused, "and none was refused");
-    proxy.set(Line::Good);
+    stand_still(false);
 
     traffic.more_acks(500, "the store came back").await;
-    report("the read store stood still for a minute", &traffic);
+    report(what, &traffic);
     let told = traffic.end().await;
     until_lag_drains(&node).await;
     let log = KafkaLog::new(&broker.address(), "crm.store-gone", BTreeMap::new());

@@ -116,6 +116,24 @@ async fn a_postgres_killed_at_work_comes_back_with_what_it_had_committed() {
 }
 
 #[tokio::test]
+async fn a_paused_postgres_is_silent_on_old_and_new_connections_and_a_resumed_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let url = server.url();
+    let client = connect(&url).await;
+
+    server.pause();
+    let mut old = Box::pin(client.batch_execute("SELECT 1"));
+    assert!(tokio::time::timeout(PATIENCE / 30, &mut old).await.is_err());
+    let new = tokio::time::timeout(PATIENCE / 30, tokio_postgres::connect(&url, NoTls));
+    assert!(new.await.is_err(), "a paused server takes connections");
+
+    server.resume();
+    tokio::time::timeout(PATIENCE, old).await.unwrap().unwrap();
+    connect(&url).await;
+}
+
+#[tokio::test]
 async fn a_database_of_ones_own_is_empty_and_gone_afterwards() {
     let database = Database::create();
     let url = database.url().to_owned();

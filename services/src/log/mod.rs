@@ -1,6 +1,8 @@
 //! The log: the port that backends implement, the form of a record, and the protocol that says which records count.
 
 mod audit;
+#[cfg(test)]
+mod counted;
 mod create;
 mod envelope;
 mod judge;
@@ -9,6 +11,8 @@ mod owner;
 mod port;
 
 pub use audit::{Audit, audit};
+#[cfg(test)]
+pub use counted::Counted;
 pub use create::{Opened, create, open};
 pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
 pub use judge::{Checkpoint, Commit, Judge, Judgement};

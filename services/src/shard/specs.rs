@@ -6,6 +6,7 @@ mod findings;
 mod gate;
 mod limits;
 mod look_up;
+mod restart;
 mod stale_owner;
 
 use std::collections::HashMap;

@@ -1,91 +1,31 @@
 //! What reading along promises: everybody gets every event once and in order, wherever they come in, and the log is read once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use async_trait::async_trait;
 use domain::{Actor, EventType, Position, StreamRef, derived_id};
 use jiff::Timestamp;
 
 use super::*;
-use crate::log::{Claim, LogError, LogWriter, MemoryLog};
-
-/// A log that counts the records that are read from it.
-struct Counted {
-    log: MemoryLog,
-    read: Arc<AtomicU64>,
-}
-
-struct CountedReader {
-    reader: Box<dyn LogReader>,
-    read: Arc<AtomicU64>,
-}
-
-#[async_trait]
-impl EventLog for Counted {
-    fn address(&self) -> String {
-        self.log.address()
-    }
-
-    async fn create(&self, shards: u16) -> Result<(), LogError> {
-        self.log.create(shards).await
-    }
-
-    async fn open(&self) -> Result<u16, LogError> {
-        self.log.open().await
-    }
-
-    async fn end(&self, shard: u16) -> Result<u64, LogError> {
-        self.log.end(shard).await
-    }
-
-    async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
-        self.log.writer(shard).await
-    }
-
-    async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
-        Ok(Box::new(CountedReader {
-            reader: self.log.reader(shard, from).await?,
-            read: Arc::clone(&self.read),
-        }))
-    }
-}
-
-#[async_trait]
-impl LogReader for CountedReader {
-    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
-        let records = self.reader.next(records_max, wait).await?;
-        self.read.fetch_add(records.len() as u64, Ordering::Relaxed);
-        Ok(records)
-    }
-}
+use crate::log::{Claim, Counted};
 
 pub(in crate::views) struct World {
-    log: MemoryLog,
-    read: Arc<AtomicU64>,
+    log: Counted,
     pub feeds: Arc<Feeds>,
     events: u64,
 }
 
 impl World {
     pub async fn new() -> World {
-        let log = MemoryLog::new();
-        crate::log::create(&log, 1, &crate::clock::SystemClock).await.unwrap();
+        let log = Counted::default();
+        crate::log::create(&log.inner, 1, &crate::clock::SystemClock).await.unwrap();
         let claim = Claim {
             epoch: 1,
             nonce: derived_id(&["nonce"]),
             node: "node".into(),
             address: String::new(),
         };
-        log.push(0, claim.to_record("/crm/spec", Timestamp::UNIX_EPOCH));
-        let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted {
-            log: log.clone(),
-            read: Arc::clone(&read),
-        };
+        log.inner.push(0, claim.to_record("/crm/spec", Timestamp::UNIX_EPOCH));
         World {
-            feeds: Feeds::new(Arc::new(counted)),
+            feeds: Feeds::new(Arc::new(log.clone())),
             log,
-            read,
             events: 0,
         }
     }
@@ -100,7 +40,7 @@ impl World {
             self.events += 1;
             let mut stored = event(self.events);
             stored.body = body.into();
-            self.log.push(0, stored.to_record("/crm/spec", 1, self.events));
+            self.log.inner.push(0, stored.to_record("/crm/spec", 1, self.events));
         }
     }
 
@@ -118,7 +58,7 @@ impl World {
     /// The checkpoint behind which the next record stands at `next`.
     fn checkpoint(&self, next: u64) -> Checkpoint {
         let mut judge = Judge::from_start(0);
-        for (offset, record) in self.log.records(0).into_iter().take(next as usize).enumerate() {
+        for (offset, record) in self.log.inner.records(0).into_iter().take(next as usize).enumerate() {
             judge.judge(offset as u64, record).unwrap();
         }
         judge.checkpoint().unwrap()
@@ -180,7 +120,7 @@ async fn four_who_begin_together_read_the_log_once() {
         }
     }
     assert!(seen.iter().all(|seen| *seen == expected));
-    assert_eq!(world.read.load(Ordering::Relaxed), 20_002);
+    assert_eq!(world.log.records_read(), 20_002);
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,13 +152,13 @@ async fn who_comes_from_anywhere_gets_everything_once_and_reads_along_in_the_end
     for (_, at, seen) in &mut readers {
         seen.extend(world.read_on(at).await);
     }
-    let before = world.read.load(Ordering::Relaxed);
+    let before = world.log.records_read();
     world.record(10);
     for (from, at, seen) in &mut readers {
         seen.extend(world.read_on(at).await);
         assert_eq!(*seen, (*from..world.events + 2).collect::<Vec<u64>>(), "from {from}");
     }
-    assert_eq!(world.read.load(Ordering::Relaxed), before + 10, "one reader is left");
+    assert_eq!(world.log.records_read(), before + 10, "one reader is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,7 +228,7 @@ async fn what_stands_before_a_foreign_record_comes_before_the_error() {
         headers: vec![],
         value: None,
     };
-    world.log.push(0, foreign);
+    world.log.inner.push(0, foreign);
     world.record(5);
     let mut all = [world.subscribe(2).await, world.subscribe(4).await];
     for at in &mut all {
@@ -318,8 +258,8 @@ async fn a_reader_ends_with_the_last_who_reads_along() {
     let at = world.feeds.subscribe(0, None).await.unwrap();
     drop(at);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = world.read.load(Ordering::Relaxed);
+    let before = world.log.records_read();
     world.record(10);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(world.read.load(Ordering::Relaxed), before);
+    assert_eq!(world.log.records_read(), before);
 }

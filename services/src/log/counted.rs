@@ -1,0 +1,73 @@
+//! For specs: a log in memory that counts what is read from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{EventLog, LogError, LogReader, LogWriter, MemoryLog, Record};
+
+/// Counts the records that are read from it; clones are the same log and count together.
+#[derive(Clone, Default)]
+pub struct Counted {
+    pub inner: MemoryLog,
+    read: Arc<AtomicU64>,
+}
+
+impl Counted {
+    pub fn before(inner: MemoryLog) -> Counted {
+        Counted {
+            inner,
+            ..Counted::default()
+        }
+    }
+
+    pub fn records_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+struct CountedReader {
+    reader: Box<dyn LogReader>,
+    read: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl EventLog for Counted {
+    fn address(&self) -> String {
+        self.inner.address()
+    }
+
+    async fn create(&self, shards: u16) -> Result<(), LogError> {
+        self.inner.create(shards).await
+    }
+
+    async fn open(&self) -> Result<u16, LogError> {
+        self.inner.open().await
+    }
+
+    async fn end(&self, shard: u16) -> Result<u64, LogError> {
+        self.inner.end(shard).await
+    }
+
+    async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
+        self.inner.writer(shard).await
+    }
+
+    async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(CountedReader {
+            reader: self.inner.reader(shard, from).await?,
+            read: Arc::clone(&self.read),
+        }))
+    }
+}
+
+#[async_trait]
+impl LogReader for CountedReader {
+    async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        let records = self.reader.next(records_max, wait).await?;
+        self.read.fetch_add(records.len() as u64, Ordering::Relaxed);
+        Ok(records)
+    }
+}

@@ -3,5 +3,6 @@
 mod bad_input;
 mod commands;
 mod description;
+mod limits;
 mod queries;
 mod world;

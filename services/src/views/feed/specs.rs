@@ -15,7 +15,9 @@ pub(in crate::views) struct World {
 impl World {
     pub async fn new() -> World {
         let log = Counted::default();
-        crate::log::create(&log.inner, 1, &crate::clock::SystemClock).await.unwrap();
+        crate::log::create(&log.inner, 1, &crate::clock::SystemClock)
+            .await
+            .unwrap();
         let claim = Claim {
             epoch: 1,
             nonce: derived_id(&["nonce"]),

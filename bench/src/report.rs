@@ -105,16 +105,13 @@ fn section(text: &mut String, bench: &dyn Bench, head: &Head, lines: &[Line]) ->
 fn conditions(lines: &[Line]) -> String {
     let fsync = middle(lines.iter().map(|line| line.fsync_us as f64)).unwrap_or_default();
     let metered: Vec<&Line> = lines.iter().filter(|line| is_metered(line)).collect();
+    let mut text = format!("An fsync took {:.2} ms (median); ", fsync / 1e3);
     let Some(idle) = middle(metered.iter().map(|line| line.idle)) else {
-        return format!(
-            "An fsync took {:.2} ms (median); processor time was not measured.",
-            fsync / 1e3
-        );
+        return text + "processor time was not measured.";
     };
     let others = metered.iter().map(|line| line.others).fold(0.0, f64::max);
-    let mut text = format!(
-        "An fsync took {:.2} ms (median); the machine was {:.0} % idle (median), others took {:.0} % at most",
-        fsync / 1e3,
+    text += &format!(
+        "the machine was {:.0} % idle (median), others took {:.0} % at most",
         idle * 100.0,
         others * 100.0
     );

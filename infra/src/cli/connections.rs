@@ -35,9 +35,12 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let place = Arc::clone(&self.room).acquire_owned().await;
-        let _place = place.expect("nobody closes it");
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, _place }, address)
+        let connection = Connection {
+            stream,
+            _place: place.expect("nobody closes it"),
+        };
+        (connection, address)
     }
 
     fn local_addr(&self) -> Result<SocketAddr> {

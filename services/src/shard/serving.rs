@@ -218,15 +218,15 @@ impl Serving {
             in_flight.batch.answers.push((open, prepared));
             return;
         }
-        let is_known = self.is_known(open.request.command_id);
-        if !is_known && self.unsaved() > self.parts.config.unsaved_max {
+        let id = open.request.command_id;
+        if self.unsaved() > self.parts.config.unsaved_max && !self.is_known(id) {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
         let mut now = self.parts.clock.now().max(self.last_time);
         if bugs::has(Bug::TimeGoesBack) {
             now = self.parts.clock.now();
         }
-        if !is_known && is_ahead(open.request.command_id, now) {
+        if is_ahead(id, now) && !self.is_known(id) {
             let why = "its id was made after the time that this process takes for now";
             return open.answer(Err(Failure::NotAccepted(why.into())));
         }

@@ -72,9 +72,9 @@ impl Serving {
     /// Does it need what is not in memory, or what is just being looked up? The latter is decided by what the store says, whatever is
     /// learned of it meanwhile.
     fn must_wait(&mut self, message: &Message) -> bool {
-        let is_known = matches!(message, Message::Execute(open) if self.is_known(open.request.command_id));
         let is_asked = |loading: &Loading| loading.asked.concerns(message);
-        !is_known && (self.loading.as_ref().is_some_and(is_asked) || !self.lack([message]).is_empty())
+        let is_known = || matches!(message, Message::Execute(open) if self.is_known(open.request.command_id));
+        (self.loading.as_ref().is_some_and(is_asked) && !is_known()) || !self.lack([message]).is_empty()
     }
 
     /// Looks up what the parked messages need, all together, once nothing is on its way to the log: so both carry more, and each command

@@ -6,6 +6,19 @@ use super::begun::forgetful;
 use super::gate::{Gate, Hold};
 use super::*;
 
+/// Sends, and does not wait for the answer.
+fn send(shard: &Arc<Running>, request: Request) -> tokio::task::JoinHandle<Result<Ack, Failure>> {
+    let shard = Arc::clone(shard);
+    tokio::spawn(async move { shard.execute(request, Lane::People).await })
+}
+
+/// A shard of another owner has stored one stream, `a`.
+async fn a_is_stored(world: &mut World) {
+    let shard = world.start();
+    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
+    shard.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_look_up_without_an_end_holds_up_only_who_needs_it() {
     let states = Arc::new(Moody::default());
@@ -24,10 +37,7 @@ async fn a_look_up_without_an_end_holds_up_only_who_needs_it() {
     tokio::time::sleep(Duration::from_secs(10)).await;
 
     states.hangs.store(true, Ordering::SeqCst);
-    let send = |n: u64, name: &'static str, to: &'static str| {
-        let shard = Arc::clone(&shard);
-        tokio::spawn(async move { shard.execute(request(id(n), name, owner(to)), Lane::People).await })
-    };
+    let send = |n: u64, name: &str, to: &str| send(&shard, request(id(n), name, owner(to)));
     let mut held_up = vec![send(10, "b", "mei")];
     tokio::time::sleep(Duration::from_secs(1)).await;
     // One on what is being looked up, one on what would have to be.
@@ -72,11 +82,7 @@ async fn so_many_wait_for_a_look_up_and_no_more() {
     states.hangs.store(true, Ordering::SeqCst);
     let mut accepted = Vec::new();
     for n in 1..40 {
-        let shard = Arc::clone(&shard);
-        let sent = tokio::spawn(async move {
-            let command = request(id(100 + n), &n.to_string(), owner("mei"));
-            shard.execute(command, Lane::People).await
-        });
+        let sent = send(&shard, request(id(100 + n), &n.to_string(), owner("mei")));
         tokio::time::sleep(Duration::from_millis(1)).await;
         if sent.is_finished() {
             let refused = sent.await.unwrap();
@@ -111,10 +117,7 @@ async fn what_is_being_looked_up_is_decided_by_what_is_found() {
         save_every: Duration::from_millis(10),
         ..patient()
     }));
-    let send = |n: u64, command: customer::Command| {
-        let shard = Arc::clone(&shard);
-        tokio::spawn(async move { shard.execute(request(id(n), "new", command), Lane::People).await })
-    };
+    let send = |n: u64, command: customer::Command| send(&shard, request(id(n), "new", command));
     let first = send(2, register("new"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     states.lists_nothing.store(false, Ordering::SeqCst);
@@ -138,19 +141,14 @@ async fn what_is_being_looked_up_is_decided_by_what_is_found() {
 async fn what_a_look_up_relies_on_stays_in_memory_and_nothing_more() {
     let states = Arc::new(Moody::default());
     let mut world = World::with(states.clone()).await;
-    let shard = world.start();
-    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
-    shard.end().await;
+    a_is_stored(&mut world).await;
     let shard = Arc::new(world.start_with(forgetful()));
     tokio::time::sleep(Duration::from_secs(10)).await;
     shard.peek(stream("a")).await.unwrap();
 
     let before = states.looked_up.load(Ordering::SeqCst);
     states.hangs.store(true, Ordering::SeqCst);
-    let sent = tokio::spawn({
-        let shard = Arc::clone(&shard);
-        async move { shard.execute(request(fresh(), "a", owner("mei")), Lane::People).await }
-    });
+    let sent = send(&shard, request(fresh(), "a", owner("mei")));
     tokio::time::sleep(Duration::from_millis(100)).await;
     for n in 1..=20 {
         let new = n.to_string();
@@ -184,10 +182,7 @@ async fn an_id_that_is_used_and_forgotten_during_a_look_up_is_looked_up_then() {
 
     states.hangs.store(true, Ordering::SeqCst);
     let used = fresh();
-    let send = |id: Uuid, name: &str, command: customer::Command| {
-        let (shard, request) = (Arc::clone(&shard), request(id, name, command));
-        tokio::spawn(async move { shard.execute(request, Lane::People).await })
-    };
+    let send = |id: Uuid, name: &str, command: customer::Command| send(&shard, request(id, name, command));
     let held_up = send(used, "a", owner("mei"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     send(used, "new", register("new")).await.unwrap().unwrap();
@@ -213,17 +208,12 @@ async fn an_id_that_is_used_and_forgotten_during_a_look_up_is_looked_up_then() {
 async fn a_command_that_is_about_to_be_written_is_not_looked_up() {
     let states = Arc::new(Moody::default());
     let mut world = World::with(states.clone()).await;
-    let shard = world.start();
-    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
-    shard.end().await;
+    a_is_stored(&mut world).await;
     let shard = Arc::new(world.start_with(forgetful()));
     tokio::time::sleep(Duration::from_secs(10)).await;
 
     let tells = states.tells.get_or_init(|| tokio::sync::Semaphore::new(0));
-    let send = |id: Uuid, name: &str| {
-        let (shard, request) = (Arc::clone(&shard), request(id, name, register(name)));
-        tokio::spawn(async move { shard.execute(request, Lane::People).await })
-    };
+    let send = |id: Uuid, name: &str| send(&shard, request(id, name, register(name)));
     let used = fresh();
     let first = send(used, "first");
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -246,9 +236,7 @@ async fn a_command_that_is_about_to_be_written_is_not_looked_up() {
 async fn what_was_looked_up_is_not_put_off_by_those_who_need_no_look_up() {
     let states = Arc::new(Moody::default());
     let mut world = World::with(states.clone()).await;
-    let shard = world.start();
-    shard.insist(&request(id(0), "a", register("a"))).await.unwrap();
-    shard.end().await;
+    a_is_stored(&mut world).await;
     let gate = Gate::before(world.log.clone());
     let config = ShardConfig {
         batch_records_max: 10,
@@ -259,20 +247,13 @@ async fn what_was_looked_up_is_not_put_off_by_those_who_need_no_look_up() {
     shard.peek(stream("a")).await.unwrap();
 
     states.hangs.store(true, Ordering::SeqCst);
-    let looked_up = {
-        let shard = Arc::clone(&shard);
-        tokio::spawn(async move { shard.execute(request(fresh(), "a", owner("mei")), Lane::People).await })
-    };
+    let looked_up = send(&shard, request(fresh(), "a", owner("mei")));
     tokio::time::sleep(Duration::from_millis(100)).await;
     gate.hold(Hold::BeforeWriting);
     let mut others = Vec::new();
     for n in 1..=200 {
-        let (shard, name) = (Arc::clone(&shard), n.to_string());
-        others.push(tokio::spawn(async move {
-            shard
-                .execute(request(id(n), &name, register(&name)), Lane::People)
-                .await
-        }));
+        let name = n.to_string();
+        others.push(send(&shard, request(id(n), &name, register(&name))));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     states.hangs.store(false, Ordering::SeqCst);

@@ -45,7 +45,7 @@ pub fn check(results: &Path, file: &Path) -> anyhow::Result<()> {
             bound: Bound::AtMost(floor.cpu_ratio * ALLOWED),
         };
         let ratio = target
-            .ratio(&lines)
+            .ratio(&lines)?
             .with_context(|| format!("{}, {} was not run", floor.bench, floor.cell))?;
         let is_kept = target.bound.is_kept(ratio.median) == Some(true);
         let verdict = if is_kept { "kept" } else { "FALLEN BEHIND" };

@@ -15,6 +15,8 @@ use uuid::Uuid;
 use crate::places::Places;
 use crate::{ours, stored, workload};
 
+/// Names the streams of a history.
+pub const RUN: &str = "h";
 /// Records of one append.
 const APPEND_RECORDS: usize = 10_000;
 /// Batches that wait for a shard's writer.
@@ -41,9 +43,17 @@ impl Kind {
         }
     }
 
+    /// Interactions in a history of so many events, the first ones of [`RUN`].
+    pub fn interactions(self, events: u64) -> u64 {
+        match self {
+            Kind::Mixed => events / self.stride(),
+            Kind::Customers | Kind::Pages => 0,
+        }
+    }
+
     /// The `n`th event's stream, its command, and the state and version that it is decided on.
     fn step(self, n: u64, at: Timestamp) -> anyhow::Result<(StreamRef, AnyCommand, AnyState, u64)> {
-        let run = "h";
+        let run = RUN;
         let (block, place) = (n / self.stride(), n % self.stride());
         let begins = |stream: StreamRef, command: AnyCommand| (stream, command, AnyState::initial(stream.kind), 0);
         Ok(match (self, place) {
@@ -138,7 +148,7 @@ pub async fn write(log: &Arc<dyn EventLog>, shards: u16, kind: Kind, events: u64
 pub fn last_customers(shards: u16, events: u64) -> Vec<Uuid> {
     let mut last: BTreeMap<u16, Uuid> = BTreeMap::new();
     for n in (0..events).rev() {
-        let id = workload::customer_id("h", n).uuid();
+        let id = workload::customer_id(RUN, n).uuid();
         last.entry(slot_of(id).shard(shards)).or_insert(id);
         if last.len() == usize::from(shards) {
             break;

@@ -1,5 +1,6 @@
 //! A peer in a process of its own: it gets one JSON line per run, says `started` when its warm-up is over, and then what it did.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Peer {
     output: Lines<BufReader<ChildStdout>>,
     /// Goes with every run: which of its ways it takes.
     pub settings: serde_json::Value,
+    /// The size of its pool with so many clients, when it has one.
+    pub pools: BTreeMap<usize, u32>,
     /// A process that works for it, and counts too.
     pub helper: Option<u32>,
     acked: u64,
@@ -69,6 +72,7 @@ impl Peer {
             input,
             output,
             settings: json!({}),
+            pools: BTreeMap::new(),
             helper: None,
             acked: 0,
         };
@@ -108,6 +112,9 @@ impl Contender for Peer {
 
     async fn run(&mut self, load: Load, meters: &Meters) -> anyhow::Result<Measured> {
         let mut run = self.settings.clone();
+        if let Some(pool) = self.pools.get(&load.clients) {
+            run["pool"] = (*pool).into();
+        }
         run["clients"] = load.clients.into();
         run["warm_up_ms"] = (load.warm_up.as_millis() as u64).into();
         run["measure_ms"] = (load.measure.as_millis() as u64).into();

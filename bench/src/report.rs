@@ -51,7 +51,7 @@ fn summary(text: &mut String, measured: &[(&dyn Bench, Head, Vec<Line>)]) -> any
     writeln!(text, "|---|---|---|---|---|---|---|")?;
     for (bench, head, lines) in measured {
         for target in bench.targets() {
-            let Some(ratio) = target.ratio(lines) else { continue };
+            let Some(ratio) = target.ratio(lines)? else { continue };
             let verdict = match target.bound.is_kept(ratio.median) {
                 Some(true) => "reached",
                 Some(false) => "**not reached**",

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use domain::{StreamKind, StreamRef};
 
+use crate::history;
 use crate::load::{Load, Measured, closed_loop};
 use crate::meters::Meters;
 use crate::ours::{self, Ours};
@@ -21,6 +22,8 @@ pub enum Sending {
     JsonReceipts,
     /// Corrections of so many interactions, whose states are in memory.
     Corrections { streams: u64 },
+    /// Corrections of the interactions of a history, so many of them.
+    OldCorrections { streams: u64 },
 }
 
 pub struct Sender {
@@ -45,6 +48,7 @@ impl Sender {
                 Sending::Receipts => "ours",
                 Sending::JsonReceipts => "ours, as JSON",
                 Sending::Corrections { .. } => "ours, known streams",
+                Sending::OldCorrections { .. } => "ours, old streams",
             }
             .to_owned(),
         }
@@ -61,17 +65,23 @@ impl Sender {
             Sending::Receipts => "r",
             Sending::JsonReceipts => "j",
             Sending::Corrections { .. } => "c",
+            Sending::OldCorrections { .. } => history::RUN,
         }
     }
 
-    /// Begins the streams that the commands go to.
+    /// Begins the streams that the commands go to, where they are not there.
     pub async fn prepare(&mut self) -> anyhow::Result<()> {
-        if let Sending::Corrections { streams } = self.sending {
-            let run = self.run_name();
-            self.ours.execute_all(ours::customers(run, streams), 64).await?;
-            self.ours.execute_all(ours::contacts(run, streams), 64).await?;
-            self.known = Arc::new((0..streams).map(|n| ours::interaction(run, n)).collect());
-        }
+        let run = self.run_name();
+        let streams = match self.sending {
+            Sending::Receipts | Sending::JsonReceipts => return Ok(()),
+            Sending::OldCorrections { streams } => streams,
+            Sending::Corrections { streams } => {
+                self.ours.execute_all(ours::customers(run, streams), 64).await?;
+                self.ours.execute_all(ours::contacts(run, streams), 64).await?;
+                streams
+            }
+        };
+        self.known = Arc::new((0..streams).map(|n| ours::interaction(run, n)).collect());
         Ok(())
     }
 }
@@ -109,7 +119,7 @@ impl Contender for Sender {
                         let command = ours::receipt(run, n).1.to_json();
                         ours::send(&commands, StreamKind::Purchase, command).await?;
                     }
-                    Sending::Corrections { streams } => {
+                    Sending::Corrections { streams } | Sending::OldCorrections { streams } => {
                         let stream = known[(workload::scattered(n) % streams) as usize];
                         ours::execute(&commands, stream, workload::correction(n).into()).await?;
                     }

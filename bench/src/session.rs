@@ -30,6 +30,9 @@ pub trait Contender: Send {
     }
 }
 
+/// Stands for [`Class::None`].
+pub const NO_CLASS: &str = "-";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Survives the death of its process, not a power cut.
@@ -45,7 +48,7 @@ impl Class {
         match self {
             Class::D0 => "D0",
             Class::D1 => "D1",
-            Class::None => "-",
+            Class::None => NO_CLASS,
         }
     }
 }

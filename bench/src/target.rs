@@ -1,6 +1,9 @@
 //! Targets: a ratio of two contenders of a cell, taken inside each round, and the bound that its median should keep.
 
+use anyhow::ensure;
+
 use crate::results::Line;
+use crate::session::NO_CLASS;
 
 /// In the place of a contender to compare with: the figure is what counts.
 pub const ALONE: &str = "";
@@ -48,7 +51,29 @@ pub struct Ratio {
 
 impl Target {
     /// `None` when the cell was not measured.
-    pub fn ratio(&self, lines: &[Line]) -> Option<Ratio> {
+    ///
+    /// # Errors
+    /// When one acks before the disk has it and the other after: they are not compared.
+    pub fn ratio(&self, lines: &[Line]) -> anyhow::Result<Option<Ratio>> {
+        let class = |contender: &str| {
+            let mut own = lines
+                .iter()
+                .filter(|line| line.cell == self.cell && line.contender == contender);
+            own.find(|line| line.class != NO_CLASS).map(|line| line.class.as_str())
+        };
+        if let (Some(ours), Some(theirs)) = (class(self.ours), class(self.against)) {
+            ensure!(
+                ours == theirs,
+                "{}: {} is {ours}, {} is {theirs}: not to be compared",
+                self.cell,
+                self.ours,
+                self.against
+            );
+        }
+        Ok(self.ratio_within_rounds(lines))
+    }
+
+    fn ratio_within_rounds(&self, lines: &[Line]) -> Option<Ratio> {
         let of = |contender: &str, round: u32| {
             lines
                 .iter()
@@ -161,8 +186,19 @@ mod specs {
             cell: "64 clients".into(),
             round,
             contender: contender.into(),
+            class: "D0".into(),
             per_second,
             ..Line::default()
+        }
+    }
+
+    fn to_bare() -> Target {
+        Target {
+            cell: "64 clients".into(),
+            ours: "ours",
+            against: "bare",
+            figure: Figure::Rate,
+            bound: Bound::AtLeast(0.85),
         }
     }
 
@@ -175,20 +211,29 @@ mod specs {
             line(2, "bare", 30.0),
             line(3, "bare", 1.0),
         ];
-        let target = Target {
-            cell: "64 clients".into(),
-            ours: "ours",
-            against: "bare",
-            figure: Figure::Rate,
-            bound: Bound::AtLeast(0.85),
-        };
+        let target = to_bare();
         let expected = Ratio {
             median: 0.75,
             min: 0.5,
             max: 1.0,
             rounds: 2,
         };
-        assert_eq!(target.ratio(&lines), Some(expected));
+        assert_eq!(target.ratio(&lines).unwrap(), Some(expected));
         assert_eq!(target.bound.is_kept(expected.median), Some(false));
+    }
+
+    #[test]
+    fn who_acks_before_the_disk_is_not_compared_with_who_acks_after_it() {
+        let compared = |class: &str| {
+            let bare = Line {
+                class: class.into(),
+                ..line(1, "bare", 20.0)
+            };
+            to_bare().ratio(&[line(1, "ours", 10.0), bare])
+        };
+        assert!(compared("D0").is_ok());
+        assert!(compared("-").is_ok());
+        let refused = compared("D1").unwrap_err().to_string();
+        assert_eq!(refused, "64 clients: ours is D0, bare is D1: not to be compared");
     }
 }

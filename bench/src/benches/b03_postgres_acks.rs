@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use serde_json::json;
 use services::shard::ShardConfig;
 
 use super::Bench;
@@ -20,7 +19,7 @@ pub struct PostgresAcks;
 const CLIENTS: [usize; 4] = [1, 16, 64, 256];
 const SHARDS: u16 = 8;
 const KNOWN_STREAMS: u64 = 2_000;
-/// Pool sizes that the peer is tried with; the fastest at 64 clients is taken. 10 is its default.
+/// Pool sizes that a peer is tried with at each number of clients; the fastest is taken. 10 is the default of P1.
 const POOLS: [u32; 5] = [4, 10, 16, 32, 64];
 const PEER: &str = "P1 cqrs-es";
 const AXON: &str = "P4 Axon, JPA";
@@ -45,7 +44,8 @@ impl Bench for PostgresAcks {
     fn how(&self) -> &'static str {
         "Closed-loop clients, 8 shards; log and states in the same PostgreSQL as the peer's events, fsync and synchronous commit on. The peer \
          is cqrs-es 0.5 with postgres-es 0.5; its aggregate decides by the domain's own rules and stores the domain's events, each \
-         command begins an aggregate as ours begins a stream. P4 is Axon Framework 4.12 with its JPA event store (Hibernate 6.6, payloads as          bytea, Jackson) and the same rules in Java; its clients are threads. Both have a pool of the size that was fastest in a trial before."
+         command begins an aggregate as ours begins a stream. P4 is Axon Framework 4.12 with its JPA event store (Hibernate 6.6, payloads as \
+         bytea, Jackson) and the same rules in Java; its clients are threads. Both have a pool of the size that was fastest with so many clients in a trial before."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -73,7 +73,11 @@ impl Bench for PostgresAcks {
         let peers_database = session.places.database("b3_peer").await?;
         let program = session.places.peers.join("cqrs-es-peer");
         let mut peer = Peer::start(PEER, Class::D1, &program, &[peers_database]).await?;
-        choose_pool(session, &mut peer).await?;
+        let clients_there = match session.extent.for_floor {
+            true => vec![64],
+            false => session.extent.pick(CLIENTS.to_vec(), vec![1, 64]),
+        };
+        choose_pools(session, &mut peer, &clients_there).await?;
         let views = session.places.database("b3_views").await?;
         let log = session.places.database("b3_log").await?;
         let ours = Ours::start(&log, &views, SHARDS, ShardConfig::default())
@@ -90,13 +94,9 @@ impl Bench for PostgresAcks {
         if !session.extent.for_floor {
             let database = session.places.database("b3_axon").await?;
             let mut axon = start_axon(session, &database).await?;
-            choose_pool(session, &mut axon).await?;
+            choose_pools(session, &mut axon, &clients_there).await?;
             contenders.push(Box::new(axon));
         }
-        let clients_there = match session.extent.for_floor {
-            true => vec![64],
-            false => session.extent.pick(CLIENTS.to_vec(), vec![1, 64]),
-        };
         for clients in clients_there {
             let load = session.extent.load(clients);
             session.cell(&cell(clients), load, &mut contenders).await?;
@@ -126,20 +126,27 @@ async fn start_axon(session: &Session, url: &str) -> anyhow::Result<Peer> {
     Peer::start(AXON, Class::D1, Path::new("java"), &arguments.map(str::to_owned)).await
 }
 
-/// Sets the pool size that is fastest at 64 clients.
-async fn choose_pool(session: &mut Session, peer: &mut Peer) -> anyhow::Result<()> {
-    let (meters, load) = (session.places.meters(), session.extent.load(64));
-    let mut best = (0.0, POOLS[0]);
-    for size in session.extent.pick(POOLS.to_vec(), vec![10, 16]) {
-        peer.settings = json!({"pool": size});
-        let measured = peer.run(load, &meters).await?;
-        let rate = measured.ops as f64 / measured.usage.seconds;
-        eprintln!("   {} with a pool of {size}: {rate:.0}/s", peer.name());
-        if rate > best.0 {
-            best = (rate, size);
+/// Sets the pool size that is fastest at each number of clients.
+async fn choose_pools(session: &mut Session, peer: &mut Peer, clients_there: &[usize]) -> anyhow::Result<()> {
+    let meters = session.places.meters();
+    for &clients in clients_there {
+        let load = session.extent.load(clients);
+        let mut best = (0.0, POOLS[0]);
+        for size in session.extent.pick(POOLS.to_vec(), vec![10, 16]) {
+            peer.pools.insert(clients, size);
+            let measured = peer.run(load, &meters).await?;
+            let rate = measured.ops as f64 / measured.usage.seconds;
+            eprintln!(
+                "   {} with {clients} clients and a pool of {size}: {rate:.0}/s",
+                peer.name()
+            );
+            if rate > best.0 {
+                best = (rate, size);
+            }
         }
+        peer.pools.insert(clients, best.1);
     }
-    peer.settings = json!({"pool": best.1});
-    session.note(&format!("pool of {}", peer.name()), best.1);
+    let chosen: Vec<String> = peer.pools.values().map(u32::to_string).collect();
+    session.note(&format!("pools of {}, by clients", peer.name()), chosen.join(", "));
     Ok(())
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::{Actor, EventType, Position, StreamKind, StreamRef, derived_id};
-use infra::log::RECORD_BYTES_MAX;
 use infra::log::kafka::KafkaLog;
 use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
+use infra::log::{APPEND_BYTES_MAX, APPEND_RECORDS_MAX, RECORD_BYTES_MAX};
 use jiff::Timestamp;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -40,6 +40,7 @@ macro_rules! contract {
             a_reader_at_the_end_gives_up_after_its_wait
             an_offset_beyond_the_end_is_out_of_range
             an_oversized_record_is_refused_and_the_log_goes_on
+            an_append_of_too_much_is_refused_and_the_log_goes_on
             a_writer_that_lost_its_shard_adds_nothing_that_counts
             of_two_claims_for_an_epoch_the_first_counts
             half_a_commit_counts_as_nothing
@@ -241,6 +242,28 @@ mod suite {
         let offsets = writer.append(vec![largest.clone(), plain(1), largest.clone()]).await;
         assert_eq!(offsets.unwrap(), [0, 1, 2]);
         assert!(read(&*log, 0, 3).await == [(0, largest.clone()), (1, plain(1)), (2, largest)]);
+    }
+
+    pub async fn an_append_of_too_much_is_refused_and_the_log_goes_on(log: Arc<dyn EventLog>) {
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        let large = Record {
+            value: Some(vec![7; 1_000_000]),
+            ..plain(0)
+        };
+        let fits = APPEND_BYTES_MAX / large.size();
+        if log.address() != MemoryLog::new().address() {
+            for too_much in [vec![plain(0); APPEND_RECORDS_MAX + 1], vec![large.clone(); fits + 1]] {
+                let refusal = writer.append(too_much).await.unwrap_err();
+                assert!(matches!(refusal, AppendError::Refused(_)), "{refusal}");
+            }
+        }
+        assert_eq!(log.end(SHARD).await.unwrap(), 0);
+        let last = |offsets: Vec<u64>| offsets.last().copied();
+        let offsets = writer.append(vec![plain(0); APPEND_RECORDS_MAX]).await.unwrap();
+        assert_eq!(last(offsets), Some(APPEND_RECORDS_MAX as u64 - 1));
+        let offsets = writer.append(vec![large; fits]).await.unwrap();
+        assert_eq!(last(offsets), Some((APPEND_RECORDS_MAX + fits) as u64 - 1));
     }
 
     pub async fn a_writer_that_lost_its_shard_adds_nothing_that_counts(log: Arc<dyn EventLog>) {
@@ -642,6 +665,57 @@ mod only_sqlite {
         }
         println!("{seen} flipped bytes were seen, {harmless} changed nothing");
         assert!(seen > 0);
+    }
+
+    /// As `kill -9` leaves it: the write-ahead file is there, and nobody has tidied up.
+    #[tokio::test]
+    async fn no_flipped_byte_of_the_write_ahead_file_loses_more_than_the_last_transaction() {
+        const TRANSACTIONS: usize = 12;
+        let folder = tempfile::tempdir().unwrap();
+        let log = SqliteLog::new(folder.path());
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        for n in 0..TRANSACTIONS {
+            writer.append(vec![plain(n as u64)]).await.unwrap();
+        }
+        let bytes_of = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
+        let (database, whole) = (bytes_of("log.db"), bytes_of("log.db-wal"));
+        let expected: Vec<(u64, Record)> = (0..TRANSACTIONS as u64).map(|n| (n, plain(n))).collect();
+
+        let (mut seen, mut torn, mut harmless) = (0, 0, 0);
+        // The headers of the last frames are where the last transactions are told from each other.
+        let frames = (32..whole.len()).step_by(24 + 4_096);
+        let headers = frames.rev().take(6).flat_map(|header| header..header + 24);
+        for at in (0..whole.len()).step_by(97).chain(headers) {
+            let crashed = tempfile::tempdir().unwrap();
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(crashed.path().join("log.db"), &database).unwrap();
+            std::fs::write(crashed.path().join("log.db-wal"), &flipped).unwrap();
+            // Whoever only reads must see it as well: before anybody writes, and so before anything is tidied up.
+            let read_only = SqliteLog::read_only(crashed.path()).open().await;
+            let created = SqliteLog::new(crashed.path()).create(SHARDS).await;
+            let written = SqliteLog::new(crashed.path());
+            match written.open().await {
+                Err(_) => {
+                    assert!(read_only.is_err() && created.is_err(), "byte {at}");
+                    seen += 1;
+                }
+                Ok(_) => {
+                    let end = written.end(SHARD).await.unwrap();
+                    let records = read(&written, 0, end as usize).await;
+                    match records.len() {
+                        TRANSACTIONS => harmless += 1,
+                        // It cannot be told from one that a power cut tore.
+                        last if last == TRANSACTIONS - 1 => torn += 1,
+                        fewer => panic!("byte {at} of {}: only {fewer} are left", whole.len()),
+                    }
+                    assert!(records[..] == expected[..records.len()], "byte {at}");
+                }
+            }
+        }
+        println!("{seen} flipped bytes were seen, {torn} tore the last transaction, {harmless} changed nothing");
+        assert!(seen > torn && torn > 0);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ pub mod kafka;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+mod wal;
 
 use services::log::{AppendError, Record};
 
@@ -12,8 +13,9 @@ use services::log::{AppendError, Record};
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
 
 /// What one append may hold, in every log. A commit is far smaller; this is what Kafka's producer has room for.
-const APPEND_RECORDS_MAX: usize = 100_000;
-const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const APPEND_RECORDS_MAX: usize = 100_000;
+/// The same in bytes, by [`Record::size`].
+pub const APPEND_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Looks at all records before the first one is sent.
 fn refuse_oversized(records: &[Record]) -> Result<(), AppendError> {

@@ -30,7 +30,7 @@ use crate::postgres::{self, Probe};
 /// Of the tables below. Another one is refused, never guessed at.
 const FORMAT: i32 = 1;
 /// Connections for reading, used for moments. Each writer has one more, of its own.
-const CONNECTIONS_MAX: usize = 8;
+pub const CONNECTIONS_MAX: usize = 8;
 /// How long an append waits for its answer, and anything else for its.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often waiting readers look for what other processes wrote.

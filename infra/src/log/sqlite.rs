@@ -19,11 +19,14 @@ use services::log::{AppendError, EventLog, LogError, LogReader, LogWriter, Recor
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::refuse_oversized;
 use super::row::{admit, decode_headers, encode_headers};
+use super::{refuse_oversized, wal};
 
 const FILE: &str = "log.db";
+const WAL_FILE: &str = "log.db-wal";
 const LOCK_FILE: &str = "log.lock";
+/// How long another process may have the lock that only looks whether anybody writes.
+const LOOKING: Duration = Duration::from_millis(200);
 /// Of the tables below. Another one is refused, never guessed at.
 const FORMAT: i64 = 1;
 /// Appends that wait for the writer thread. Each shard has one on its way, so that only a misuse fills it.
@@ -36,6 +39,8 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 const POLL: Duration = Duration::from_millis(50);
 /// How long a connection waits while another one recovers or resets the file.
 const BUSY_MAX: Duration = Duration::from_secs(10);
+/// How long the write-ahead file waits for its readers before it is left as it is.
+const READERS_WAIT: Duration = Duration::from_millis(100);
 /// What the write-ahead file is cut down to after a long reader let it grow.
 const WAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
@@ -204,9 +209,9 @@ impl Opened {
     fn by_creating(folder: &Path, shards: u16) -> Result<Opened, LogError> {
         make_folder(folder).map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.display())))?;
         let lock = lock(folder)?;
-        let mut connection = connect(folder, Access::Write)?;
-        make_tables(&mut connection, shards).map_err(|error| unavailable(folder, &error))?;
-        Opened::with_lock(folder, connection, lock)
+        let mut file = LogFile::open(folder)?;
+        make_tables(&mut file.connection, shards).map_err(|error| unavailable(folder, &error))?;
+        Opened::with_lock(folder, file, lock)
     }
 
     fn to_write(folder: &Path) -> Result<Opened, LogError> {
@@ -214,24 +219,26 @@ impl Opened {
             return Err(LogError::NotCreated(address(folder)));
         }
         let lock = lock(folder)?;
-        let connection = connect(folder, Access::Write)?;
-        Opened::with_lock(folder, connection, lock)
+        Opened::with_lock(folder, LogFile::open(folder)?, lock)
     }
 
-    fn with_lock(folder: &Path, connection: Connection, lock: File) -> Result<Opened, LogError> {
-        let shards = number_of_shards(&connection, folder)?;
+    fn with_lock(folder: &Path, file: LogFile, lock: File) -> Result<Opened, LogError> {
+        let shards = number_of_shards(&file.connection, folder)?;
         let ends = (0..shards)
-            .map(|shard| checked_end(&connection, folder, shard))
+            .map(|shard| checked_end(&file.connection, folder, shard))
             .collect::<Result<Vec<u64>, LogError>>()?;
         Ok(Opened {
             shards,
-            writing: Some(Writing::start(connection, ends, lock)),
+            writing: Some(Writing::start(file, ends, lock)),
         })
     }
 
     fn to_read(folder: &Path) -> Result<Opened, LogError> {
         if !folder.join(FILE).exists() {
             return Err(LogError::NotCreated(address(folder)));
+        }
+        if !is_written(folder) {
+            refuse_damaged_wal(folder, Access::Read)?;
         }
         let connection = connect(folder, Access::Read)?;
         Ok(Opened {
@@ -258,13 +265,13 @@ struct Append {
 }
 
 impl Writing {
-    fn start(connection: Connection, ends: Vec<u64>, lock: File) -> Writing {
+    fn start(file: LogFile, ends: Vec<u64>, lock: File) -> Writing {
         let ends: Arc<[_]> = ends.into_iter().map(watch::Sender::new).collect();
         let (appends, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
         let known_ends = ends.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || write_all(connection, queue, &known_ends))
+            .spawn(move || write_all(file, queue, &known_ends))
             .expect("the system has room for a thread");
         Writing {
             ends,
@@ -318,15 +325,9 @@ impl LogWriter for Writer {
 }
 
 /// The writer thread: until nobody can append any more.
-fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>]) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut group = vec![first];
-        while group.len() < GROUP_APPENDS_MAX
-            && let Ok(append) = queue.try_recv()
-        {
-            group.push(append);
-        }
-        let outcomes = write_group(&mut connection, &group);
+fn write_all(mut file: LogFile, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>]) {
+    while let Some(group) = next_group(&mut queue) {
+        let outcomes = file.write_group(&group);
         for (append, outcome) in group.into_iter().zip(outcomes) {
             let answer = outcome.map(|offsets| {
                 ends[usize::from(append.shard)].send_replace(offsets.end);
@@ -338,26 +339,87 @@ fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Append>, ends
     }
 }
 
-/// Writes the appends in one transaction and says what each came to.
-fn write_group(connection: &mut Connection, group: &[Append]) -> Vec<Result<Range<u64>, AppendError>> {
-    let none = |outcome: fn(String) -> AppendError, error: rusqlite::Error| {
-        group.iter().map(|_| Err(outcome(error.to_string()))).collect()
-    };
-    let (transaction, outcomes) = match write_uncommitted(connection, group) {
-        Ok(written) => written,
-        Err(error) => return none(AppendError::Refused, error),
-    };
-    match transaction.commit() {
-        Ok(()) => outcomes
-            .into_iter()
-            .map(|offsets| offsets.ok_or(AppendError::Fenced))
-            .collect(),
-        // A group that found no room on its way to the file has no valid end there.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => none(AppendError::Refused, error),
-        // Say, the fsync failed: rolled back for us, but all of it may stand in the file and come back after a power
-        // cut. It is certain again with the next transaction, which overwrites it.
-        Err(error) => none(AppendError::Unknown, error),
+/// The appends of the next transaction; `None` when nobody can append any more.
+fn next_group(queue: &mut mpsc::Receiver<Append>) -> Option<Vec<Append>> {
+    let mut group = vec![queue.blocking_recv()?];
+    while group.len() < GROUP_APPENDS_MAX
+        && let Ok(append) = queue.try_recv()
+    {
+        group.push(append);
     }
+    Some(group)
+}
+
+/// The file as its one writer has it.
+struct LogFile {
+    connection: Connection,
+    /// What a transaction wrote that failed, or that a crash cut off, may still stand in the write-ahead file.
+    has_remains: bool,
+}
+
+impl LogFile {
+    /// After a look at what a crash may have left.
+    fn open(folder: &Path) -> Result<LogFile, LogError> {
+        refuse_damaged_wal(folder, Access::Write)?;
+        let connection = connect(folder, Access::Write)?;
+        let is_empty = empty_wal(&connection);
+        if let Err(error) = &is_empty {
+            // It can be read all the same; the first append tries again.
+            tracing::warn!("{}: {error}", folder.join(WAL_FILE).display());
+        }
+        Ok(LogFile {
+            connection,
+            has_remains: !is_empty.unwrap_or(false),
+        })
+    }
+
+    /// Writes the appends in one transaction and says what each came to.
+    fn write_group(&mut self, group: &[Append]) -> Vec<Result<Range<u64>, AppendError>> {
+        if self.has_remains {
+            // Behind what is written now they would look like what was durable and got lost.
+            match empty_wal(&self.connection) {
+                Ok(is_empty) => self.has_remains = !is_empty,
+                Err(error) => return none_of(group, AppendError::Refused, &error),
+            }
+        }
+        let written = write_uncommitted(&mut self.connection, group);
+        let outcome = written.map(|(transaction, outcomes)| (transaction.commit(), outcomes));
+        match outcome {
+            Ok((Ok(()), outcomes)) => outcomes
+                .into_iter()
+                .map(|offsets| offsets.ok_or(AppendError::Fenced))
+                .collect(),
+            Ok((Err(error), _)) if error.sqlite_error_code() != Some(ErrorCode::DiskFull) => {
+                // Say, the fsync failed: rolled back for us, but all of it may stand in the file and come back after a power
+                // cut. It is certain again when the file is emptied, before the next transaction.
+                self.has_remains = true;
+                none_of(group, AppendError::Unknown, &error)
+            }
+            // A group that found no room on its way to the file has no valid end there.
+            Ok((Err(error), _)) | Err(error) => {
+                self.has_remains = true;
+                none_of(group, AppendError::Refused, &error)
+            }
+        }
+    }
+}
+
+fn none_of(
+    group: &[Append],
+    outcome: fn(String) -> AppendError,
+    error: &rusqlite::Error,
+) -> Vec<Result<Range<u64>, AppendError>> {
+    group.iter().map(|_| Err(outcome(error.to_string()))).collect()
+}
+
+/// Moves what the write-ahead file has into the database and cuts it off. `false` when a reader still needs it, after a short wait.
+fn empty_wal(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.busy_timeout(READERS_WAIT)?;
+    let is_empty = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        Ok(row.get::<_, i64>(0)? == 0)
+    });
+    connection.busy_timeout(BUSY_MAX)?;
+    is_empty
 }
 
 fn write_uncommitted<'c>(
@@ -560,13 +622,42 @@ fn lock(folder: &Path) -> Result<File, LogError> {
         .write(true)
         .open(&path)
         .map_err(|error| unusable(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogError::Unavailable(format!(
-            "the folder {} is in use by another process that writes this log; stop that one first",
-            folder.display()
+    let deadline = std::time::Instant::now() + LOOKING;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(LOOKING / 10);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(LogError::Unavailable(format!(
+                    "the folder {} is in use by another process that writes this log; stop that one first",
+                    folder.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(&error)),
+        }
+    }
+}
+
+/// Does a process write this log just now?
+fn is_written(folder: &Path) -> bool {
+    let file = File::open(folder.join(LOCK_FILE));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Asked while nobody writes.
+fn refuse_damaged_wal(folder: &Path, access: Access) -> Result<(), LogError> {
+    let path = folder.join(FILE);
+    match wal::damage_in(&folder.join(WAL_FILE)) {
+        Ok(None) => Ok(()),
+        // Somebody began to write while it was read.
+        Ok(Some(_)) if access == Access::Read && is_written(folder) => Ok(()),
+        Ok(Some(why)) => Err(LogError::Unavailable(format!(
+            "{}: {why}; restore the folder from a copy",
+            path.display()
         ))),
-        Err(TryLockError::Error(error)) => Err(unusable(&error)),
+        Err(error) => Err(LogError::Unavailable(format!("{}: {error}", path.display()))),
     }
 }
 
@@ -726,28 +817,28 @@ mod specs {
         record(epoch, "crm.customer.closed.v1", bytes)
     }
 
-    fn log(folder: &Path) -> Connection {
+    fn log(folder: &Path) -> LogFile {
         let mut connection = connect(folder, Access::Write).unwrap();
         make_tables(&mut connection, 2).unwrap();
-        connection
+        LogFile {
+            connection,
+            has_remains: false,
+        }
     }
 
     #[test]
     fn a_fenced_append_leaves_the_others_of_its_group_alone() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path());
-        let outcomes = write_group(
-            &mut log,
-            &[
-                append(0, vec![claim(1), event(1, 5)]),
-                append(0, vec![event(2, 5)]),
-                append(0, vec![event(1, 5), claim(3)]),
-                append(0, vec![claim(2), event(2, 5)]),
-                append(0, vec![event(1, 5)]),
-                append(1, vec![event(0, 5)]),
-                append(1, vec![claim(1)]),
-            ],
-        );
+        let outcomes = log.write_group(&[
+            append(0, vec![claim(1), event(1, 5)]),
+            append(0, vec![event(2, 5)]),
+            append(0, vec![event(1, 5), claim(3)]),
+            append(0, vec![claim(2), event(2, 5)]),
+            append(0, vec![event(1, 5)]),
+            append(1, vec![event(0, 5)]),
+            append(1, vec![claim(1)]),
+        ]);
         let written: Vec<Option<Range<u64>>> = outcomes.into_iter().map(Result::ok).collect();
         assert_eq!(written, [Some(0..2), None, None, Some(2..4), None, None, Some(0..1)]);
     }
@@ -756,18 +847,96 @@ mod specs {
     fn a_full_disk_refuses_everything_and_works_again_when_there_is_room() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = log(folder.path());
-        let set_room = |log: &Connection, pages: i64| log.pragma_update(None, "max_page_count", pages).unwrap();
+        let set_room = |log: &LogFile, pages: i64| {
+            log.connection.pragma_update(None, "max_page_count", pages).unwrap();
+        };
         set_room(&log, 50);
         let group = [append(0, vec![claim(1)]), append(1, vec![claim(1), event(1, 500_000)])];
-        for outcome in write_group(&mut log, &group) {
+        for outcome in log.write_group(&group) {
             assert!(matches!(outcome, Err(AppendError::Refused(_))), "{outcome:?}");
         }
-        assert_eq!(next_offset(&log, 0).unwrap(), 0);
+        assert_eq!(next_offset(&log.connection, 0).unwrap(), 0);
 
         set_room(&log, 5_000);
-        let outcomes: Vec<_> = write_group(&mut log, &group).into_iter().map(Result::unwrap).collect();
+        let outcomes: Vec<_> = log.write_group(&group).into_iter().map(Result::unwrap).collect();
         assert_eq!(outcomes, [0..1, 0..2]);
-        let records = read(&log, folder.path(), 1, 0, 10).unwrap();
+        let records = read(&log.connection, folder.path(), 1, 0, 10).unwrap();
         assert_eq!(records, [(0, claim(1)), (1, event(1, 500_000))]);
+    }
+
+    #[test]
+    fn a_transaction_takes_no_more_than_its_appends() {
+        let (appends, mut queue) = mpsc::channel(QUEUE_APPENDS_MAX);
+        for _ in 0..2 * GROUP_APPENDS_MAX + 7 {
+            appends.try_send(append(0, vec![event(1, 5)])).unwrap();
+        }
+        drop(appends);
+        let groups: Vec<usize> = std::iter::from_fn(|| next_group(&mut queue).map(|group| group.len())).collect();
+        assert_eq!(groups, [GROUP_APPENDS_MAX, GROUP_APPENDS_MAX, 7]);
+    }
+
+    #[tokio::test]
+    async fn so_many_appends_wait_while_the_file_is_busy_and_then_all_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = log(folder.path());
+        let other = connect(folder.path(), Access::Write).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let lock = lock(folder.path()).unwrap();
+        let writing = Writing::start(file, vec![0, 0], lock);
+        let appends = writing.appends.clone().unwrap();
+        let mut answers = vec![];
+        loop {
+            let (answer, outcome) = oneshot::channel();
+            let records = vec![if answers.is_empty() { claim(1) } else { event(1, 5) }];
+            let shard = 0;
+            match appends.try_send(Append { shard, records, answer }) {
+                Ok(()) => answers.push(outcome),
+                // The thread has had the time to take its group.
+                Err(_) if answers.len() > QUEUE_APPENDS_MAX => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        let waiting = answers.len();
+        assert!(waiting <= QUEUE_APPENDS_MAX + GROUP_APPENDS_MAX, "{waiting} wait");
+        other.execute_batch("COMMIT").unwrap();
+        for (place, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.await.unwrap().unwrap(), [place as u64]);
+        }
+        drop(appends);
+    }
+
+    #[test]
+    fn a_write_ahead_file_that_a_reader_let_grow_is_cut_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path());
+        let wal_bytes = || std::fs::metadata(folder.path().join(WAL_FILE)).unwrap().len();
+        log.write_group(&[append(0, vec![claim(1)])]);
+        let mut write = |times: usize| {
+            for _ in 0..times {
+                let outcomes = log.write_group(&[append(0, vec![event(1, 1_000_000)])]);
+                assert!(outcomes[0].is_ok(), "{outcomes:?}");
+            }
+        };
+        let reader = connect(folder.path(), Access::Read).unwrap();
+        reader.execute_batch("BEGIN").unwrap();
+        next_offset(&reader, 0).unwrap();
+        write(70);
+        assert!(wal_bytes() > WAL_BYTES_MAX.cast_unsigned(), "{}", wal_bytes());
+        reader.execute_batch("COMMIT").unwrap();
+        write(10);
+        assert!(wal_bytes() <= WAL_BYTES_MAX.cast_unsigned(), "{}", wal_bytes());
+    }
+
+    #[test]
+    fn what_a_failed_transaction_left_is_cleared_before_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path());
+        log.write_group(&[append(0, vec![claim(1)])]);
+        log.has_remains = true;
+        log.write_group(&[append(0, vec![event(1, 5)])]);
+        assert!(!log.has_remains);
+        // One transaction: its frames, and none from before.
+        let bytes = std::fs::metadata(folder.path().join(WAL_FILE)).unwrap().len();
+        assert!(bytes < 32 + 5 * (24 + 4_096), "{bytes}");
     }
 }

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod import;
+mod lines;
 pub mod log;
 pub mod membership;
 pub mod peers;

@@ -11,9 +11,10 @@ use serde_json::Value;
 use services::commands::{Incoming, Reference};
 use uuid::Uuid;
 
+use crate::lines::next_line;
 use crate::sources::{BadLine, ImportLine};
 
-/// Bytes of one line at most.
+/// Bytes of one line at most, as of one command that comes over HTTP.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reads `{"stream": …, "id": …, "customer": …, "command": {…}, "effective_at": …, "actor": …, "command_id": …,
@@ -49,9 +50,6 @@ impl<R: BufRead> Lines<R> {
     }
 
     fn parse(&mut self, text: &[u8]) -> Result<ImportLine, BadLine> {
-        if text.len() > LINE_BYTES_MAX {
-            return Err(self.bad(format!("the line has {} bytes, {LINE_BYTES_MAX} at most", text.len())));
-        }
         let json: Value = serde_json::from_slice(text).map_err(|error| {
             self.bad(format!(
                 "it is no JSON: {:?} error at column {}",
@@ -134,17 +132,43 @@ impl<R: BufRead> Iterator for Lines<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let mut text = Vec::new();
             self.line += 1;
-            match self.reader.read_until(b'\n', &mut text) {
-                Ok(0) => return None,
-                Ok(read) => self.bytes.fetch_add(read as u64, Ordering::Relaxed),
+            let line = match next_line(&mut self.reader, LINE_BYTES_MAX) {
+                Ok(None) => return None,
+                Ok(Some(line)) => line,
                 Err(error) => return Some(Err(self.bad(format!("it cannot be read: {error}")))),
+            };
+            self.bytes.fetch_add(line.read, Ordering::Relaxed);
+            let Some(text) = line.text else {
+                return Some(Err(self.bad(format!("longer than {LINE_BYTES_MAX} bytes"))));
             };
             let trimmed = text.trim_ascii();
             if !trimmed.is_empty() {
                 return Some(self.parse(trimmed));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_reported_and_the_rest_goes_on() {
+        let line = |padding: usize| {
+            let padding = " ".repeat(padding);
+            format!(r#"{{"stream": "customer", {padding}"command": {{"type": "close"}}}}"#)
+        };
+        let room = LINE_BYTES_MAX - line(0).len() - 1;
+        let text = [line(room), line(room + 1), line(0)].join("\n");
+        let bytes = Arc::new(AtomicU64::new(0));
+        let lines = Lines::new(text.as_bytes(), "spec", "spec.jsonl", Arc::clone(&bytes));
+        let read: Vec<Result<u64, (u64, String)>> = lines
+            .map(|line| line.map(|line| line.line).map_err(|bad| (bad.line, bad.reason)))
+            .collect();
+        let too_long = Err((2, "longer than 1048576 bytes".to_owned()));
+        assert_eq!(read, [Ok(1), too_long, Ok(3)]);
+        assert_eq!(bytes.load(Ordering::Relaxed), text.len() as u64);
     }
 }

@@ -317,6 +317,36 @@ mod specs {
         assert!((2..=IN_FLIGHT_MAX as u64).contains(&most), "{most} at one time");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_nobody_takes_is_sent_so_often_and_then_the_import_stops_and_says_where() {
+        let tries = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&tries);
+        let refuse = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async {
+                (
+                    axum::http::StatusCode::SERVICE_UNAVAILABLE,
+                    r#"{"detail": "it is being taken over"}"#,
+                )
+            }
+        };
+        let api = axum::Router::new().route("/api/bundle", axum::routing::post(refuse));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, api).await });
+
+        let line = r#"{"stream": "customer", "id": {"key": ["spec", "1"]}, "command": {"type": "close"}}"#;
+        let lines = jsonl::Lines::new(line.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        let http = reqwest::Client::new();
+        let stopped = run(lines, Sender::Server { http, url }, &[], Arc::default()).await;
+        let why = stopped.unwrap_err().to_string();
+        assert!(
+            why.starts_with("stopped at spec.jsonl, line 1: ") && why.contains("it is being taken over"),
+            "{why}"
+        );
+        assert_eq!(tries.load(Ordering::SeqCst), u64::from(TRIES_MAX));
+    }
+
     #[test]
     fn findings_beyond_the_bound_are_counted_and_not_kept() {
         let mut report = Report::default();

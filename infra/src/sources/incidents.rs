@@ -685,6 +685,21 @@ mod specs {
     }
 
     #[test]
+    fn a_case_has_so_many_rows_and_the_next_case_is_taken() {
+        let change = |n: usize| {
+            let n = n.to_string();
+            row(["1", "New", &n, "true", "1/3/2016 08:01", "?", "3", "?", "?"])
+        };
+        let mut rows: Vec<String> = (0..=CASE_ROWS_MAX).map(change).collect();
+        rows.push(row(["2", "New", "0", "true", "1/3/2016 09:01", "?", "3", "?", "?"]));
+        let (facts, bad, unchanged) = facts_of(&rows);
+        assert_eq!(names(&facts), ["opened", "opened"]);
+        assert_eq!(unchanged, CASE_ROWS_MAX as u64 - 1);
+        let found: Vec<_> = bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
+        assert_eq!(found, [(10_002, "the case has more than 10000 rows")]);
+    }
+
+    #[test]
     fn a_row_that_makes_no_sense_stops_nothing_else() {
         let (facts, bad, _) = facts_of(&[
             row(["1", "New", "0", "true", "1/3/2016 08:01", "?", "3", "?", "?"]),

@@ -443,6 +443,52 @@ mod specs {
     }
 
     #[test]
+    fn a_file_that_is_too_large_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("a.csv", FILE_BYTES_MAX), ("b.csv", FILE_BYTES_MAX + 1)] {
+            // With nothing in it, not even on the disk.
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(bytes).unwrap();
+        }
+        let mut folded = Folded::default();
+        read(&mut folded, folder.path());
+        let reasons: Vec<&str> = folded.bad.iter().map(|bad| bad.reason.as_str()).collect();
+        let [read, left_out] = reasons[..] else {
+            panic!("{reasons:?}")
+        };
+        assert!(read.starts_with("the file is left out: its header is not"), "{read}");
+        assert_eq!(left_out, "the file is left out: it has more than 268435456 bytes");
+    }
+
+    #[test]
+    fn numbers_are_taken_up_to_their_bounds() {
+        let outcome = |quantity: &str, price: &str| {
+            let columns = [
+                "536365",
+                "85123A",
+                "X",
+                quantity,
+                "2010-12-01 08:26:00",
+                price,
+                "17850.0",
+                "United Kingdom",
+            ];
+            let columns = csv::StringRecord::from(columns.to_vec());
+            sold_line(&Row { line: 2, columns }).err()
+        };
+        let quantity = Some("the quantity is no whole number of at most 100,000,000");
+        let price = Some("the unit price has more than 6 decimals or is beyond 100,000,000");
+        let amount = Some("the amount is beyond 1,000,000,000");
+        assert_eq!(outcome("100000000", "10"), None);
+        assert_eq!(outcome("100000001", "0.01"), quantity);
+        assert_eq!(outcome("10", "100000000"), None);
+        assert_eq!(outcome("1", "100000000.01"), price);
+        assert_eq!(outcome("1", "0.123456"), None);
+        assert_eq!(outcome("1", "0.1234567"), price);
+        assert_eq!(outcome("100000000", "10.000001"), amount);
+    }
+
+    #[test]
     fn a_line_that_makes_no_sense_stops_nothing_else() {
         let good = "536365,85123A,T-LIGHT HOLDER ,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom\n";
         let mut file = HEADER.join(",").into_bytes();

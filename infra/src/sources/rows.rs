@@ -4,16 +4,17 @@
 //! spoils its own line and not the rest of the file.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use csv::{ReaderBuilder, StringRecord};
 
 use super::{BadLine, Progress};
+use crate::lines::next_line;
 
 /// More than this is no row but a file that lost its line ends.
-pub const LINE_BYTES_MAX: u64 = 64 * 1024;
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A line of a file, as columns.
 #[derive(Debug)]
@@ -67,27 +68,15 @@ impl Rows {
     fn next_line(&mut self) -> Option<Result<Vec<u8>, BadLine>> {
         loop {
             self.line += 1;
-            let mut bytes = Vec::new();
-            let read = (&mut self.input)
-                .take(LINE_BYTES_MAX)
-                .read_until(b'\n', &mut bytes)
-                .and_then(
-                    |read| match read as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n') {
-                        true => Ok((read as u64 + skip_line(&mut self.input)?, true)),
-                        false => Ok((read as u64, false)),
-                    },
-                );
-            match read {
-                Ok((0, _)) => return None,
-                Ok((read, is_too_long)) => {
-                    self.progress.add_bytes(read);
-                    if is_too_long {
-                        return Some(Err(self.bad(self.line, format!("longer than {LINE_BYTES_MAX} bytes"))));
+            match next_line(&mut self.input, LINE_BYTES_MAX) {
+                Ok(None) => return None,
+                Ok(Some(line)) => {
+                    self.progress.add_bytes(line.read);
+                    match line.text {
+                        None => return Some(Err(self.bad(self.line, format!("longer than {LINE_BYTES_MAX} bytes")))),
+                        Some(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {}
+                        Some(bytes) => return Some(Ok(bytes)),
                     }
-                    if bytes.iter().all(u8::is_ascii_whitespace) {
-                        continue;
-                    }
-                    return Some(Ok(bytes));
                 }
                 Err(error) => {
                     self.finished = true;
@@ -179,22 +168,4 @@ impl Iterator for Rows {
 pub fn file_name(path: &Path) -> Arc<str> {
     let name = path.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into()
-}
-
-/// Reads past the end of the line; how many bytes that were.
-fn skip_line(input: &mut BufReader<File>) -> std::io::Result<u64> {
-    let mut skipped = 0;
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(skipped);
-        }
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let read = end.map_or(buffer.len(), |end| end + 1);
-        input.consume(read);
-        skipped += read as u64;
-        if end.is_some() {
-            return Ok(skipped);
-        }
-    }
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::log::kafka::KafkaLog;
 
 /// How long the group is kept waiting for shards that are being released.
-const RELEASE_MAX: Duration = Duration::from_secs(20);
+pub const RELEASE_MAX: Duration = Duration::from_secs(20);
 const RELEASE_POLL: Duration = Duration::from_millis(2);
 /// How often the group's news are looked for.
 const POLL: Duration = Duration::from_millis(50);

@@ -209,6 +209,9 @@ mod specs {
         assert_eq!(days(&["day>2026-02-01", "day<2026-02-05"]), (Some(on(2026, 2, 2)), 3));
         assert_eq!(days(&["day=2026-02-01"]), (Some(on(2026, 2, 1)), 1));
         assert_eq!(days(&["day>=2027-02-01"]), (None, 0));
+        // Ten years, the latest ones.
+        let ten_years = days(&["day>=1990-01-01", "day<=2026-01-10"]);
+        assert_eq!(ten_years, (Some(on(2016, 1, 4)), DAYS_MAX as usize));
         let nonsense = Days::of(&question(&["day=tomorrow"]));
         assert!(nonsense.is_err());
     }

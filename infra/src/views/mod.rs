@@ -11,8 +11,8 @@ pub(crate) mod sqlite;
 use services::states::StateError;
 use services::views::ViewError;
 
-pub use postgres::PostgresViews;
-pub use sqlite::SqliteViews;
+pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews};
+pub use sqlite::{READERS, SqliteViews};
 
 /// Why the database did not do it, before a port gives it a name.
 #[derive(Debug)]

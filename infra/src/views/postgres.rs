@@ -25,16 +25,18 @@ use super::sql::{self, Dialect, Rendered, Stored, StoredRow, StoredTables};
 use crate::postgres::{self, Probe};
 use crate::states;
 
-/// Connections of one process for people's questions, and for what shards and projectors find and change by key; each is used for moments.
-const CONNECTIONS_MAX: usize = 8;
-const KEYED_CONNECTIONS_MAX: usize = 12;
+/// Connections of one process for people's questions; each is used for moments.
+pub const CONNECTIONS_MAX: usize = 8;
+/// Those for what shards and projectors find and change by key.
+pub const KEYED_CONNECTIONS_MAX: usize = 12;
 /// From then on a connection may have been lost unnoticed.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long we wait for a whole transaction. Later than the server gives up a statement, for a server that is silent.
 const ANSWER_MAX: Duration = Duration::from_secs(65);
-/// Tables that get their indexes at the same time, and how long a table's may take.
-const INDEXING_MAX: usize = 3;
-const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+/// Tables that get their indexes at the same time.
+pub const INDEXING_MAX: usize = 3;
+/// How long the indexes of a table may take.
+pub const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// Statements that a connection keeps prepared before it stops to keep those of people's questions.
 const STATEMENTS_KEPT: usize = 256;
 /// From so many rows on, a journal is written by COPY.

@@ -24,7 +24,7 @@ use super::sql::{self, Dialect, Stored, StoredTables};
 use crate::states;
 
 /// Connections that read at the same time; more would only wait for the same disk.
-const READERS: usize = 4;
+pub const READERS: usize = 4;
 /// How long to wait for the writer of another process.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How long to wait for one's turn to read or write.

@@ -53,6 +53,13 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Reads what its sender gets to send before they read an answer, and throws it away.
+pub async fn discard(body: Body) {
+    let read = tokio::time::timeout(BODY_WAIT_MAX, read(body, 0)).await;
+    // Whatever it was, nobody wants it.
+    drop(read);
+}
+
 async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let mut parts = body.into_data_stream();
     let mut bytes: Vec<u8> = Vec::new();

@@ -11,6 +11,7 @@ mod page;
 mod peers;
 mod problem;
 mod queries;
+mod room;
 mod schemas;
 mod status;
 mod streams;
@@ -84,6 +85,7 @@ pub fn router(parts: ApiParts) -> Router {
             Problem::not_found("there is nothing here; GET /api lists what there is, /api/docs explains it")
         })
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(room::Room::default(), room::held))
         .layer(middleware::from_fn(trail::trail))
         .with_state(Arc::new(parts))
 }

@@ -13,7 +13,7 @@ use crate::routing::{Answer, Asked, Order, Unreadable};
 use crate::shard::ShardHandle;
 
 /// A bundle in its canonical form with all that goes along.
-const BYTES_MAX: usize = 3 * BUNDLE_BYTES_MAX;
+pub const BYTES_MAX: usize = 3 * BUNDLE_BYTES_MAX;
 
 pub fn routes() -> Router<Api> {
     Router::new()

@@ -15,7 +15,7 @@ use crate::shard::ShardStatus;
 use crate::views::{AskError, GenerationStatus, ViewError};
 
 /// How long the read store and the log may take to say how they are.
-const LOOK_WAIT_MAX: Duration = Duration::from_secs(3);
+pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(3);
 
 #[derive(Serialize)]
 pub struct Status {

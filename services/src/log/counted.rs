@@ -13,6 +13,7 @@ use super::{EventLog, LogError, LogReader, LogWriter, MemoryLog, Record};
 pub struct Counted {
     pub inner: MemoryLog,
     read: Arc<AtomicU64>,
+    largest: Arc<AtomicU64>,
 }
 
 impl Counted {
@@ -26,11 +27,16 @@ impl Counted {
     pub fn records_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
+
+    /// Of one read.
+    pub fn most_records_at_once(&self) -> u64 {
+        self.largest.load(Ordering::Relaxed)
+    }
 }
 
 struct CountedReader {
     reader: Box<dyn LogReader>,
-    read: Arc<AtomicU64>,
+    log: Counted,
 }
 
 #[async_trait]
@@ -58,7 +64,7 @@ impl EventLog for Counted {
     async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(CountedReader {
             reader: self.inner.reader(shard, from).await?,
-            read: Arc::clone(&self.read),
+            log: self.clone(),
         }))
     }
 }
@@ -67,7 +73,9 @@ impl EventLog for Counted {
 impl LogReader for CountedReader {
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
         let records = self.reader.next(records_max, wait).await?;
-        self.read.fetch_add(records.len() as u64, Ordering::Relaxed);
+        let count = records.len() as u64;
+        self.log.read.fetch_add(count, Ordering::Relaxed);
+        self.log.largest.fetch_max(count, Ordering::Relaxed);
         Ok(records)
     }
 }

@@ -452,6 +452,8 @@ struct Moody {
     tells: std::sync::OnceLock<tokio::sync::Semaphore>,
     /// Streams and command ids that were looked up.
     looked_up: std::sync::atomic::AtomicUsize,
+    /// States and command ids of the largest save.
+    most_saved: std::sync::atomic::AtomicUsize,
 }
 
 impl Moody {
@@ -554,6 +556,8 @@ impl StateStore for Moody {
         commands: &[crate::states::SavedCommand],
     ) -> Result<(), crate::states::StateError> {
         self.up()?;
+        self.most_saved
+            .fetch_max(states.len() + commands.len(), std::sync::atomic::Ordering::SeqCst);
         self.inner.save(held, watermark, states, commands).await?;
         match self.loses_an_answer.swap(false, std::sync::atomic::Ordering::SeqCst) {
             true => Err(crate::states::StateError::Unavailable("the answer was lost".into())),

@@ -19,11 +19,11 @@ use crate::log::{
 use crate::states::{Held, SavedCommand, StateError, StateStore, Watermark};
 
 /// Records per read while taking over.
-const READ_RECORDS_MAX: usize = 5_000;
+pub const READ_RECORDS_MAX: usize = 5_000;
 /// How long one read waits before the log counts as unreachable.
 const READ_WAIT: Duration = Duration::from_secs(10);
-/// States and ids saved in one go while replaying.
-const SAVE_MAX: usize = 20_000;
+/// States and ids that are kept while replaying before they are saved; what one read brings comes on top.
+pub const SAVE_MAX: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOverError {

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Body, Bytes};
+use projections::Group;
+use serde_json::json;
 
-use super::world::World;
+use super::world::{CannedRows, World};
+use crate::http::room::BODIES_BYTES_MAX;
+use crate::http::status::LOOK_WAIT_MAX;
 
 const MIB: usize = 1024 * 1024;
 
@@ -53,6 +57,30 @@ async fn a_body_that_is_too_large_is_read_to_its_end_or_to_a_bound() {
 }
 
 #[tokio::test]
+async fn the_bodies_of_all_requests_have_so_much_room_and_one_more_is_a_503_at_once() {
+    let world = World::new().await;
+    let headers = [("content-type", "application/json")];
+    let largest = BODIES_BYTES_MAX / (4 * MIB);
+    let mut under_way: Vec<_> = (0..largest)
+        .map(|_| {
+            // It does not say how long it is, and does not come.
+            let body = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+            Box::pin(world.request("POST", "/api/bundle", &headers, body))
+        })
+        .collect();
+    for request in &mut under_way {
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    }
+    let refused = world.post("/api/bundle", json!({"commands": []})).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.text.contains("not-accepted"), "{}", refused.text);
+    assert_eq!(world.get("/api/customers").await.status, 200, "a question has no body");
+    under_way.pop();
+    let taken = world.post("/api/bundle", json!({"commands": []})).await;
+    assert_eq!(taken.status, 400, "{}", taken.text);
+}
+
+#[tokio::test]
 async fn what_another_process_sends_is_bounded_too() {
     let world = World::new().await;
     for (bytes, status) in [(12 * MIB, 400), (12 * MIB + 1, 413)] {
@@ -62,5 +90,27 @@ async fn what_another_process_sends_is_bounded_too() {
             .request("POST", "/internal/shards/0/commands", &headers, body)
             .await;
         assert_eq!(answer.status, status, "{bytes} bytes: {}", answer.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_waits_so_long_for_a_store_that_does_not_answer_and_says_so() {
+    let world = World::with(CannedRows {
+        hangs: true,
+        ..CannedRows::default()
+    })
+    .await;
+    let groups = Group::ALL.into_iter().filter(|group| group.models().next().is_some());
+    let at_most = LOOK_WAIT_MAX * groups.count() as u32;
+    for (path, status) in [("/api/status", 200), ("/health/ready", 503)] {
+        let asked = tokio::time::Instant::now();
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert!(answer.text.contains("did not answer in time"), "{}", answer.text);
+        let waited = asked.elapsed();
+        assert!(
+            (LOOK_WAIT_MAX..=at_most + LOOK_WAIT_MAX).contains(&waited),
+            "{waited:?}"
+        );
     }
 }

@@ -168,6 +168,8 @@ pub struct CannedRows {
     pub is_building: bool,
     pub stops: Vec<(u16, String)>,
     pub error: Option<fn() -> ViewError>,
+    /// It never says what it has.
+    pub hangs: bool,
 }
 
 /// Where it says that it stands, on every shard.
@@ -180,6 +182,9 @@ impl ReadStore for CannedRows {
     }
 
     async fn generations(&self, group: Group) -> Result<Vec<Generation>, ViewError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         if let Some(error) = self.error {
             return Err(error());
         }

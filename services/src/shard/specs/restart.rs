@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::log::Counted;
+use crate::shard::takeover::{READ_RECORDS_MAX, SAVE_MAX};
 
 /// The records that a new owner reads before its first ack, after a history of which all is stored but the last few commands, and a crash.
 async fn read_after_a_crash(history: u64, unsaved: u64) -> u64 {
@@ -42,4 +43,37 @@ async fn a_restart_reads_what_was_not_stored_and_not_the_history() {
     // Once before the claim, and once up to it.
     assert!(short <= 2 * 50 + 10, "{short}");
     assert_eq!(read_after_a_crash(10_000, 50).await, short);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_take_over_gathers_is_saved_on_the_way() {
+    let begin_a_hundred = |n: u64| {
+        let begin = |step: u64| {
+            let name = format!("{n}-{step}");
+            Step {
+                stream: stream(&name),
+                action: Action::Decide(register(&name).into()),
+                expected_version: None,
+            }
+        };
+        bundle(id(n), (0..100).map(begin).collect())
+    };
+    let mut world = World::new().await;
+    let shard = world.start();
+    for n in 0..250 {
+        shard.insist(&begin_a_hundred(n)).await.unwrap();
+    }
+    shard.end().await;
+
+    // All states are lost: everything is gathered anew, and it is more than may be kept.
+    let states = Arc::new(Moody::default());
+    world.states = states.clone();
+    let log = Counted::before(world.log.clone());
+    let shard = world.start_on(Arc::new(log.clone()), patient());
+    assert_eq!(shard.insist(&begin_a_hundred(0)).await.unwrap().events, 100);
+    shard.end().await;
+    assert_eq!(log.most_records_at_once(), READ_RECORDS_MAX as u64);
+    let most = states.most_saved.load(Ordering::SeqCst);
+    assert!((SAVE_MAX..SAVE_MAX + 2 * READ_RECORDS_MAX).contains(&most), "{most}");
+    assert_eq!(world.audit().await.events, 25_000);
 }

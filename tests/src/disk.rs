@@ -1,4 +1,4 @@
-//! A disk on demand: full, or one whose fsync fails. For faults that a healthy machine cannot be made to have.
+//! A disk on demand: full, or one whose fsync fails and loses what was written. For faults that a healthy machine cannot be made to have.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,12 +44,12 @@ impl FaultyDisk {
         ]
     }
 
-    /// From now on there is no room (`true`), or there is again.
+    /// From now on there is no room (`true`), or there is again. A write that finds none takes a part of what it was given.
     pub fn set_full(&self, full: bool) {
         self.switch("full", full);
     }
 
-    /// From now on nothing can be made durable (`true`), or it can again.
+    /// From now on nothing can be made durable (`true`), or it can again. What could not be made durable in the log's files is gone.
     pub fn set_fsync_fails(&self, fails: bool) {
         self.switch("fsync", fails);
     }

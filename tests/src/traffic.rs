@@ -64,6 +64,17 @@ pub struct Counts {
     pub longest: Duration,
 }
 
+impl Told {
+    /// What an answer 200 or 201 says.
+    pub fn of(ack: &Value) -> Told {
+        Told {
+            position: Position::parse(ack["position"].as_str().expect("a position")).expect("a position"),
+            events: ack["events"].as_u64().expect("a count"),
+            version: ack["version"].as_u64().expect("a version"),
+        }
+    }
+}
+
 impl Traffic {
     /// Starts so many clients. `name` keeps their streams apart from those of other traffic on the same log.
     pub fn start(name: &str, clients: u64, urls: Vec<String>) -> Traffic {
@@ -184,13 +195,7 @@ async fn insist(http: &reqwest::Client, shared: &Shared, command: Uuid, id: Uuid
             Err(error) => Err(error),
         };
         match answer {
-            Ok((200 | 201, ack)) => {
-                return Some(Told {
-                    position: Position::parse(ack["position"].as_str().expect("a position")).expect("a position"),
-                    events: ack["events"].as_u64().expect("a count"),
-                    version: ack["version"].as_u64().expect("a version"),
-                });
-            }
+            Ok((200 | 201, ack)) => return Some(Told::of(&ack)),
             Ok((422, _)) => return None,
             Ok((503, _)) => shared.refused.fetch_add(1, Ordering::SeqCst),
             Ok((507, _)) => {

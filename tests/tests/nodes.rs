@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
 use serde_json::Value;
+use tests::proxy::{Line, Proxy};
 use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
-use tests::{Broker, Crm, Database, Dice};
+use tests::{Broker, Crm, Database, Dice, free_port};
 
 const NODES: usize = 3;
 const CLIENTS: u64 = 24;
 const SECONDS_DEFAULT: u64 = 60;
 const SERVE: &[&str] = &["serve", "--session-timeout", "1"];
 const SHARDS: &str = "6";
+/// Of connections between the nodes.
+const CUTS: usize = 15;
 
 /// Three processes on one broker.
 struct Cluster {
@@ -29,11 +32,17 @@ struct Cluster {
 
 impl Cluster {
     fn start(topic: &str) -> Cluster {
+        let mut cluster = Cluster::without_nodes(topic);
+        cluster.nodes = (0..NODES).map(|_| Crm::start(SERVE, &cluster.env())).collect();
+        cluster
+    }
+
+    fn without_nodes(topic: &str) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let broker = Broker::start(dir.path());
         let log_url = format!("kafka://{}/{topic}", broker.address());
         let views = Database::create();
-        let mut cluster = Cluster {
+        let cluster = Cluster {
             broker,
             topic: topic.to_owned(),
             log_url,
@@ -42,7 +51,6 @@ impl Cluster {
             _dir: dir,
         };
         run_well(&["init", "--shards", SHARDS], &cluster.env());
-        cluster.nodes = (0..NODES).map(|_| Crm::start(SERVE, &cluster.env())).collect();
         cluster
     }
 
@@ -153,6 +161,60 @@ async fn three_nodes_lose_and_double_nothing_while_they_are_killed_and_paused() 
     );
     let found = every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
     assert!(found.claims > 6, "shards moved");
+    for node in &mut cluster.nodes {
+        assert_eq!(node.terminate(), 0, "a node ends well: {}", node.log_text());
+    }
+    read_models_equal_the_fold(&cluster.env());
+}
+
+/// Two commands of three go to the owner through a node that is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_network_between_nodes_loses_and_doubles_nothing() {
+    let mut cluster = Cluster::without_nodes("crm.between");
+    let mut proxies = vec![];
+    for _ in 0..NODES {
+        let port = free_port();
+        let advertised = format!("127.0.0.1:{port}");
+        let arguments = [SERVE, &["--advertise", &advertised]].concat();
+        let node = Crm::start(&arguments, &cluster.env());
+        proxies.push(Proxy::start_on(port, &node.address()).await);
+        cluster.nodes.push(node);
+    }
+    cluster.until_spread("after the start").await;
+    let traffic = Traffic::start("between", CLIENTS, cluster.urls());
+    traffic.more_acks(300, "the start").await;
+    for proxy in &proxies {
+        proxy.set(Line::Slow(Duration::from_millis(40)));
+        traffic.more_acks(200, "the way to a node became slow").await;
+        proxy.set(Line::Good);
+    }
+    for cut in 0..CUTS {
+        let proxy = &proxies[cut % NODES];
+        let goal = proxy.cuts() + 1;
+        proxy.cut_after(500 + 3_571 * (cut as i64 % 5) + 97 * cut as i64);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while proxy.cuts() < goal {
+            assert!(Instant::now() < deadline, "cut {cut} did not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        traffic.more_acks(100, &format!("cut {cut}")).await;
+    }
+    for proxy in &proxies {
+        proxy.set(Line::HalfOpen);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        proxy.set(Line::Good);
+        traffic.more_acks(200, "the way to a node swallowed everything").await;
+    }
+    let counts = traffic.counts();
+    let told = traffic.end().await;
+    println!(
+        "{} acks of {NODES} nodes over {CUTS} cuts between them; {} answers 503, {} broken connections, the longest wait {:?}",
+        told.len(),
+        counts.refused,
+        counts.broken,
+        counts.longest,
+    );
+    every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
     for node in &mut cluster.nodes {
         assert_eq!(node.terminate(), 0, "a node ends well: {}", node.log_text());
     }

@@ -1,7 +1,7 @@
 //! What the program stands on stops, slows down, lies, or goes: for a minute, on the wire, on the disk. Commands are durable or refused, and
 //! when it is over everything comes back without help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
@@ -11,15 +11,18 @@ use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use services::log::EventLog;
 use tests::proxy::{Line, Proxy};
-use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
+use tests::traffic::{Told, Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
 use tests::{Broker, Crm, Database, FaultyDisk, Server, free_port};
+use uuid::Uuid;
 
 const CLIENTS: u64 = 16;
 /// How long a server stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// How long it may take until the read models have caught up.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
-const CUTS: u64 = 25;
+const CUTS: u64 = 30;
+/// Streams that begin while the read store stands still.
+const NEW_CUSTOMERS: u64 = 50;
 
 /// Waits until the node says that no read model lags.
 async fn until_lag_drains(node: &Crm) {
@@ -83,10 +86,7 @@ async fn a_broker_that_stands_still_for_a_minute_costs_time_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_store_that_stands_still_for_a_minute_stops_no_command_on_streams_in_memory() {
     let views = Database::create();
-    let (credentials, place) = views.url().split_once('@').unwrap();
-    let (server, database) = place.split_once('/').unwrap();
-    let proxy = Proxy::start(server).await;
-    let views_url = format!("{credentials}@{}/{database}", proxy.address());
+    let (proxy, views_url) = behind_a_proxy(&views).await;
     commands_go_on_without_the_read_store(
         "the way to the read store swallowed everything",
         &views_url,
@@ -108,6 +108,37 @@ async fn a_postgresql_that_is_frozen_for_a_minute_stops_no_command_on_streams_in
     .await;
 }
 
+/// A proxy in front of PostgreSQL, and the database's URL through it.
+async fn behind_a_proxy(database: &Database) -> (Proxy, String) {
+    let (credentials, place) = database.url().split_once('@').unwrap();
+    let (server, name) = place.split_once('/').unwrap();
+    let proxy = Proxy::start(server).await;
+    let url = format!("{credentials}@{}/{name}", proxy.address());
+    (proxy, url)
+}
+
+/// Registers so many new customers, each in one attempt; what was told of each command.
+async fn register_new(node: &Crm, customers: u64) -> HashMap<Uuid, Told> {
+    let http = reqwest::Client::new();
+    let mut told = HashMap::new();
+    for n in 0..customers {
+        let id = domain::derived_id(&["new while the store is away", &n.to_string()]);
+        #[allow(clippy::disallowed_methods, reason = "a client's command id")]
+        let command = Uuid::now_v7();
+        let sent = http
+            .post(node.url(&format!("/api/customer/{id}")))
+            .header("Idempotency-Key", command.to_string())
+            .header("Content-Type", "application/json")
+            .body(r#"{"type": "register", "kind": "person", "name": "n"}"#)
+            .send();
+        let answer = sent.await.unwrap();
+        let (status, ack) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
+        assert_eq!(status, 201, "{ack}");
+        told.insert(command, Told::of(&ack));
+    }
+    told
+}
+
 async fn commands_go_on_without_the_read_store(what: &str, views_url: &str, mut stand_still: impl FnMut(bool)) {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path());
@@ -120,7 +151,9 @@ async fn commands_go_on_without_the_read_store(what: &str, views_url: &str, mut 
 
     stand_still(true);
     let before = traffic.counts();
-    tokio::time::sleep(STANDSTILL).await;
+    let begun = Instant::now();
+    let told_of_new = register_new(&node, NEW_CUSTOMERS).await;
+    tokio::time::sleep(STANDSTILL - begun.elapsed().min(STANDSTILL)).await;
     let after = traffic.counts();
     assert!(
         after.acks > before.acks + 500,
@@ -132,9 +165,10 @@ async fn commands_go_on_without_the_read_store(what: &str, views_url: &str, mut 
 
     traffic.more_acks(500, "the store came back").await;
     report(what, &traffic);
-    let told = traffic.end().await;
+    let mut told = traffic.end().await;
     until_lag_drains(&node).await;
     let log = KafkaLog::new(&broker.address(), "crm.store-gone", BTreeMap::new());
+    told.extend(told_of_new);
     every_ack_stands_in_the_log_once(&log, &told).await;
     read_models_equal_the_fold(&env);
 }
@@ -144,22 +178,27 @@ async fn a_network_that_delays_cuts_and_swallows_loses_and_doubles_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let (broker, target) = Broker::start_behind(dir.path(), port);
-    let proxy = Proxy::start_on(port, &target).await;
+    let before_kafka = Proxy::start_on(port, &target).await;
     let views = Database::create();
-    let log_url = format!("kafka://{}/crm.network", proxy.address());
-    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views.url())];
+    let (before_postgres, views_url) = behind_a_proxy(&views).await;
+    let proxies = [&before_kafka, &before_postgres];
+    let log_url = format!("kafka://{}/crm.network", before_kafka.address());
+    let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views_url.as_str())];
     run_well(&["init", "--shards", "4"], &env);
     let node = Crm::start(&["serve"], &env);
     let traffic = Traffic::start("network", CLIENTS, vec![node.url("")]);
     traffic.more_acks(300, "the start").await;
 
-    proxy.set(Line::Slow(Duration::from_millis(40)));
-    traffic.more_acks(300, "the network became slow").await;
-    proxy.set(Line::Good);
+    for proxy in proxies {
+        proxy.set(Line::Slow(Duration::from_millis(40)));
+        traffic.more_acks(300, "the network became slow").await;
+        proxy.set(Line::Good);
+    }
     for cut in 0..CUTS {
+        let proxy = proxies[cut as usize % 2];
         // Somewhere in the middle of a request or an answer: no two at the same place.
+        let goal = proxy.cuts() + 1;
         proxy.cut_after(1_000 + 7_919 * i64::try_from(cut % 7).unwrap() + 331 * i64::try_from(cut).unwrap());
-        let goal = cut + 1;
         let deadline = Instant::now() + Duration::from_secs(60);
         while proxy.cuts() < goal {
             assert!(Instant::now() < deadline, "cut {cut} did not come");
@@ -167,7 +206,7 @@ async fn a_network_that_delays_cuts_and_swallows_loses_and_doubles_nothing() {
         }
         traffic.more_acks(100, &format!("cut {cut}")).await;
     }
-    for _ in 0..2 {
+    for proxy in proxies {
         proxy.set(Line::HalfOpen);
         tokio::time::sleep(Duration::from_secs(15)).await;
         proxy.set(Line::Good);
@@ -175,7 +214,11 @@ async fn a_network_that_delays_cuts_and_swallows_loses_and_doubles_nothing() {
             .more_acks(300, "the network swallowed everything for a while")
             .await;
     }
-    report(&format!("a bad network, {} cuts", proxy.cuts()), &traffic);
+    let [kafka_cuts, postgres_cuts] = proxies.map(Proxy::cuts);
+    report(
+        &format!("a bad network, {kafka_cuts} cuts before Kafka and {postgres_cuts} before PostgreSQL"),
+        &traffic,
+    );
     let told = traffic.end().await;
     until_lag_drains(&node).await;
     let log = KafkaLog::new(&broker.address(), "crm.network", BTreeMap::new());
@@ -250,7 +293,6 @@ async fn a_topic_that_was_made_anew_under_a_running_node_is_refused() {
     let node = Crm::start(&["serve", "--command-timeout", "5"], &env);
     let traffic = Traffic::start("anew", 4, vec![node.url("")]);
     traffic.more_acks(200, "the start").await;
-    traffic.end().await;
 
     let admin: AdminClient<DefaultClientContext> = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", broker.address())
@@ -265,18 +307,16 @@ async fn a_topic_that_was_made_anew_under_a_running_node_is_refused() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 
-    // Now it is empty. No command may be acked on it, by the running node nor by a new one.
-    let http = reqwest::Client::new();
-    for n in 0..3 {
-        let id = domain::derived_id(&["anew", &n.to_string()]);
-        let sent = http
-            .post(node.url(&format!("/api/customer/{id}")))
-            .header("Content-Type", "application/json")
-            .body(r#"{"type": "register", "kind": "person", "name": "n"}"#)
-            .send();
-        let answer = sent.await.unwrap();
-        assert_eq!(answer.status().as_u16(), 503, "{}", answer.text().await.unwrap());
-    }
+    // Now it is empty, and clients go on sending. No command may be acked on it, by the running node nor by a new one.
+    let before = traffic.counts();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let after = traffic.counts();
+    assert_eq!(
+        before.acks, after.acks,
+        "nothing is acked on a topic that is another one"
+    );
+    assert!(after.refused > before.refused, "it is refused in so many words");
+    report("a topic was made anew under the clients", &traffic);
     let status: Value = reqwest::get(node.url("/api/status"))
         .await
         .unwrap()

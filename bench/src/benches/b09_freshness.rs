@@ -32,6 +32,9 @@ const ASKED: &str = "ours, asked with at_least";
 const COMMIT: &str = "PostgreSQL commit + 1 ms";
 /// How often the checkpoints are looked at.
 const POLL: Duration = Duration::from_millis(1);
+/// How far the read models of receipts have come, per shard, and those that are furthest behind.
+const OF_RECEIPTS: &str = "SELECT shard, next FROM crm.read_checkpoints WHERE read_group = 'analytics'";
+const ALL_GROUPS: &str = "SELECT shard, min(next) FROM crm.read_checkpoints GROUP BY shard";
 /// Every so many acks one is asked for.
 const ASK_EVERY: u64 = 50;
 
@@ -108,7 +111,7 @@ async fn sustained(session: &Session, ours: &Arc<Ours>, watch: &Client) -> anyho
         ends.push(ours.parts.log.end(shard).await?);
     }
     loop {
-        let stands = stands(watch).await?;
+        let stands = stands(watch, ALL_GROUPS).await?;
         if ends.iter().zip(&stands).all(|(end, stands)| stands >= end) {
             break;
         }
@@ -122,9 +125,8 @@ async fn sustained(session: &Session, ours: &Arc<Ours>, watch: &Client) -> anyho
     Ok(sent as f64 / started.elapsed().as_secs_f64())
 }
 
-/// How far the read models of receipts have come, per shard.
-async fn stands(client: &Client) -> anyhow::Result<Vec<u64>> {
-    let statement = "SELECT shard, next FROM crm.read_checkpoints WHERE read_group = 'analytics'";
+/// Where the groups stand that `statement` asks for, per shard.
+async fn stands(client: &Client, statement: &str) -> anyhow::Result<Vec<u64>> {
     let mut stands = vec![0; usize::from(SHARDS)];
     for row in client.query(statement, &[]).await? {
         stands[row.get::<_, i64>(0) as usize] = row.get::<_, i64>(1).cast_unsigned();
@@ -262,7 +264,7 @@ async fn watch_checkpoints(
 ) -> anyhow::Result<()> {
     let client = places::connect(url).await?;
     loop {
-        let stands = stands(&client).await?;
+        let stands = stands(&client, OF_RECEIPTS).await?;
         let now = Instant::now();
         {
             let mut waiting = waiting.lock().expect("no panic under the lock");

@@ -653,8 +653,8 @@ fn refuse_damaged_wal(folder: &Path, access: Access) -> Result<(), LogError> {
         Ok(None) => Ok(()),
         // Somebody began to write while it was read.
         Ok(Some(_)) if access == Access::Read && is_written(folder) => Ok(()),
-        Ok(Some(why)) => Err(LogError::Unavailable(format!(
-            "{}: {why}; restore the folder from a copy",
+        Ok(Some(why)) => Err(LogError::WrongSettings(format!(
+            "{} is damaged: {why}; restore the folder from a copy",
             path.display()
         ))),
         Err(error) => Err(LogError::Unavailable(format!("{}: {error}", path.display()))),

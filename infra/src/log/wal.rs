@@ -34,7 +34,7 @@ pub fn damage_in(path: &Path) -> io::Result<Option<String>> {
     let Some(mut sum) = Checksum::of_header(&header) else {
         // It is durable before the first frame is written: without frames it may be torn.
         let has_frames = file.bytes().any(|byte| byte.is_ok_and(|byte| byte != 0));
-        return Ok(has_frames.then(|| "the header of its write-ahead file is damaged".into()));
+        return Ok(has_frames.then(|| "the header of its write-ahead file is not what was written".into()));
     };
     let salts = &header[16..24];
     let page_bytes = number(&header, 8);
@@ -67,7 +67,7 @@ pub fn damage_in(path: &Path) -> io::Result<Option<String>> {
         }
     }
     Ok(broken_at.filter(|_| forgotten > 1).map(|place| {
-        format!("frame {place} of its write-ahead file is damaged, and {forgotten} transactions end there or behind it")
+        format!("frame {place} of its write-ahead file is not what was written, and {forgotten} transactions end there or behind it")
     }))
 }
 

@@ -60,7 +60,7 @@ async fn what_a_take_over_gathers_is_saved_on_the_way() {
     };
     let mut world = World::new().await;
     let shard = world.start();
-    for n in 0..250 {
+    for n in 0..400 {
         shard.insist(&begin_a_hundred(n)).await.unwrap();
     }
     shard.end().await;
@@ -75,5 +75,5 @@ async fn what_a_take_over_gathers_is_saved_on_the_way() {
     assert_eq!(log.most_records_at_once(), READ_RECORDS_MAX as u64);
     let most = states.most_saved.load(Ordering::SeqCst);
     assert!((SAVE_MAX..SAVE_MAX + 2 * READ_RECORDS_MAX).contains(&most), "{most}");
-    assert_eq!(world.audit().await.events, 25_000);
+    assert_eq!(world.audit().await.events, 40_000);
 }

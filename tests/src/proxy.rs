@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use crate::port::free_port;
 
 const CHUNK: usize = 16 * 1024;
+/// How long it may take until the byte comes at which a connection is cut.
+const CUT_MAX: Duration = Duration::from_secs(60);
 
 /// What happens to the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +83,19 @@ impl Proxy {
         self.line.send_replace(line);
     }
 
-    /// Cuts the connection that carries the byte with this number from now on, right there, and all others with it.
-    pub fn cut_after(&self, bytes: i64) {
-        self.state.until_cut.store(bytes, Ordering::SeqCst);
+    /// Cuts the connection that carries the byte with this number from now on, right there, and all others with it; and waits until that
+    /// has come.
+    pub async fn cut(&self, after_bytes: i64) {
+        let goal = self.cuts() + 1;
+        self.state.until_cut.store(after_bytes, Ordering::SeqCst);
+        let deadline = Instant::now() + CUT_MAX;
+        while self.cuts() < goal {
+            assert!(
+                Instant::now() < deadline,
+                "the cut after {after_bytes} bytes did not come"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// How many times connections were cut.

@@ -11,13 +11,13 @@ use infra::runtime::{Parts, Writer};
 use services::clock::SystemClock;
 use services::commands::{Commands, Incoming, Terms};
 use services::log::EventLog;
-use services::shard::{Action, Lane, Request, ShardConfig, Step, Who, hash_of};
+use services::shard::{Action, Lane, Request, ShardConfig, ShardStatus, Step, Who, hash_of};
 use uuid::Uuid;
 
 use crate::workload;
 
-/// How long a shard may take to be owned.
-const OWNED_WITHIN: Duration = Duration::from_secs(3_600);
+/// How long a shard may take until it is owned and knows what is stored.
+const READY_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// A running writer.
 pub struct Ours {
@@ -50,15 +50,25 @@ impl Ours {
     }
 
     async fn wait_until_owned(&self) -> anyhow::Result<()> {
+        let owned = self.wait_until(|shard| shard.owned);
+        owned.await.context("the shards were not taken over")
+    }
+
+    /// A shard reads what the state store has after it was taken over, beside the work and without hurry: a minute on ten million events.
+    /// Who measures how it works once it runs waits for the end of that.
+    pub async fn wait_until_settled(&self) -> anyhow::Result<()> {
+        let settled = self.wait_until(|shard| shard.owned && shard.knows_what_is_stored);
+        settled.await.context("the shards did not learn what is stored")
+    }
+
+    async fn wait_until(&self, are: fn(&ShardStatus) -> bool) -> Result<(), tokio::time::error::Elapsed> {
         let commands = self.commands();
         let wait = async {
-            while !commands.shards().iter().all(|shard| shard.status().owned) {
+            while !commands.shards().iter().all(|shard| are(&shard.status())) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(OWNED_WITHIN, wait)
-            .await
-            .context("the shards were not taken over")
+        tokio::time::timeout(READY_WITHIN, wait).await
     }
 
     /// Sends a command as a program does that links the core: typed, its id and hash made by the sender.

@@ -1,6 +1,7 @@
 //! B5: the rate of commands on a log with ten million events beside one that began empty, or has few.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use services::shard::ShardConfig;
@@ -38,7 +39,8 @@ impl Bench for FlatInGrowth {
         "64 closed-loop clients, all on Kafka with 8 shards, states in PostgreSQL. New streams: they record receipts, whose streams have \
          random ids; one core runs on a log with a long history, the other began on an empty log. Old streams: they correct interactions \
          at random that the history has; a shard may keep 80 states in memory, so that nearly every command has to load its own, with the \
-         long history beside one of 400,000 events."
+         long history beside one of 400,000 events. Each core first reads which streams and commands are stored, as it does once after a \
+         take-over."
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -57,7 +59,7 @@ impl Bench for FlatInGrowth {
         let (log, _) = history::shared(&session.places, SHARDS, Kind::Mixed, events).await?;
         session.note("events of the history", events);
         let views = session.places.database("b5_full").await?;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let full = Ours::start(&log, &views, SHARDS, ShardConfig::default()).await?;
         session.note("seconds until all states were rebuilt", begun.elapsed().as_secs());
         let empty = (
@@ -97,6 +99,12 @@ async fn side_by_side(
     let mut running = vec![];
     let mut contenders: Vec<Box<dyn Contender>> = vec![];
     for (name, ours, streams) in cores {
+        let begun = Instant::now();
+        ours.wait_until_settled().await?;
+        session.note(
+            &format!("seconds until all that is stored was listed, {cell}, {name}"),
+            begun.elapsed().as_secs(),
+        );
         ours.count_from_here().await?;
         let ours = Arc::new(ours);
         let mut sender = Sender::new(&ours, sending(streams), Class::D0).named(name);

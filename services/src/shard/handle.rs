@@ -85,6 +85,8 @@ pub struct ShardStatus {
     pub cached_streams: usize,
     pub cached_commands: usize,
     pub unsaved: usize,
+    /// Has the state store told, since the take-over, all that it has? From then on what is new is not looked up.
+    pub knows_what_is_stored: bool,
     /// Why it is not served, if so.
     pub trouble: Option<String>,
 }

@@ -471,6 +471,7 @@ impl Serving {
             status.cached_streams = self.states.len();
             status.cached_commands = self.ids.len();
             status.unsaved = self.unsaved();
+            status.knows_what_is_stored = self.states.knows_all_that_began() && self.ids.knows_all_derived();
         });
     }
 

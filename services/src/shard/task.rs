@@ -192,6 +192,7 @@ impl Task {
             status.owned = true;
             status.epoch = owned.epoch;
             status.next = owned.next;
+            status.knows_what_is_stored = false;
             status.trouble = None;
         });
         let mut serving = Serving::new(self.shard, self.parts.clone(), Arc::clone(&self.admission), owned);

@@ -96,11 +96,13 @@ async fn as_long_as_the_store_does_not_tell_what_it_has_nothing_is_taken_for_new
     shop.states.lists_nothing.store(true, Ordering::SeqCst);
     let shard = shop.world.start_with(forgetful());
     tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!shard.handle.status().knows_what_is_stored);
     assert_eq!(shop.register(&shard, 10..20).await, 10 + 10, "streams and command ids");
     assert_eq!(shop.change(&shard, 0..10, "mei", 2).await, 10 + 10);
 
     shop.states.lists_nothing.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(shard.handle.status().knows_what_is_stored);
     assert_eq!(shop.register(&shard, 20..30).await, 0);
     assert_eq!(shop.change(&shard, 10..30, "mei", 2).await, 20);
     shard.end().await;

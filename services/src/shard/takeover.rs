@@ -104,6 +104,16 @@ pub async fn read_creation(log: &dyn EventLog, shard: u16) -> Result<LogCreated,
     }
 }
 
+/// The next records of a reader that is not at the end.
+async fn next_records(log: &dyn EventLog, reader: &mut dyn LogReader) -> Result<Vec<(u64, Record)>, TakeOverError> {
+    let records = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
+    if records.is_empty() {
+        return Err(unreachable_log(log).into());
+    }
+    metrics::counter!("crm_takeover_records_read_total").increment(records.len() as u64);
+    Ok(records)
+}
+
 fn unreachable_log(log: &dyn EventLog) -> LogError {
     LogError::Unavailable(format!("{} gave no records in {READ_WAIT:?}", log.address()))
 }
@@ -164,11 +174,7 @@ impl Claimant<'_> {
         let (mut judge, mut reader) = self.resume(from).await?;
         let mut claimed_by_us = false;
         while judge.next() < end {
-            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
-            if batch.is_empty() {
-                return Err(unreachable_log(self.log).into());
-            }
-            for (offset, record) in batch {
+            for (offset, record) in next_records(self.log, &mut *reader).await? {
                 let judgement = judge_or_step_over(self.log, &mut judge, self.shard, offset, record).await?;
                 if let Some(Judgement::Claimed(claim)) = judgement {
                     claimed_by_us = claim.node == self.node;
@@ -190,11 +196,7 @@ impl Claimant<'_> {
         }
         let mut reader = self.log.reader(self.shard, judge.next()).await?;
         loop {
-            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
-            if batch.is_empty() {
-                return Err(unreachable_log(self.log).into());
-            }
-            for (at, record) in batch {
+            for (at, record) in next_records(self.log, &mut *reader).await? {
                 let judgement = judge_or_step_over(self.log, judge, self.shard, at, record).await?;
                 match judgement {
                     Some(Judgement::Claimed(claim)) if claim.nonce == nonce => return Ok(()),
@@ -230,10 +232,7 @@ impl Claimant<'_> {
         let mut changed: HashMap<StreamRef, Cached> = HashMap::new();
         let mut commands: Vec<SavedCommand> = Vec::new();
         while judge.next() < end {
-            let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
-            if batch.is_empty() {
-                return Err(unreachable_log(self.log).into());
-            }
+            let batch = next_records(self.log, &mut *reader).await?;
             let mut commits = Vec::new();
             for (offset, record) in batch.into_iter().take_while(|(offset, _)| *offset < end) {
                 if let Some(Judgement::Commit(commit)) =

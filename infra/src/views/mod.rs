@@ -7,12 +7,14 @@ mod generations;
 pub(crate) mod postgres;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
+mod together;
 
 use services::states::StateError;
 use services::views::ViewError;
 
 pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews};
 pub use sqlite::{READERS, SqliteViews};
+pub use together::SMALL_ROWS_MAX;
 
 /// Why the database did not do it, before a port gives it a name.
 #[derive(Debug)]

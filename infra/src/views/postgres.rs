@@ -22,6 +22,7 @@ use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewErr
 use super::Failure;
 use super::generations::{self, Creation, Entry, View};
 use super::sql::{self, Dialect, Rendered, Stored, StoredRow, StoredTables};
+use super::together::{Outcome, Part, Together};
 use crate::postgres::{self, Probe};
 use crate::states;
 
@@ -60,6 +61,7 @@ pub struct PostgresViews {
     keyed: Pool,
     address: String,
     tables: StoredTables,
+    together: Together,
 }
 
 impl PostgresViews {
@@ -82,6 +84,7 @@ impl PostgresViews {
             keyed: postgres::pool(keyed, KEYED_CONNECTIONS_MAX, Probe::AfterIdle(IDLE)),
             address,
             tables: StoredTables::new(Dialect::Postgres),
+            together: Together::default(),
         };
         store.set_up().await?;
         Ok(store)
@@ -295,6 +298,14 @@ impl ReadStore for PostgresViews {
                 removes,
             });
         }
+        let moved = sql::move_checkpoint(generation, shard, expected, next);
+        if let Some(part) = Part::small(generation, shard, moved, &batch) {
+            match self.together.commit(self, part).await {
+                Outcome::Written => return Ok(()),
+                Outcome::TryAlone => {}
+                Outcome::Unavailable(why) => return Err(ViewError::Unavailable(why)),
+            }
+        }
         let mut client = self.keyed().await?;
         let committed = bounded(async {
             let mut ways = 2 * batch.len() + 1;
@@ -374,11 +385,11 @@ impl ReadStore for PostgresViews {
 }
 
 /// What a batch did to a table.
-struct Changed<'a> {
-    stored: Arc<Stored>,
-    older: Vec<StoredRow<'a>>,
-    new: Vec<StoredRow<'a>>,
-    removes: &'a [Key],
+pub(super) struct Changed<'a> {
+    pub stored: Arc<Stored>,
+    pub older: Vec<StoredRow<'a>>,
+    pub new: Vec<StoredRow<'a>>,
+    pub removes: &'a [Key],
 }
 
 /// Writes a batch behind its checkpoint; `false` when the checkpoint is another one.
@@ -764,7 +775,7 @@ impl<'a> Write<'a> {
         Ok(Write { statement, parameters })
     }
 
-    async fn run(self, transaction: &Transaction<'_>) -> Result<u64, tokio_postgres::Error> {
+    pub(super) async fn run(self, transaction: &Transaction<'_>) -> Result<u64, tokio_postgres::Error> {
         transaction.execute_raw(&self.statement, self.parameters).await
     }
 }
@@ -800,7 +811,7 @@ pub(crate) async fn put<'a, Cell: AsValue>(
     Ok(Some(Write::new(transaction, stored.upsert(), parameters).await?))
 }
 
-async fn delete<'a>(
+pub(super) async fn delete<'a>(
     transaction: &Transaction<'_>,
     stored: &Stored,
     keys: &'a [Key],

@@ -22,6 +22,7 @@
 mod child;
 mod dice;
 mod disk;
+mod holder;
 mod kafka;
 mod port;
 mod postgres;
@@ -31,6 +32,7 @@ pub mod traffic;
 
 pub use dice::Dice;
 pub use disk::FaultyDisk;
+pub use holder::{Holder, WAITING};
 pub use kafka::{Broker, shared_kafka, unique_topic};
 pub use port::free_port;
 pub use postgres::{Database, Server, shared_postgres};

@@ -2,20 +2,18 @@
 //! others' trouble.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use infra::views::{PostgresViews, SMALL_ROWS_MAX};
-use projections::{Group, Row, Select, Table, TableChange, Value};
+use projections::{Group, Row, Select, TableChange, Value};
 use services::log::Checkpoint;
 use services::views::{Generation, ReadStore, ViewError};
-use tests::Database;
+use tests::{Database, Holder};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 const SHARDS: u16 = 8;
 const GROUP: Group = Group::Sales;
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Until what was just asked for waits for its turn.
 const MOMENT: Duration = Duration::from_millis(200);
 
@@ -29,23 +27,11 @@ projections::table! {
 
 type Committed = JoinHandle<Result<(), ViewError>>;
 
-/// A store, and somebody who holds up every commit to it.
+/// A store with two tables.
 struct Ground {
     views: Arc<PostgresViews>,
     generation: Generation,
-    holder: Client,
-    _database: Database,
-}
-
-fn no_change(table: &'static Table) -> TableChange {
-    TableChange {
-        table,
-        upserts: vec![],
-        inserts: vec![],
-        removes: vec![],
-        deltas: vec![],
-        appends: vec![],
-    }
+    database: Database,
 }
 
 /// So many new rows, and one more in the total.
@@ -57,7 +43,7 @@ fn changes(shard: u16, marks: usize) -> Vec<TableChange> {
     vec![
         TableChange {
             inserts: (0..marks).map(|n| mark(n).into_values()).collect(),
-            ..no_change(Mark::TABLE)
+            ..TableChange::nothing(Mark::TABLE)
         },
         counted(1),
     ]
@@ -66,7 +52,7 @@ fn changes(shard: u16, marks: usize) -> Vec<TableChange> {
 fn counted(count: i64) -> TableChange {
     TableChange {
         deltas: vec![Total { count }.into_values()],
-        ..no_change(Total::TABLE)
+        ..TableChange::nothing(Total::TABLE)
     }
 }
 
@@ -86,39 +72,16 @@ impl Ground {
         let views = Arc::new(PostgresViews::connect(database.url()).await.unwrap());
         let tables = [Mark::TABLE, Total::TABLE];
         let generation = views.create_with(GROUP, "a", &tables, SHARDS).await.unwrap();
-        let (holder, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
-        tokio::spawn(connection);
         Ground {
             views,
             generation,
-            holder,
-            _database: database,
+            database,
         }
     }
 
-    async fn hold_up(&self) {
-        let lock = "BEGIN; LOCK TABLE crm.read_checkpoints IN ACCESS EXCLUSIVE MODE";
-        self.holder.batch_execute(lock).await.unwrap();
-    }
-
-    async fn let_go(&self) {
-        self.holder.batch_execute("COMMIT").await.unwrap();
-    }
-
-    async fn until_held_up(&self, sessions: i64) {
-        let count =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let clear = "SELECT pg_stat_clear_snapshot()";
-            self.holder.batch_execute(clear).await.unwrap();
-            let waiting: i64 = self.holder.query_one(count, &[]).await.unwrap().get(0);
-            if waiting == sessions {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{waiting} sessions wait, not {sessions}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    /// Every commit waits until this one lets go.
+    async fn hold_up(&self) -> Holder {
+        Holder::of_all_tables(&self.database).await
     }
 
     /// The shard's commit, from this checkpoint on.
@@ -130,11 +93,6 @@ impl Ground {
                 .commit(&generation, shard, expected.as_ref(), &next, &changes)
                 .await
         })
-    }
-
-    async fn transactions(&self) -> i64 {
-        let count = "SELECT count(DISTINCT xmin::text) FROM crm.read_checkpoints";
-        self.holder.query_one(count, &[]).await.unwrap().get(0)
     }
 
     /// Marks, and the total.
@@ -156,18 +114,20 @@ impl Ground {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_commits_that_wait_go_in_one_transaction() {
     let ground = Ground::new().await;
-    ground.hold_up().await;
+    let holder = ground.hold_up().await;
     let mut commits = vec![ground.commit(0, None, changes(0, 1))];
-    ground.until_held_up(1).await;
+    holder.until_waiting(1).await;
     for shard in 1..SHARDS {
         commits.push(ground.commit(shard, None, changes(shard, usize::from(shard))));
     }
     tokio::time::sleep(MOMENT).await;
-    ground.let_go().await;
+    holder.let_go().await;
     for commit in commits {
         commit.await.unwrap().unwrap();
     }
-    assert_eq!(ground.transactions().await, 2, "the first, and all others");
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM crm.read_checkpoints";
+    let transactions: i64 = holder.client.query_one(transactions, &[]).await.unwrap().get(0);
+    assert_eq!(transactions, 2, "the first, and all others");
     assert_eq!(ground.found().await, (1 + 28, 8));
     assert_eq!(
         ground.shards().await,
@@ -182,13 +142,13 @@ async fn one_that_cannot_be_written_is_not_the_others_trouble() {
     most.await.unwrap().unwrap();
 
     // One whose checkpoint is another one by now.
-    ground.hold_up().await;
+    let holder = ground.hold_up().await;
     let first = ground.commit(0, None, changes(0, 1));
-    ground.until_held_up(1).await;
+    holder.until_waiting(1).await;
     let good: Vec<_> = [1, 2].map(|shard| ground.commit(shard, None, vec![counted(-1)])).into();
     let moved = ground.commit(3, Some(at(7)), changes(3, 1));
     tokio::time::sleep(MOMENT).await;
-    ground.let_go().await;
+    holder.let_go().await;
     let outcome = moved.await.unwrap();
     assert!(matches!(outcome, Err(ViewError::Moved)), "{outcome:?}");
     for commit in good.into_iter().chain([first]) {
@@ -198,17 +158,17 @@ async fn one_that_cannot_be_written_is_not_the_others_trouble() {
     assert_eq!(ground.shards().await, [0, 1, 2, 4].map(|shard| (shard, 1)));
 
     // One that does not fit, and one that goes by itself: it has more rows than a small one may have, by one.
-    ground.hold_up().await;
+    let holder = ground.hold_up().await;
     let first = ground.commit(0, Some(at(1)), vec![counted(1)]);
-    ground.until_held_up(1).await;
+    holder.until_waiting(1).await;
     let good: Vec<_> = [1, 2]
         .map(|shard| ground.commit(shard, Some(at(1)), vec![counted(-1)]))
         .into();
     let too_much = ground.commit(4, Some(at(1)), changes(4, 1));
     let large = ground.commit(5, None, changes(5, SMALL_ROWS_MAX));
-    ground.until_held_up(2).await;
+    holder.until_waiting(2).await;
     tokio::time::sleep(MOMENT).await;
-    ground.let_go().await;
+    holder.let_go().await;
     let outcome = too_much.await.unwrap();
     assert!(matches!(outcome, Err(ViewError::Refused(_))), "{outcome:?}");
     for commit in good.into_iter().chain([first, large]) {
@@ -221,13 +181,13 @@ async fn one_that_cannot_be_written_is_not_the_others_trouble() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_stopped_takes_nobody_along_unawares() {
     let ground = Ground::new().await;
-    ground.hold_up().await;
+    let holder = ground.hold_up().await;
     let mut commits = vec![];
     for shard in 0..4 {
         commits.push(ground.commit(shard, None, changes(shard, 1)));
         // One after the other, the first with the turn.
         match shard {
-            0 => ground.until_held_up(1).await,
+            0 => holder.until_waiting(1).await,
             _ => tokio::time::sleep(MOMENT).await,
         }
     }
@@ -240,7 +200,7 @@ async fn who_is_stopped_takes_nobody_along_unawares() {
     let outcome = waits.await.unwrap();
     assert!(matches!(outcome, Err(ViewError::Unavailable(_))), "{outcome:?}");
 
-    ground.let_go().await;
+    holder.let_go().await;
     ground.commit(3, None, changes(3, 1)).await.unwrap().unwrap();
     assert_eq!(ground.found().await, (1, 1), "nothing of those that were stopped");
     assert_eq!(ground.shards().await, [(3, 1)]);

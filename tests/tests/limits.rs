@@ -15,8 +15,7 @@ use projections::{Expr, Group, Select, Table, Value};
 use services::log::{Checkpoint, EventLog};
 use services::shard::Assignment;
 use services::views::{Generation, ReadStore};
-use tests::{Database, shared_kafka, unique_topic};
-use tokio_postgres::{Client, NoTls};
+use tests::{Database, Holder, WAITING, shared_kafka, unique_topic};
 use uuid::Uuid;
 
 const SHARDS: u16 = 3;
@@ -28,59 +27,6 @@ const POLL: Duration = Duration::from_millis(20);
 
 fn tables() -> Vec<&'static Table> {
     GROUP.tables().collect()
-}
-
-/// Somebody else in the same database, who holds every table of ours for as long as they like.
-struct Holder {
-    client: Client,
-}
-
-impl Holder {
-    async fn of_all_tables(database: &Database) -> Holder {
-        let (client, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
-        tokio::spawn(connection);
-        let ours = "SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
-        let names: String = client.query_one(ours, &[]).await.unwrap().get(0);
-        let lock = format!("BEGIN; LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE");
-        client.batch_execute(&lock).await.unwrap();
-        Holder { client }
-    }
-
-    /// Sessions of others in this database for which `condition` is true.
-    async fn sessions(&self, condition: &str) -> usize {
-        let count = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-             AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND {condition}"
-        );
-        // In a transaction the server would answer what it answered first.
-        self.client
-            .batch_execute("SELECT pg_stat_clear_snapshot()")
-            .await
-            .unwrap();
-        let count: i64 = self.client.query_one(&count, &[]).await.unwrap().get(0);
-        usize::try_from(count).unwrap()
-    }
-
-    /// The most such sessions, from when there are `expected` of them until a second later.
-    async fn most_sessions(&self, condition: &str, expected: usize) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        let mut most = 0;
-        while most < expected && Instant::now() < deadline {
-            most = most.max(self.sessions(condition).await);
-            tokio::time::sleep(POLL).await;
-        }
-        let seen_at = Instant::now();
-        while seen_at.elapsed() < Duration::from_secs(1) {
-            most = most.max(self.sessions(condition).await);
-            tokio::time::sleep(POLL).await;
-        }
-        most
-    }
-
-    async fn let_go(&self) {
-        self.client.batch_execute("COMMIT").await.unwrap();
-    }
 }
 
 fn a_row_of(table: &'static Table) -> Select {
@@ -186,8 +132,7 @@ async fn indexes_are_made_for_so_many_tables_at_once_and_given_up_after_hours_an
     let holder = Holder::of_all_tables(&database).await;
     let (maker, of) = (Arc::clone(&views), built.clone());
     let making = tokio::spawn(async move { maker.make_indexes(&of).await });
-    let waiting = "wait_event_type = 'Lock'";
-    assert_eq!(holder.most_sessions(waiting, INDEXING_MAX).await, INDEXING_MAX);
+    assert_eq!(holder.most_sessions(WAITING, INDEXING_MAX).await, INDEXING_MAX);
 
     // All of it waits for the tables, so that the clock jumps to the next time that anything in this process waits for.
     tokio::time::pause();

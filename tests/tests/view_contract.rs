@@ -304,31 +304,20 @@ fn after(checkpoint: Option<&Checkpoint>, events: u64) -> Checkpoint {
     }
 }
 
-fn no_change(table: &'static Table) -> TableChange {
-    TableChange {
-        table,
-        upserts: vec![],
-        inserts: vec![],
-        removes: vec![],
-        deltas: vec![],
-        appends: vec![],
-    }
-}
-
 fn mark(number: u128) -> TableChange {
     let mark = Mark {
         mark: Uuid::from_u128(number),
     };
     TableChange {
         upserts: vec![mark.into_values()],
-        ..no_change(Mark::TABLE)
+        ..TableChange::nothing(Mark::TABLE)
     }
 }
 
 fn grand(count: i64) -> TableChange {
     TableChange {
         deltas: vec![Grand { count, last: None }.into_values()],
-        ..no_change(Grand::TABLE)
+        ..TableChange::nothing(Grand::TABLE)
     }
 }
 
@@ -1050,7 +1039,7 @@ async fn what_does_not_fit_is_refused_in_words(subject: &Subject) {
     for (entry, why) in appends {
         let change = TableChange {
             appends: vec![(0, 0, entry.into_values())],
-            ..no_change(Entry::TABLE)
+            ..TableChange::nothing(Entry::TABLE)
         };
         match subject
             .views

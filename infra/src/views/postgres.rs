@@ -298,8 +298,7 @@ impl ReadStore for PostgresViews {
                 removes,
             });
         }
-        let moved = sql::move_checkpoint(generation, shard, expected, next);
-        if let Some(part) = Part::small(generation, shard, moved, &batch) {
+        if let Some(part) = Part::small(generation, shard, expected, next, &batch) {
             match self.together.commit(self, part).await {
                 Outcome::Written => return Ok(()),
                 Outcome::TryAlone => {}

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use deadpool_postgres::{Client, Transaction};
 use futures::future::join_all;
 use projections::{Key, Value};
+use services::log::Checkpoint;
 use services::views::Generation;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -60,7 +61,8 @@ impl Part {
     pub fn small(
         generation: &Generation,
         shard: u16,
-        move_checkpoint: (&'static str, Vec<Value>),
+        expected: Option<&Checkpoint>,
+        next: &Checkpoint,
         batch: &[Changed<'_>],
     ) -> Option<Part> {
         let rows = |changed: &Changed<'_>| changed.older.len() + changed.new.len() + changed.removes.len();
@@ -84,7 +86,7 @@ impl Part {
         });
         Some(Part {
             place: (generation.group.name(), generation.number, shard),
-            move_checkpoint,
+            move_checkpoint: sql::move_checkpoint(generation, shard, expected, next),
             tables: tables.collect(),
         })
     }
@@ -158,16 +160,13 @@ async fn write_parts(transaction: &Transaction<'_>, parts: Vec<Part>) -> Result<
         places.push([Value::Text(group.to_owned()), Value::Int(number), shard]);
         checkpoints.push(part.move_checkpoint);
         for changes in part.tables {
-            match tables.entry(changes.stored.name.clone()) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(changes);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    let of_all = entry.get_mut();
-                    of_all.rows.extend(changes.rows);
-                    of_all.removes.extend(changes.removes);
-                }
-            }
+            let of_all = tables.entry(changes.stored.name.clone()).or_insert_with(|| Changes {
+                stored: changes.stored,
+                rows: vec![],
+                removes: vec![],
+            });
+            of_all.rows.extend(changes.rows);
+            of_all.removes.extend(changes.removes);
         }
     }
     let (mut moves, mut writes) = (Vec::new(), Vec::new());

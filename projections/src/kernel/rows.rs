@@ -214,12 +214,8 @@ impl TableRows {
 
     fn into_change(self) -> TableChange {
         let mut change = TableChange {
-            table: self.table,
-            upserts: vec![],
-            inserts: vec![],
-            removes: vec![],
             deltas: sorted(self.kept.deltas).map(|(_, values)| values).collect(),
-            appends: vec![],
+            ..TableChange::nothing(self.table)
         };
         for (key, values) in sorted(self.kept.entities) {
             match (values, self.stored.get(&key)) {
@@ -282,6 +278,18 @@ fn sorted<V>(rows: HashMap<Key, V>) -> impl Iterator<Item = (Key, V)> {
 }
 
 impl TableChange {
+    /// The table stays as it is.
+    pub fn nothing(table: &'static Table) -> TableChange {
+        TableChange {
+            table,
+            upserts: vec![],
+            inserts: vec![],
+            removes: vec![],
+            deltas: vec![],
+            appends: vec![],
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.upserts.is_empty()
             && self.inserts.is_empty()

@@ -125,14 +125,7 @@ impl Dice {
 
     /// What a batch that begins at `offset` might do to `table`, in about `size` rows.
     pub fn change(&mut self, table: &'static Table, offset: u64, size: usize) -> TableChange {
-        let mut change = TableChange {
-            table,
-            upserts: vec![],
-            inserts: vec![],
-            removes: vec![],
-            deltas: vec![],
-            appends: vec![],
-        };
+        let mut change = TableChange::nothing(table);
         let rows: Vec<Vec<Value>> = (0..size).map(|_| self.row(table)).collect();
         if table.kind == TableKind::Journal {
             for (i, values) in rows.into_iter().enumerate() {

@@ -1,5 +1,6 @@
 //! The backends of the log's port, one file each. `tests/tests/log_contract.rs` binds the same suite to all of them.
 
+mod acked;
 pub mod kafka;
 pub mod postgres;
 mod row;

@@ -5,6 +5,9 @@
 //! one fsync runs, the next group gathers.
 //!
 //! Unlike Kafka it knows who owns a shard: an append with an old epoch is [`AppendError::Fenced`] and not written.
+//!
+//! What a crash left is looked at before SQLite tidies it up: the write-ahead file by itself ([`wal`]), and the log's ends beside what had
+//! been acked ([`acked`]).
 
 use std::fs::{File, TryLockError};
 use std::ops::Range;
@@ -19,6 +22,7 @@ use services::log::{AppendError, EventLog, LogError, LogReader, LogWriter, Recor
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::acked::{self, Acked};
 use super::row::{admit, decode_headers, encode_headers};
 use super::{refuse_oversized, wal};
 
@@ -227,9 +231,11 @@ impl Opened {
         let ends = (0..shards)
             .map(|shard| checked_end(&file.connection, folder, shard))
             .collect::<Result<Vec<u64>, LogError>>()?;
+        let acked = Acked::open(folder)
+            .map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.join(acked::FILE).display())))?;
         Ok(Opened {
             shards,
-            writing: Some(Writing::start(file, ends, lock)),
+            writing: Some(Writing::start(file, ends, acked, lock)),
         })
     }
 
@@ -240,6 +246,7 @@ impl Opened {
         if !is_written(folder) {
             refuse_damaged_wal(folder, Access::Read)?;
         }
+        refuse_lost_acks(folder)?;
         let connection = connect(folder, Access::Read)?;
         Ok(Opened {
             shards: number_of_shards(&connection, folder)?,
@@ -265,13 +272,13 @@ struct Append {
 }
 
 impl Writing {
-    fn start(file: LogFile, ends: Vec<u64>, lock: File) -> Writing {
+    fn start(file: LogFile, ends: Vec<u64>, acked: Acked, lock: File) -> Writing {
         let ends: Arc<[_]> = ends.into_iter().map(watch::Sender::new).collect();
         let (appends, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
         let known_ends = ends.clone();
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || write_all(file, queue, &known_ends))
+            .spawn(move || write_all(file, queue, &known_ends, acked))
             .expect("the system has room for a thread");
         Writing {
             ends,
@@ -325,9 +332,16 @@ impl LogWriter for Writer {
 }
 
 /// The writer thread: until nobody can append any more.
-fn write_all(mut file: LogFile, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>]) {
+fn write_all(mut file: LogFile, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>], mut acked: Acked) {
+    let mut records: u64 = ends.iter().map(|end| *end.borrow()).sum();
     while let Some(group) = next_group(&mut queue) {
         let outcomes = file.write_group(&group);
+        records += outcomes
+            .iter()
+            .flatten()
+            .map(|offsets| offsets.end - offsets.start)
+            .sum::<u64>();
+        acked.note(records);
         for (append, outcome) in group.into_iter().zip(outcomes) {
             let answer = outcome.map(|offsets| {
                 ends[usize::from(append.shard)].send_replace(offsets.end);
@@ -361,6 +375,7 @@ impl LogFile {
     /// After a look at what a crash may have left.
     fn open(folder: &Path) -> Result<LogFile, LogError> {
         refuse_damaged_wal(folder, Access::Write)?;
+        refuse_lost_acks(folder)?;
         let connection = connect(folder, Access::Write)?;
         let is_empty = empty_wal(&connection);
         if let Err(error) = &is_empty {
@@ -661,6 +676,37 @@ fn refuse_damaged_wal(folder: &Path, access: Access) -> Result<(), LogError> {
     }
 }
 
+/// Tidies nothing up, so that what is left can be looked at.
+fn refuse_lost_acks(folder: &Path) -> Result<(), LogError> {
+    let (path, note) = (folder.join(FILE), folder.join(acked::FILE));
+    // First, for a writer may be at work: what it notes is in the log already.
+    let noted =
+        acked::noted_in(folder).map_err(|error| LogError::Unavailable(format!("{}: {error}", note.display())))?;
+    let Some(noted) = noted else { return Ok(()) };
+    let records = match path.exists() {
+        true => records_in(&connect(folder, Access::Read)?).map_err(|error| unavailable(folder, &error))?,
+        false => 0,
+    };
+    if records >= noted {
+        return Ok(());
+    }
+    Err(LogError::WrongSettings(format!(
+        "{} had acked {noted} records and has {records}: it is damaged, or an older copy; restore the folder from the latest one. \
+         If all that came later is meant to be gone, remove {}",
+        path.display(),
+        note.display()
+    )))
+}
+
+/// Of all shards. None in a file whose creation was cut short.
+fn records_in(connection: &Connection) -> rusqlite::Result<u64> {
+    if !connection.table_exists(None, "shards")? {
+        return Ok(0);
+    }
+    let records: Option<i64> = connection.query_row("SELECT sum(next_offset) FROM shards", [], |row| row.get(0))?;
+    Ok(records.unwrap_or(0).cast_unsigned())
+}
+
 fn connect(folder: &Path, access: Access) -> Result<Connection, LogError> {
     let connect = || -> rusqlite::Result<Connection> {
         let flags = match access {
@@ -882,7 +928,8 @@ mod specs {
         let other = connect(folder.path(), Access::Write).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let lock = lock(folder.path()).unwrap();
-        let writing = Writing::start(file, vec![0, 0], lock);
+        let acked = Acked::open(folder.path()).unwrap();
+        let writing = Writing::start(file, vec![0, 0], acked, lock);
         let appends = writing.appends.clone().unwrap();
         let mut answers = vec![];
         loop {

@@ -2,7 +2,7 @@
 //!
 //! SQLite reads it up to the first frame that is not whole, for that is how a power cut tears it, and forgets the rest without a word.
 //! Only the last transaction can be torn: each is durable before the next one begins. Where two or more stand behind the frame that is not
-//! whole, they were acked, and the file is damaged.
+//! whole, they were acked, and the file is damaged. Whether the last one was acked, [`acked`](super::acked) knows.
 //!
 //! Its format: <https://sqlite.org/fileformat2.html#the_write_ahead_log>.
 

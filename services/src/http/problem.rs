@@ -186,7 +186,9 @@ impl From<Failure> for Problem {
                 .with("current_version", current),
             Failure::IdReused(_) => Problem::new(Kind::CommandIdReused, detail),
             Failure::TooLarge(_) => Problem::new(Kind::TooLarge, detail),
-            Failure::NotAccepted(_) | Failure::Elsewhere(_) => Problem::new(Kind::NotAccepted, detail),
+            Failure::NotAccepted(_) | Failure::NotInTime(_) | Failure::Elsewhere(_) => {
+                Problem::new(Kind::NotAccepted, detail)
+            }
             Failure::OutcomeUnknown(_) => Problem::new(Kind::OutcomeUnknown, detail).with("retry", "same-id"),
             Failure::NoRoom(_) => Problem::new(Kind::NoRoom, detail),
         }
@@ -206,7 +208,7 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Problem {
         let detail = error.to_string();
         match error {
-            AskError::Bad(_) => Problem::malformed("query", detail),
+            AskError::Bad(_) | AskError::TooMuch(_) => Problem::malformed("query", detail),
             AskError::Behind { position, stands } => Problem::new(Kind::Behind, detail)
                 .with("shard", position.shard)
                 .with("lag", (position.offset + 1).saturating_sub(stands)),

@@ -202,7 +202,7 @@ impl Patience<'_> {
     /// The outcome, if it is to be told. `None` after a little while, and a look for another owner, when the next attempt may know more.
     async fn settle<T>(&mut self, outcome: Result<T, Failure>) -> Option<Result<T, Failure>> {
         let why = match (outcome, &self.unknown) {
-            (Err(Failure::Elsewhere(why)), _) => why,
+            (Err(Failure::Elsewhere(why) | Failure::NotInTime(why)), _) => why,
             (Err(Failure::OutcomeUnknown(why)), _) => {
                 self.unknown = Some(why.clone());
                 why

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::SystemClock;
 use crate::log::{MemoryLog, audit, create};
+use crate::shard::specs::gate::{Gate, Hold};
 use crate::shard::specs::{bundle, owner, register};
 use crate::shard::{Action, Assignment, ShardConfig, ShardParts, Step, hash_of, spawn};
 use crate::states::MemoryStates;
@@ -61,6 +62,8 @@ struct Node {
 
 struct World {
     log: MemoryLog,
+    log_id: Uuid,
+    gate: Gate,
     nodes: Vec<Node>,
 }
 
@@ -68,13 +71,14 @@ impl World {
     /// Two processes; nothing is assigned yet.
     async fn new() -> World {
         let log = MemoryLog::new();
+        let gate = Gate::before(log.clone());
         let opened = create(&log, SHARDS, &SystemClock).await.unwrap();
         let states = Arc::new(MemoryStates::default());
         let neighbours = Neighbours::default();
         let nodes = ["a:1", "b:1"].map(|address| {
             let (stop, stopped) = watch::channel(false);
             let parts = ShardParts {
-                log: Arc::new(log.clone()),
+                log: Arc::new(gate.clone()),
                 states: states.clone(),
                 clock: Arc::new(SystemClock),
                 node: address.into(),
@@ -107,6 +111,8 @@ impl World {
         });
         World {
             log,
+            log_id: opened.log_id,
+            gate,
             nodes: nodes.into(),
         }
     }
@@ -182,6 +188,39 @@ async fn a_command_waits_for_a_shard_that_nobody_serves_yet() {
     assert_eq!(sent.await.unwrap().unwrap().events, 1);
 }
 
+/// The owner's take-over takes longer than one attempt at another process may, and longer than one append.
+#[tokio::test(start_paused = true)]
+async fn a_command_and_a_question_wait_for_an_owner_that_is_not_ready() {
+    let world = World::new().await;
+    world.assign(0, 1);
+    let there = &world.nodes[1].routing;
+    let first = request(derived_id(&["first"]), stream(0), register("w"));
+    there.execute(0, first, Lane::People).await.unwrap();
+    world.nodes[1].words[0].send_replace(Assignment::Elsewhere);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.gate.hold(Hold::BeforeWriting);
+    world.assign(0, 1);
+
+    let here = world.nodes[0].routing.clone();
+    let asking = tokio::spawn(async move { here.peek(0, stream(0)).await });
+    let here = world.nodes[0].routing.clone();
+    let lanes = [Lane::People, Lane::Imports];
+    let sent = lanes.map(|lane| {
+        let here = here.clone();
+        let name = format!("{lane:?}");
+        let command = request(derived_id(&["waits", &name]), stream(0), owner(&name));
+        tokio::spawn(async move { here.execute(0, command, lane).await })
+    });
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    assert!(!asking.is_finished() && sent.iter().all(|sent| !sent.is_finished()));
+    world.gate.open_up();
+    for sent in sent {
+        assert_eq!(sent.await.unwrap().unwrap().events, 1);
+    }
+    assert!(asking.await.unwrap().unwrap().1 >= 1);
+    assert_eq!(audit(&world.log, 0, |_| {}).await.unwrap().events, 3);
+}
+
 /// The shard goes to and fro until it was claimed often enough, however slow the machine; sometimes both nodes believe that it is theirs.
 /// Nobody is refused, nothing is lost or done twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,6 +294,61 @@ async fn a_shard_that_moves_refuses_and_loses_and_doubles_nothing() {
     assert_eq!(stands.len(), told.len() + 1);
     for (id, ack) in told {
         assert_eq!(stands.get(&id), Some(&ack.position));
+    }
+}
+
+/// A process that is reached and never answers; when it was asked, and how long each time.
+#[derive(Default, Clone)]
+struct Silent(Arc<std::sync::Mutex<Vec<(tokio::time::Instant, Duration)>>>);
+
+impl Silent {
+    async fn wait(&self, within: Duration) {
+        self.0.lock().unwrap().push((tokio::time::Instant::now(), within));
+        tokio::time::sleep(within).await;
+    }
+}
+
+#[async_trait]
+impl Peers for Silent {
+    async fn execute(&self, _: &str, _: u16, _: &Request, _: Lane, within: Duration) -> Result<Ack, Failure> {
+        self.wait(within).await;
+        Err(Failure::OutcomeUnknown("no answer".into()))
+    }
+
+    async fn peek(&self, _: &str, _: u16, _: StreamRef, within: Duration) -> Result<Peeked, Failure> {
+        self.wait(within).await;
+        Err(Failure::Elsewhere("no answer".into()))
+    }
+}
+
+/// An address that only the last claim in the log tells: the store does not know it.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_does_not_answer_is_asked_again_after_a_while_until_the_time_is_up() {
+    let world = World::new().await;
+    world.assign(0, 1);
+    let there = &world.nodes[1].routing;
+    let first = request(derived_id(&["first"]), stream(0), register("w"));
+    there.execute(0, first, Lane::People).await.unwrap();
+
+    let silent = Silent::default();
+    let owners = Owners {
+        log: Arc::new(world.log.clone()),
+        log_id: world.log_id,
+        states: Arc::new(MemoryStates::default()),
+        own_address: "a:1".into(),
+    };
+    let handles = world.nodes[0].routing.shards().to_vec();
+    let routing = Routing::among(handles, Arc::new(silent.clone()), owners);
+    for (lane, attempt, attempts) in [(Lane::People, 2, 10), (Lane::Imports, 10, 2)] {
+        let begun = tokio::time::Instant::now();
+        let name = format!("{lane:?}");
+        let command = request(derived_id(&["silent", &name]), stream(0), owner(&name));
+        let outcome = routing.execute(0, command, lane).await;
+        assert!(matches!(outcome, Err(Failure::OutcomeUnknown(_))), "{outcome:?}");
+        assert_eq!(begun.elapsed().as_secs(), 20);
+        let asked = std::mem::take(&mut *silent.0.lock().unwrap());
+        assert_eq!(asked.len(), attempts, "{asked:?}");
+        assert!(asked.iter().all(|(_, within)| *within <= Duration::from_secs(attempt)));
     }
 }
 

@@ -128,14 +128,14 @@ impl ShardHandle {
             Lane::Imports => match timeout_at(deadline, self.imports.send(message)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(_)) => return Err(stopping()),
-                Err(_) => return Err(Failure::NotAccepted(self.trouble("too many imports are waiting"))),
+                Err(_) => return Err(Failure::NotInTime(self.trouble("too many imports are waiting"))),
             },
         };
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) if ticket.cancel() => Err(stopping()),
             Ok(Err(_)) => Err(Failure::OutcomeUnknown("the server is stopping".into())),
-            Err(_) if ticket.cancel() => Err(Failure::NotAccepted(self.trouble("the log did not take it in time"))),
+            Err(_) if ticket.cancel() => Err(Failure::NotInTime(self.trouble("the log did not take it in time"))),
             Err(_) => Err(Failure::OutcomeUnknown(
                 self.trouble("the log did not confirm it in time"),
             )),
@@ -145,14 +145,15 @@ impl ShardHandle {
     /// The present state of a stream and its version, as the shard of this process has it.
     ///
     /// # Errors
-    /// [`Failure::NotAccepted`] when the shard cannot answer, [`Failure::Elsewhere`] when another process serves it.
+    /// [`Failure::NotAccepted`] when too many wait, [`Failure::NotInTime`] when no answer came `within` this time, [`Failure::Elsewhere`]
+    /// when another process serves the shard.
     pub async fn peek(&self, stream: StreamRef, within: Duration) -> Result<Peeked, Failure> {
         let (reply, answer) = oneshot::channel();
         let _admitted = self.enqueue(Message::Peek { stream, reply })?;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(Failure::NotAccepted(self.trouble("the shard did not answer in time"))),
+            Err(_) => Err(Failure::NotInTime(self.trouble("the shard did not answer in time"))),
         }
     }
 

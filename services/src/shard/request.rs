@@ -90,6 +90,9 @@ pub enum Failure {
     /// Surely nothing was applied.
     #[error("not accepted: {0}; try again")]
     NotAccepted(String),
+    /// Surely nothing was applied: the time of this attempt was up before the command was begun. Whoever has more time asks again.
+    #[error("not accepted: {0}; try again")]
+    NotInTime(String),
     /// Surely nothing was applied here; the process that serves the shard is to be asked.
     #[error("not accepted: {0}; try again")]
     Elsewhere(String),

@@ -3,7 +3,7 @@
 mod admission;
 mod begun;
 mod findings;
-mod gate;
+pub mod gate;
 mod limits;
 mod look_up;
 mod restart;
@@ -107,7 +107,9 @@ impl Running {
     async fn insist(&self, request: &Request) -> Result<Ack, Failure> {
         loop {
             match self.execute(request.clone(), Lane::People).await {
-                Err(Failure::NotAccepted(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_)) => {
+                Err(
+                    Failure::NotAccepted(_) | Failure::NotInTime(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_),
+                ) => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 outcome => return outcome,
@@ -589,7 +591,7 @@ async fn a_log_that_lost_its_tail_is_not_served() {
     });
     let outcome = shard.execute(request(id(9), "z", register("z")), Lane::People).await;
     assert!(
-        matches!(&outcome, Err(Failure::NotAccepted(why)) if why.contains("lost its tail")),
+        matches!(&outcome, Err(Failure::NotInTime(why)) if why.contains("lost its tail")),
         "{outcome:?}"
     );
     shard.end().await;

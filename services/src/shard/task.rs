@@ -149,12 +149,13 @@ impl Task {
         pause * (8 + eighths) / 8
     }
 
-    /// Another process serves the shard: tell so to all who ask, until the assignment changes or the time has come.
+    /// Another process serves the shard: tell so to all who ask, until the assignment changes or the time has come. Who does not know when
+    /// it will claim the shard back sends its commands to that one.
     async fn stand_aside(&mut self, why: &str, until: Option<Instant>) {
-        let assigned = self.wanted.is_here();
+        let is_here = self.wanted.is_here();
         self.update_status(|status| {
-            status.assigned = assigned;
-            if !assigned {
+            status.assigned = is_here && until.is_some();
+            if !is_here {
                 status.trouble = None;
             }
         });

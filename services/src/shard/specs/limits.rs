@@ -215,7 +215,7 @@ async fn a_command_that_takes_too_long_is_answered_with_what_is_known_of_it() {
         "on its way: {outcomes:?}"
     );
     assert!(
-        matches!(outcomes[4], Err(Failure::NotAccepted(_))),
+        matches!(outcomes[4], Err(Failure::NotInTime(_))),
         "never begun: {outcomes:?}"
     );
     world.gate.open_up();

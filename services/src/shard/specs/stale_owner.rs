@@ -56,7 +56,7 @@ async fn a_command_that_another_owner_has_applied_is_not_refused_when_it_comes_a
         Ok(ack) => *ack == applied,
         Err(failure) => matches!(
             failure,
-            Failure::Elsewhere(_) | Failure::OutcomeUnknown(_) | Failure::NotAccepted(_)
+            Failure::Elsewhere(_) | Failure::OutcomeUnknown(_) | Failure::NotAccepted(_) | Failure::NotInTime(_)
         ),
     };
     assert!(is_right, "it was applied, and now it was told: {again:?}");

@@ -89,7 +89,7 @@ fn kind(answer: Option<&Answer>) -> (&'static str, bool) {
             Failure::Conflict { .. } => ("in conflict", true),
             Failure::IdReused(_) => ("id reused", false),
             Failure::TooLarge(_) => ("too large", true),
-            Failure::NotAccepted(_) | Failure::Elsewhere(_) => ("not accepted", true),
+            Failure::NotAccepted(_) | Failure::NotInTime(_) | Failure::Elsewhere(_) => ("not accepted", true),
             Failure::OutcomeUnknown(_) => ("outcome unknown", false),
             Failure::NoRoom(_) => ("no room", true),
         },
@@ -148,6 +148,7 @@ fn check(
             )),
             Failure::TooLarge(_)
             | Failure::NotAccepted(_)
+            | Failure::NotInTime(_)
             | Failure::Elsewhere(_)
             | Failure::OutcomeUnknown(_)
             | Failure::NoRoom(_) => Ok(()),

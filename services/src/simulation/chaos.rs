@@ -15,6 +15,8 @@ enum Strike {
     StatesWiped,
     RowsWiped,
     DatabaseCrash,
+    StatesAway,
+    RowsAway,
     Rebuild,
 }
 
@@ -34,6 +36,9 @@ pub async fn chaos(cluster: Arc<Cluster>) {
         // Who looks after the shards may take what is slow for dead.
         if seen {
             world.sleep(world.luck.magnitude(1, 100)).await;
+            if world.is_calm() {
+                return;
+            }
             cluster.reassign();
             continue;
         }
@@ -54,6 +59,8 @@ fn weighted(strikes: &Strikes) -> Vec<Strike> {
         (Strike::StatesWiped, strikes.states_wiped),
         (Strike::RowsWiped, strikes.rows_wiped),
         (Strike::DatabaseCrash, strikes.database_crash),
+        (Strike::StatesAway, strikes.states_away),
+        (Strike::RowsAway, strikes.rows_away),
         (Strike::Rebuild, strikes.rebuild),
     ];
     let each = weights
@@ -127,6 +134,14 @@ async fn strike(cluster: &Arc<Cluster>, kind: Strike) {
             world.count("strike: database crash");
             cluster.states.crash().await;
             cluster.rows.crash().await;
+        }
+        Strike::StatesAway => {
+            world.count("strike: states away");
+            world.states_away.go(world, luck.magnitude(500, 20_000));
+        }
+        Strike::RowsAway => {
+            world.count("strike: rows away");
+            world.rows_away.go(world, luck.magnitude(500, 20_000));
         }
         Strike::Rebuild => {
             let own = Arc::clone(cluster);

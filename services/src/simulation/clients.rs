@@ -42,7 +42,12 @@ pub async fn insist(cluster: &Arc<Cluster>, order: &Order, patience: u64) {
         let twice = world.strikes("network: sent twice", world.weather.rates.sent_twice);
         let outcome = match twice {
             true => {
-                let (one, two) = futures::join!(attempt(cluster, order), attempt(cluster, order));
+                let later_ms = world.luck.below(20);
+                let twin = async {
+                    world.sleep(later_ms).await;
+                    attempt(cluster, order).await
+                };
+                let (one, two) = futures::join!(attempt(cluster, order), twin);
                 if one == Outcome::Final { one } else { two }
             }
             false => attempt(cluster, order).await,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::StreamRef;
-use projections::Group;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -32,6 +31,7 @@ pub struct Cluster {
     pub states: Arc<StateDatabase>,
     pub rows: Arc<RowDatabase>,
     nodes: Vec<Mutex<Option<Arc<Node>>>>,
+    /// And room for one that comes when faults have stopped, if the others leave something out.
     folders: Vec<Mutex<Option<Arc<Folder>>>>,
     starts: Mutex<u64>,
 }
@@ -51,6 +51,8 @@ pub struct Folder {
     pub process: Arc<Process>,
     log: Arc<dyn EventLog>,
     rows: Arc<SimRows>,
+    /// Does it fold this shard of this group? As long as it lives: workers that wait for one word wake in an order of their own.
+    folds: Vec<bool>,
     _stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -63,12 +65,12 @@ impl Cluster {
             states: StateDatabase::new(Arc::clone(&world)),
             rows: RowDatabase::new(Arc::clone(&world)),
             nodes: (0..weather.nodes).map(|_| Mutex::default()).collect(),
-            folders: (0..weather.folders).map(|_| Mutex::default()).collect(),
+            folders: (0..=weather.folders).map(|_| Mutex::default()).collect(),
             starts: Mutex::new(0),
             world,
         });
         (0..cluster.nodes.len()).for_each(|number| cluster.start_node(number));
-        (0..cluster.folders.len()).for_each(|number| cluster.start_folder(number));
+        (0..cluster.folders()).for_each(|number| cluster.start_folder(number));
         cluster.reassign();
         cluster
     }
@@ -86,7 +88,7 @@ impl Cluster {
     }
 
     pub fn folders(&self) -> usize {
-        self.folders.len()
+        self.world.weather.folders
     }
 
     /// Each process has a name of its own, also when it is the next one of the same machine.
@@ -182,39 +184,42 @@ impl Cluster {
         });
         let (stop, stopped) = watch::channel(false);
         let weather = &self.world.weather;
-        let workers = Workers::new(
-            Arc::clone(&log),
-            Arc::clone(&rows) as _,
-            weather.shards,
-            self.share_of(number),
-        );
+        let (mut share, mut folds) = (BTreeMap::new(), vec![]);
+        for group in &weather.groups {
+            let heard = (0..weather.shards).map(|_| {
+                let word = self.word_to_folder(number);
+                folds.push(word == Assignment::Here);
+                watch::channel(word).1
+            });
+            share.insert(*group, heard.collect());
+        }
+        let workers = Workers::new(Arc::clone(&log), Arc::clone(&rows) as _, weather.shards, share);
         *at = Some(Arc::new(Folder {
             process,
             log,
             rows,
+            folds,
             _stop: stop,
             task: tokio::spawn(workers.run(stopped)),
         }));
     }
 
-    /// What a folder is to fold as long as it lives, per group and shard. As often as not several fold the same, until all is well.
-    fn share_of(&self, number: usize) -> BTreeMap<Group, Vec<watch::Receiver<Assignment>>> {
-        let word = || match (self.world.is_calm(), number) {
-            (true, 0) => Assignment::Here,
-            (true, _) => Assignment::Elsewhere,
-            (false, _) => *self
+    /// As often as not several fold the same. The one that comes last folds everything.
+    fn word_to_folder(&self, number: usize) -> Assignment {
+        match number == self.folders() {
+            true => Assignment::Here,
+            false => *self
                 .world
                 .luck
                 .pick(&[Assignment::Here, Assignment::Here, Assignment::Elsewhere]),
-        };
-        let shards = 0..self.world.weather.shards;
-        let words = || shards.clone().map(|_| watch::channel(word()).1).collect();
-        self.world
-            .weather
-            .groups
-            .iter()
-            .map(|group| (*group, words()))
-            .collect()
+        }
+    }
+
+    /// Is every shard of every group folded by somebody?
+    fn all_is_folded(&self) -> bool {
+        let living: Vec<_> = (0..self.folders()).filter_map(|number| self.folder(number)).collect();
+        let places = self.world.weather.groups.len() * usize::from(self.world.weather.shards);
+        (0..places).all(|place| living.iter().any(|folder| folder.folds[place]))
     }
 
     /// A node loses all that it had in memory.
@@ -298,10 +303,11 @@ impl Cluster {
             "{} hears about shard {shard}: {word:?}",
             node.process.name
         ));
-        node.words[shard].send_replace(word);
+        tell(&node.words[shard], word);
     }
 
-    /// All is well: every process runs, with the right time, and each shard is one node's.
+    /// All is well: every process runs, with the right time, and each shard is one node's. Nothing that runs is started again, and nobody is
+    /// woken who hears nothing new: it must go on without help.
     pub fn mend(self: &Arc<Cluster>) {
         for number in 0..self.nodes.len() {
             self.start_node(number);
@@ -309,9 +315,12 @@ impl Cluster {
             node.process.resume();
             node.process.set_clock(0);
         }
-        for number in 0..self.folders.len() {
-            self.crash_folder(number);
+        for number in 0..self.folders() {
             self.start_folder(number);
+            self.folder(number).expect("it was just started").process.resume();
+        }
+        if !self.all_is_folded() {
+            self.start_folder(self.folders());
         }
         for shard in 0..usize::from(self.world.weather.shards) {
             let chosen = self.world.luck.below(self.nodes.len() as u64) as usize;
@@ -359,6 +368,10 @@ impl Cluster {
             }
         }
     }
+}
+
+fn tell(word: &watch::Sender<Assignment>, is: Assignment) {
+    word.send_if_modified(|was| std::mem::replace(was, is) != is);
 }
 
 fn address(number: usize) -> String {
@@ -415,10 +428,7 @@ impl Peers for Network {
             node.process.pass().await;
             let handle = &node.door.shards()[usize::from(shard)];
             let within = within.min(handle.command_timeout());
-            let outcome = match handle.is_assigned() {
-                true => handle.execute(request, lane, within).await,
-                false => Err(elsewhere()),
-            };
+            let outcome = handle.execute(request, lane, within).await;
             node.process.pass().await;
             outcome
         };
@@ -441,10 +451,7 @@ impl Peers for Network {
         let look = async {
             node.process.pass().await;
             let handle = &node.door.shards()[usize::from(shard)];
-            let outcome = match handle.is_assigned() {
-                true => handle.peek(stream, within).await,
-                false => Err(elsewhere()),
-            };
+            let outcome = handle.peek(stream, within).await;
             node.process.pass().await;
             outcome
         };

@@ -115,8 +115,11 @@ impl SimRows {
     async fn call(&self) -> Result<(), ViewError> {
         let world = &self.process.world;
         self.process.pass().await;
-        world.latency().await;
-        match world.strikes("rows: away", world.weather.rates.rows_down) {
+        match world.strikes("rows: slow", world.weather.rates.rows_slow) {
+            true => world.sleep(world.luck.magnitude(5, 2_000)).await,
+            false => world.latency().await,
+        }
+        match world.rows_away.is_it(world) || world.strikes("rows: away", world.weather.rates.rows_down) {
             true => Err(ViewError::Unavailable("the simulated store is away".into())),
             false => Ok(()),
         }
@@ -142,6 +145,17 @@ fn definition(group: Group) -> String {
             .collect()
     });
     KNOWN[&group].clone()
+}
+
+/// The process whose transaction is not committed yet. Dropped then, it was killed in a batch.
+struct InBatch(Option<Arc<Process>>);
+
+impl Drop for InBatch {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take().filter(|process| process.is_dead()) {
+            process.world.count("projectors killed in a batch");
+        }
+    }
 }
 
 #[async_trait]
@@ -255,6 +269,7 @@ impl ReadStore for SimRows {
         let world = Arc::clone(&self.process.world);
         let rates = &world.weather.rates;
         let late = world.strikes("rows: committed late", rates.rows_late);
+        let mut batch = InBatch(Some(Arc::clone(&self.process)));
         let row = self.shard(generation, shard)?;
         let turn = row.lock().await;
         let (group, number) = (generation.group, generation.number);
@@ -266,6 +281,7 @@ impl ReadStore for SimRows {
                 false => own_world.latency().await,
             }
             let result = row.write(|stored| {
+                batch.0 = None;
                 if stored.checkpoint != expected {
                     own_world.count("batches of a projector that was overtaken");
                     return Err(ViewError::Moved);

@@ -86,18 +86,63 @@ impl Total {
     }
 }
 
-fn describe(run: &Run) -> String {
+fn describe(run: &Run, bug: Option<Bug>) -> String {
     let (seed, violation) = (run.seed, run.violation.as_deref().unwrap_or("nothing"));
-    format!("seed {seed}: {violation}\nreplay it with: scripts/simulate --from {seed} --seeds 1 --trace")
+    let bug = bug.map(|bug| format!("SIMULATE_BUG={bug:?} ")).unwrap_or_default();
+    format!("seed {seed}: {violation}\nreplay it with: {bug}scripts/simulate --from {seed} --seeds 1 --trace")
 }
+
+/// What must happen somewhere, or the promises were kept for want of danger.
+const DANGERS: &[&str] = &[
+    "another content under a known id",
+    "append: ack lost",
+    "append: ack slow",
+    "append: landed twice",
+    "append: late",
+    "append: lost",
+    "append: one record dropped",
+    "append: refused",
+    "append: split",
+    "append: torn",
+    "batches of a projector that was overtaken",
+    "log: slow read",
+    "log: unreachable",
+    "network: answer lost",
+    "network: sent twice",
+    "network: slow",
+    "projectors killed in a batch",
+    "rebuilds",
+    "rebuilds that failed",
+    "rows: ack lost",
+    "rows: away",
+    "rows: committed late",
+    "rows: slow",
+    "states: ack lost",
+    "states: away",
+    "states: committed late",
+    "states: slow read",
+    "strike: clock jump",
+    "strike: crash",
+    "strike: database crash",
+    "strike: pause",
+    "strike: reassign",
+    "strike: restart",
+    "strike: rows away",
+    "strike: rows wiped",
+    "strike: states away",
+    "strike: states wiped",
+];
 
 #[test]
 fn whatever_goes_wrong_every_promise_is_kept() {
     let (total, broken) = run_all(1..1 + SEEDS, None, AfterViolation::Stop, &|_| {});
     if let Some(run) = broken.first() {
-        panic!("{}", describe(run));
+        panic!("{}", describe(run, None));
     }
     total.print();
+    for danger in DANGERS {
+        assert!(total.counts.contains_key(danger), "in no world: {danger}");
+    }
 }
 
 #[test]
@@ -105,6 +150,18 @@ fn the_same_seed_is_the_same_world() {
     for seed in 1..20 {
         let (first, second) = (run(seed, None, false), run(seed, None, false));
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+    }
+}
+
+/// Up to the broken promise, and in the same words.
+#[test]
+fn a_world_that_fails_fails_again_in_the_same_way() {
+    for bug in [Bug::AckBeforeAppend, Bug::NoEpochCheck, Bug::CheckpointBeforeRows] {
+        let (_, broken) = run_all(1..100, Some(bug), AfterViolation::Stop, &|_| {});
+        let first = broken.first().expect("it is found soon");
+        let again = run(first.seed, Some(bug), false);
+        assert_eq!(again.violation, first.violation);
+        assert_eq!(again.trace_hash, first.trace_hash);
     }
 }
 
@@ -187,7 +244,7 @@ fn simulate() {
                 "every promise was kept in {:.1} s of virtual time",
                 run.age.as_secs_f64()
             ),
-            Some(_) => panic!("{}", describe(&run)),
+            Some(_) => panic!("{}", describe(&run, bug)),
         }
         return;
     }
@@ -207,7 +264,7 @@ fn simulate() {
     let (total, broken) = run_all(from..from + seeds, bug, then, &progress);
     total.print();
     for run in &broken {
-        println!("{}", describe(run));
+        println!("{}", describe(run, bug));
     }
     assert!(broken.is_empty(), "a promise was broken in {} worlds", broken.len());
 }

@@ -30,6 +30,7 @@ pub struct Rates {
     pub rows_down: u64,
     pub rows_ack_lost: u64,
     pub rows_late: u64,
+    pub rows_slow: u64,
     pub network_lost: u64,
     pub network_slow: u64,
     pub sent_twice: u64,
@@ -47,6 +48,9 @@ pub struct Strikes {
     pub states_wiped: u64,
     pub rows_wiped: u64,
     pub database_crash: u64,
+    /// A store is away for seconds.
+    pub states_away: u64,
+    pub rows_away: u64,
     pub rebuild: u64,
 }
 
@@ -78,7 +82,7 @@ impl Weather {
         // In thousandths, how likely a kind of fault is absent: in some worlds only a few go wrong, and those undisturbed.
         let calm = *luck.pick(&[300, 550, 850]);
         // In some, whatever was written is soon stored and out of memory, and slowly looked up again by whoever comes next.
-        let forgetful = luck.chance(100);
+        let forgetful = luck.chance(200);
         let nodes = *luck.pick(&[1, 2, 2, 3, 3]);
         let shards = *luck.pick(&[1, 1, 2]);
         Weather {
@@ -88,7 +92,7 @@ impl Weather {
             groups: groups(luck),
             clients: luck.between(2, 8),
             commands_per_client: luck.between(8, 28),
-            think_ms_max: *luck.pick(&[0, 5, 50, 400]),
+            think_ms_max: if forgetful { 0 } else { *luck.pick(&[0, 5, 50, 400]) },
             customers: luck.between(1, 8),
             coordinator: nodes > 1 && luck.chance(800),
             clock_jump_ms_max: *luck.pick(&[100, 30_000, 200_000, 1_200_000]),
@@ -111,13 +115,14 @@ impl Weather {
                 states_down: rate(luck, calm, 200),
                 states_ack_lost: rate(luck, calm, 100),
                 states_late: rate(luck, calm, 60),
-                states_slow: if forgetful { 300 } else { rate(luck, calm, 300) },
+                states_slow: if forgetful { 500 } else { rate(luck, calm, 300) },
                 rows_down: rate(luck, calm, 100),
                 rows_ack_lost: rate(luck, calm, 100),
                 rows_late: rate(luck, calm, 60),
+                rows_slow: rate(luck, calm, 200),
                 network_lost: rate(luck, calm, 80),
                 network_slow: rate(luck, calm, 80),
-                sent_twice: if forgetful { 300 } else { rate(luck, calm, 300) },
+                sent_twice: if forgetful { 600 } else { rate(luck, calm, 300) },
             },
             strikes: Strikes {
                 every_ms: luck.magnitude(50, 4_000),
@@ -129,6 +134,8 @@ impl Weather {
                 states_wiped: weight(luck, calm) / 3,
                 rows_wiped: weight(luck, calm) / 3,
                 database_crash: weight(luck, calm) / 2,
+                states_away: weight(luck, calm) / 2,
+                rows_away: weight(luck, calm) / 2,
                 rebuild: weight(luck, calm) / 3,
             },
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,9 @@ pub struct World {
     began: Instant,
     /// Faults have stopped.
     calm: AtomicBool,
+    /// The age in milliseconds until which the stores of states and of rows are away.
+    pub states_away: Away,
+    pub rows_away: Away,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     trace: Mutex<Trace>,
     violation: Mutex<Option<String>>,
@@ -38,6 +41,23 @@ struct Trace {
     aloud: bool,
 }
 
+/// A store that is away for some time.
+#[derive(Default)]
+pub struct Away {
+    until_ms: AtomicU64,
+}
+
+impl Away {
+    pub fn go(&self, world: &World, for_ms: u64) {
+        let until_ms = world.age().as_millis() as u64 + for_ms;
+        self.until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    pub fn is_it(&self, world: &World) -> bool {
+        !world.is_calm() && (world.age().as_millis() as u64) < self.until_ms.load(Ordering::Relaxed)
+    }
+}
+
 impl World {
     pub fn new(luck: Luck, weather: Weather, aloud: bool) -> World {
         let truth = Truth::new(weather.shards, &weather.groups);
@@ -47,6 +67,8 @@ impl World {
             truth: Mutex::new(truth),
             began: Instant::now(),
             calm: AtomicBool::new(false),
+            states_away: Away::default(),
+            rows_away: Away::default(),
             counts: Mutex::default(),
             trace: Mutex::new(Trace {
                 hash: 0xcbf2_9ce4_8422_2325,

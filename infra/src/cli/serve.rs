@@ -87,7 +87,10 @@ impl Serve {
         let here = self.advertise.clone().unwrap_or_else(|| address.to_string());
         let mut projecting = parts.share_workers(settings, groups).await?;
         let mut writer = parts.share_writer(settings, &here, config).await?;
-        let upkeep = tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped()));
+        let upkeep = [
+            tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped())),
+            tokio::spawn(crate::telemetry::count_measurements(metrics.clone(), parts.stopped())),
+        ];
         let leaving = tokio::sync::watch::channel(false).0;
         let api = router(ApiParts {
             commands: writer.commands.clone(),
@@ -128,7 +131,9 @@ impl Serve {
         parts.stop();
         writer.ended().await;
         projecting.ended().await?;
-        upkeep.await?;
+        for task in upkeep {
+            task.await?;
+        }
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }

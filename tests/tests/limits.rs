@@ -1,21 +1,24 @@
 //! Bounds that only a real server shows: how many connections there are, how much is made at once, how long somebody is waited for.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
 use infra::log::postgres::{CONNECTIONS_MAX as LOG_CONNECTIONS_MAX, PostgresLog};
 use infra::membership::{Membership, RELEASE_MAX, Share, Work, words};
 use infra::views::{
-    CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews, READERS, SqliteViews,
+    CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews, READERS, STATEMENTS_KEPT,
+    SqliteViews,
 };
 use projections::{Expr, Group, Select, Table, Value};
 use services::log::{Checkpoint, EventLog};
 use services::shard::Assignment;
-use services::views::{Generation, ReadStore};
-use tests::{Database, Holder, WAITING, shared_kafka, unique_topic};
+use services::views::{Generation, ReadStore, ViewError};
+use tests::{Crm, Database, Holder, WAITING, shared_kafka, unique_topic};
 use uuid::Uuid;
 
 const SHARDS: u16 = 3;
@@ -85,6 +88,115 @@ async fn so_many_connections_go_to_a_log_in_postgresql_and_the_rest_wait() {
     for one in under_way {
         assert_eq!(one.await.unwrap(), 0);
     }
+}
+
+/// Hears of each statement that the client library prepares.
+struct Prepared(Mutex<Vec<String>>);
+
+static PREPARED: Prepared = Prepared(Mutex::new(vec![]));
+
+impl Prepared {
+    fn times(&self, part: &str) -> usize {
+        let heard = self.0.lock().unwrap();
+        heard.iter().filter(|said| said.contains(part)).count()
+    }
+}
+
+impl log::Log for Prepared {
+    fn enabled(&self, of: &log::Metadata<'_>) -> bool {
+        of.target() == "tokio_postgres::prepare"
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[tokio::test]
+async fn so_many_statements_are_kept_prepared_by_a_connection_in_postgresql_and_then_it_begins_anew() {
+    log::set_logger(&PREPARED).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let database = Database::create();
+    let views = PostgresViews::connect(database.url()).await.unwrap();
+    let generation = views.create(GROUP, SHARDS).await.unwrap();
+    // One after the other: there is one connection. No other test has limits.
+    let ask = async |limit: usize| {
+        let mut select = a_row_of(tables()[0]);
+        select.limit = Some(limit);
+        views.query(&generation, &[select]).await.unwrap();
+    };
+    let prepared = |limit: usize| PREPARED.times(&format!(" LIMIT {limit} "));
+    for _ in 0..3 {
+        ask(1_000).await;
+    }
+    assert_eq!(prepared(1_000), 1);
+    for limit in 1_001..=1_000 + STATEMENTS_KEPT {
+        ask(limit).await;
+    }
+    ask(1_000).await;
+    assert_eq!(prepared(1_000), 2);
+    let once = (1_001..=1_000 + STATEMENTS_KEPT).all(|limit| prepared(limit) == 1);
+    assert!(once);
+}
+
+/// With all tables held, so many questions have a connection and no answer; the others do not even get a connection.
+#[tokio::test]
+async fn who_gets_no_turn_or_no_answer_is_told_so_in_time() {
+    let database = Database::create();
+    let views: Arc<dyn ReadStore> = Arc::new(PostgresViews::connect(database.url()).await.unwrap());
+    let generation = views.create(GROUP, SHARDS).await.unwrap();
+    let holder = Holder::of_all_tables(&database).await;
+    let under_way: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let (views, generation) = (Arc::clone(&views), generation.clone());
+            tokio::spawn(async move {
+                let begun = tokio::time::Instant::now();
+                let outcome = views.query(&generation, &[a_row_of(tables()[0])]).await;
+                (outcome, begun.elapsed())
+            })
+        })
+        .collect();
+    assert_eq!(holder.most_sessions("true", CONNECTIONS_MAX).await, CONNECTIONS_MAX);
+    // All of it waits, so that the clock jumps from one end of a wait to the next.
+    tokio::time::pause();
+    let (mut no_turn, mut no_answer) = (0, 0);
+    for one in under_way {
+        let (outcome, waited) = one.await.unwrap();
+        assert!(matches!(outcome, Err(ViewError::Unavailable(_))), "{outcome:?}");
+        if waited <= Duration::from_secs(12) {
+            no_turn += 1;
+        } else {
+            assert!(waited <= Duration::from_secs(67), "{waited:?}");
+            no_answer += 1;
+        }
+    }
+    tokio::time::resume();
+    assert_eq!((no_turn, no_answer), (AT_ONCE - CONNECTIONS_MAX, CONNECTIONS_MAX));
+    holder.let_go().await;
+    views.query(&generation, &[a_row_of(tables()[0])]).await.unwrap();
+}
+
+/// A body that does not come would be waited for for half a minute.
+#[test]
+fn a_server_that_is_stopped_waits_so_long_for_what_is_under_way_and_cuts_it_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().display());
+    let mut node = Crm::start(&["serve"], &[("CRM_LOG", &url), ("CRM_VIEWS", &url)]);
+    let mut half = TcpStream::connect(node.address()).unwrap();
+    let head = "POST /api/customer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    half.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let begun = Instant::now();
+    assert_eq!(node.terminate(), 0, "{}", node.log_text());
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_secs(19)..Duration::from_secs(26)).contains(&took),
+        "{took:?}"
+    );
 }
 
 /// How many files of this name this process has open.

@@ -12,7 +12,7 @@ mod together;
 use services::states::StateError;
 use services::views::ViewError;
 
-pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews};
+pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews, STATEMENTS_KEPT};
 pub use sqlite::{READERS, SqliteViews};
 pub use together::SMALL_ROWS_MAX;
 

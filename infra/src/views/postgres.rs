@@ -38,8 +38,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(65);
 pub const INDEXING_MAX: usize = 3;
 /// How long the indexes of a table may take.
 pub const INDEXES_MAX: Duration = Duration::from_secs(6 * 60 * 60);
-/// Statements that a connection keeps prepared before it stops to keep those of people's questions.
-const STATEMENTS_KEPT: usize = 256;
+/// Statements that a connection keeps prepared. Then it begins anew: there are many different questions, and each rebuild brings other tables.
+pub const STATEMENTS_KEPT: usize = 512;
 /// From so many rows on, a journal is written by COPY.
 const COPY_FROM: usize = 100;
 
@@ -194,10 +194,14 @@ impl PostgresViews {
 }
 
 async fn connection(pool: &Pool) -> Result<Client, Failure> {
-    pool.get().await.map_err(|error| match error {
+    let client = pool.get().await.map_err(|error| match error {
         PoolError::Backend(error) => Failure::from(error),
         other => Failure::Unavailable(other.to_string()),
-    })
+    })?;
+    if client.statement_cache.size() >= STATEMENTS_KEPT {
+        client.statement_cache.clear();
+    }
+    Ok(client)
 }
 
 #[async_trait]
@@ -461,13 +465,8 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let sent: Vec<Sent<'_>> = parameters.iter().map(|(_, value)| Sent(value)).collect();
     let given: Vec<&(dyn ToSql + Sync)> = sent.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     let statement = sql::with_read_until(select);
-    let rows = match prepare_if_room(client, &statement, &types).await? {
-        Some(prepared) => client.query(&prepared, &given).await?,
-        None => {
-            let typed: Vec<_> = given.into_iter().zip(types).collect();
-            client.query_typed(&statement, &typed).await?
-        }
-    };
+    let prepared = client.prepare_typed_cached(&statement, &types).await?;
+    let rows = client.query(&prepared, &given).await?;
     let shard = select.types.len();
     let (mut read_until, mut found) = (Vec::new(), Vec::new());
     for row in rows {
@@ -527,14 +526,6 @@ async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec
         .map(|(value, ty)| (value as &(dyn ToSql + Sync), ty.clone()))
         .collect();
     values(&snapshot.query_typed(&select.sql, &typed).await?, &select.types)
-}
-
-/// The first questions of people are kept prepared; there are too many different ones to keep all.
-async fn prepare_if_room(client: &Client, statement: &str, types: &[Type]) -> Result<Option<Statement>, Failure> {
-    match client.statement_cache.size() < STATEMENTS_KEPT {
-        true => Ok(Some(client.prepare_typed_cached(statement, types).await?)),
-        false => Ok(None),
-    }
 }
 
 async fn create(

@@ -638,6 +638,9 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
     if let Some(limit) = select.limit {
         sql += &format!(" LIMIT {limit}");
     }
+    if select.offset > 0 {
+        sql += &format!(" OFFSET {}", select.offset);
+    }
     Ok(Rendered {
         sql,
         parameters,

@@ -576,3 +576,30 @@ impl From<rusqlite::Error> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod specs {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn so_many_statements_are_kept_prepared_by_a_connection_in_sqlite() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("views.db");
+        for connection in [open_writer(&file).unwrap(), open_reader(&file).unwrap()] {
+            // How often this very statement has run, now included.
+            let run = |number: usize| {
+                let mut statement = connection.prepare_cached(&format!("SELECT {number}")).unwrap();
+                statement.query_row([], |_| Ok(())).unwrap();
+                statement.get_status(StatementStatus::Run)
+            };
+            let runs = || (0..STATEMENTS_KEPT).map(run).collect::<Vec<_>>();
+            runs();
+            assert_eq!(runs(), [2; STATEMENTS_KEPT]);
+            assert_eq!(run(STATEMENTS_KEPT), 1);
+            assert_eq!(run(STATEMENTS_KEPT - 1), 3);
+            assert_eq!(run(0), 1);
+        }
+    }
+}

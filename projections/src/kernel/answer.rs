@@ -88,7 +88,10 @@ impl Question {
     fn offset(&self) -> Result<usize, BadQuestion> {
         match &self.cursor {
             None => Ok(0),
-            Some(cursor) => cursor.parse().map_err(|_| BadQuestion::Cursor),
+            Some(cursor) => match cursor.parse::<u32>() {
+                Ok(rows) => Ok(rows as usize),
+                Err(_) => Err(BadQuestion::Cursor),
+            },
         }
     }
 
@@ -290,13 +293,13 @@ impl List {
         let mut select = question.narrow(Select::all(table))?;
         select.until = question.known_until.clone();
         select.order = order;
-        select.limit = Some(offset + limit + 1);
+        select.offset = offset;
+        select.limit = Some(limit + 1);
         let columns = table.columns.iter().map(|column| column.name).collect();
         Ok(Plan::new(vec![select], move |mut results| {
             let mut rows = results.remove(0);
-            let more = rows.len() > offset + limit;
-            rows.truncate(offset + limit);
-            rows.drain(..offset.min(rows.len()));
+            let more = rows.len() > limit;
+            rows.truncate(limit);
             Answer {
                 columns,
                 rows,

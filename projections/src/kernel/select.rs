@@ -11,6 +11,8 @@ pub struct Select {
     /// Only journal rows at or before these positions: (shard, offset). Shards that are not named give nothing.
     pub until: Option<Vec<(u16, u64)>>,
     pub order: Vec<Order>,
+    /// So many rows are left out first.
+    pub offset: usize,
     pub limit: Option<usize>,
 }
 
@@ -93,6 +95,7 @@ impl Select {
             filters: vec![],
             until: None,
             order: vec![],
+            offset: 0,
             limit: None,
         }
     }

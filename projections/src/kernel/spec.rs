@@ -196,8 +196,10 @@ impl World {
                 })
             })
         });
-        results.truncate(select.limit.unwrap_or(usize::MAX));
-        results.into_iter().map(|(_, row)| row).collect()
+        let page = results.into_iter().skip(select.offset);
+        page.take(select.limit.unwrap_or(usize::MAX))
+            .map(|(_, row)| row)
+            .collect()
     }
 
     fn fold(&mut self, model: &ReadModel, event: &Event) {

@@ -18,6 +18,9 @@ use crate::clock::Clock;
 
 /// Questions under way at most, those that wait for a position or for a turn at the store included.
 pub const QUESTIONS_MAX: usize = 1_000;
+/// Rows that one select of a question reads at most. A list reads a page; what is computed from single rows, one per customer and day or so,
+/// reads them all.
+pub const ROWS_READ_MAX: usize = 10_000_000;
 /// How long a query waits for the position that it must have seen.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it looks: soon at first, for a read model is mostly a moment behind.
@@ -58,6 +61,8 @@ pub enum AskError {
     Building(&'static str),
     #[error("too many questions are waiting for their answers; try again")]
     TooMany,
+    #[error("the answer would be made of more than {0} rows; ask for less of them, with a filter or for another time")]
+    TooMuch(usize),
     #[error(transparent)]
     Store(#[from] ViewError),
 }
@@ -69,6 +74,7 @@ pub struct Queries {
     clock: Arc<dyn Clock>,
     live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
     room: Arc<Semaphore>,
+    rows_read_max: usize,
 }
 
 impl Queries {
@@ -78,11 +84,18 @@ impl Queries {
             clock,
             live: Arc::default(),
             room: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            rows_read_max: ROWS_READ_MAX,
         }
     }
 
+    /// With another bound than [`ROWS_READ_MAX`].
+    pub fn reading_at_most(mut self, rows: usize) -> Queries {
+        self.rows_read_max = rows;
+        self
+    }
+
     /// # Errors
-    /// [`AskError`]: the asker's mistake, not there yet, too many at once, or the store cannot be reached.
+    /// [`AskError`]: the asker's mistake, not there yet, too many at once, too much to read, or the store cannot be reached.
     pub async fn ask(&self, model: &ReadModel, ask: Ask) -> Result<Answered, AskError> {
         let _place = self.room.try_acquire().map_err(|_| AskError::TooMany)?;
         if let Some(generation) = self.lately_live(model.group) {
@@ -110,8 +123,14 @@ impl Queries {
             })?;
             ask.question.known_until = Some(self.known_by(&generation, &plan.selects, known_at).await?);
         }
-        let plan = (model.plan)(&ask.question)?;
+        let mut plan = (model.plan)(&ask.question)?;
+        for select in &mut plan.selects {
+            select.limit.get_or_insert(self.rows_read_max + 1);
+        }
         let snapshot = self.store.query(&generation, &plan.selects).await?;
+        if snapshot.results.iter().any(|rows| rows.len() > self.rows_read_max) {
+            return Err(AskError::TooMuch(self.rows_read_max));
+        }
         Ok(Answered {
             answer: (plan.finish)(snapshot.results),
             definition: generation.definition,

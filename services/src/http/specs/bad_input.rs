@@ -272,8 +272,9 @@ fn the_form(ids: &Ids) -> Vec<Bad> {
 fn the_envelope(ids: &Ids) -> Vec<Bad> {
     let deal = format!("/api/opportunity/{}", ids.deal);
     let lose = || json!({"type": "lose", "reason": "price"});
-    let old = made_at_ms(now_ms() - 31 * 86_400_000, 9);
-    let future = made_at_ms(now_ms() + 3_600_000, 9);
+    // A minute beyond each bound.
+    let old = made_at_ms(now_ms() - 30 * 86_400_000 - 60_000, 9);
+    let future = made_at_ms(now_ms() + 6 * 60_000, 9);
     let elsewhere = "01979e04-0000-7abc-8000-000000000001";
     vec![
         bad("an id that is no UUID", &deal, lose())

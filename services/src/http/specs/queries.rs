@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
+use axum::response::IntoResponse;
 use projections::{ColumnType, READ_MODELS, ReadModel, Value};
 use serde_json::json;
 
 use super::world::{CannedRows, STANDS, World};
+use crate::clock::SystemClock;
 use crate::http::problem::Problem;
-use crate::views::{AskError, ViewError};
+use crate::views::{Ask, AskError, Queries, ReadStore, ViewError};
 
 /// Rows of customers, some of whose names are hard to put into CSV.
 fn customers() -> CannedRows {
@@ -47,6 +51,22 @@ async fn a_page_of_rows_says_what_it_rests_on() {
         "{}",
         answer.text
     );
+}
+
+#[tokio::test]
+async fn an_answer_is_made_of_so_many_rows_and_no_more() {
+    let store: Arc<dyn ReadStore> = Arc::new(customers());
+    let ask = async |model: &str, rows: usize| {
+        let queries = Queries::new(Arc::clone(&store), Arc::new(SystemClock)).reading_at_most(rows);
+        queries.ask(ReadModel::find(model).unwrap(), Ask::default()).await
+    };
+    assert_eq!(ask("customers", 3).await.unwrap().answer.rows.len(), 3);
+    // A list has a page of its own; the scores need all rows.
+    for model in ["customers", "rfm"] {
+        let refused = ask(model, 2).await.unwrap_err();
+        assert!(matches!(refused, AskError::TooMuch(2)), "{refused}");
+        assert_eq!(Problem::from(refused).into_response().status(), 400);
+    }
 }
 
 #[tokio::test]
@@ -111,6 +131,7 @@ async fn a_bad_question_is_a_400_that_says_what_is_wrong() {
         ("limit=1&limit=2", "limit", "given twice"),
         ("cursor=abc", "query", "the cursor is not one"),
         ("cursor=-1", "query", "the cursor is not one"),
+        ("cursor=4294967296", "query", "the cursor is not one"),
         ("as_of=2026-02-30", "as_of", "no day such as"),
         ("as_of=2026-02-30T00:00:00Z", "as_of", "no time such as"),
         ("as_of=2026-03-01T00:00:00", "as_of", "no time such as"),

@@ -268,6 +268,7 @@ impl ReadStore for CannedRows {
             false => self
                 .rows
                 .iter()
+                .skip(select.offset)
                 .take(select.limit.unwrap_or(usize::MAX))
                 .cloned()
                 .collect(),

@@ -11,35 +11,18 @@ use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use services::log::EventLog;
 use tests::proxy::{Line, Proxy};
-use tests::traffic::{Told, Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
+use tests::traffic::{
+    Told, Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well, until_lag_drains,
+};
 use tests::{Broker, Crm, Database, FaultyDisk, Server, free_port};
 use uuid::Uuid;
 
 const CLIENTS: u64 = 16;
 /// How long a server stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
-/// How long it may take until the read models have caught up.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
 const CUTS: u64 = 30;
 /// Streams that begin while the read store stands still.
 const NEW_CUSTOMERS: u64 = 50;
-
-/// Waits until the node says that no read model lags.
-async fn until_lag_drains(node: &Crm) {
-    let deadline = Instant::now() + DRAIN_MAX;
-    loop {
-        let status: Value = match reqwest::get(node.url("/api/status")).await {
-            Ok(answer) => answer.json().await.unwrap_or_default(),
-            Err(_) => Value::Null,
-        };
-        let groups = status["read_models"].as_array().cloned().unwrap_or_default();
-        if status["ok"] == true && groups.len() == 4 && groups.iter().all(|group| group["lag"] == 0) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "the lag does not drain: {status}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
 
 fn report(what: &str, traffic: &Traffic) {
     let counts = traffic.counts();

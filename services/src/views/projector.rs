@@ -158,7 +158,13 @@ impl Projector {
                 _ = stop.changed() => break,
                 step = self.step(&mut standing) => step,
             };
-            let Err(trouble) = step else { continue };
+            let Err(trouble) = step else {
+                // Nothing waits to be stored: whatever was wrong has passed, also where somebody else has stored it.
+                if standing.as_ref().is_some_and(|at| at.behind_since.is_none()) {
+                    self.forget_trouble();
+                }
+                continue;
+            };
             standing = None;
             if matches!(trouble, Trouble::FellBehind) {
                 continue;
@@ -170,6 +176,8 @@ impl Projector {
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
+        // Somebody else's from here on.
+        self.forget_trouble();
     }
 
     /// Folds everything up to the present end of the shard: for rebuilds and tests.
@@ -432,6 +440,10 @@ impl Projector {
             }
         }
         Ok(())
+    }
+
+    fn forget_trouble(&self) {
+        self.progress.write().expect("no panic under the lock").trouble = None;
     }
 
     /// Notes what went wrong: for this process, and for lasting trouble in the store.

@@ -1,6 +1,7 @@
 //! When a projector writes, and how much at once.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use projections::{Key, Select, Table, Value};
@@ -11,11 +12,16 @@ use crate::views::{GenerationStatus, Snapshot};
 
 /// A store that keeps checkpoints, and how many rows came with each.
 #[derive(Default)]
-struct Counting(Mutex<Vec<(Checkpoint, usize)>>);
+struct Counting {
+    commits: Mutex<Vec<(Checkpoint, usize)>>,
+    /// Another worker is a moment faster, always.
+    is_overtaken: AtomicBool,
+    is_away: AtomicBool,
+}
 
 impl Counting {
     fn commits(&self) -> Vec<usize> {
-        self.0.lock().unwrap().iter().map(|(_, rows)| *rows).collect()
+        self.commits.lock().unwrap().iter().map(|(_, rows)| *rows).collect()
     }
 }
 
@@ -42,7 +48,12 @@ impl ReadStore for Counting {
     }
 
     async fn checkpoint(&self, _: &Generation, _: u16) -> Result<Option<Checkpoint>, ViewError> {
-        Ok(self.0.lock().unwrap().last().map(|(checkpoint, _)| checkpoint.clone()))
+        Ok(self
+            .commits
+            .lock()
+            .unwrap()
+            .last()
+            .map(|(checkpoint, _)| checkpoint.clone()))
     }
 
     async fn load(
@@ -64,9 +75,15 @@ impl ReadStore for Counting {
         next: &Checkpoint,
         changes: &[TableChange],
     ) -> Result<(), ViewError> {
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(ViewError::Unavailable("it is away".into()));
+        }
         let rows = changes.iter().map(|change| change.appends.len()).sum();
-        self.0.lock().unwrap().push((next.clone(), rows));
-        Ok(())
+        self.commits.lock().unwrap().push((next.clone(), rows));
+        match self.is_overtaken.load(Ordering::SeqCst) {
+            true => Err(ViewError::Moved),
+            false => Ok(()),
+        }
     }
 
     async fn note_stop(&self, _: &Generation, _: u16, _: &str) -> Result<(), ViewError> {
@@ -137,4 +154,33 @@ async fn large_events_are_written_sooner() {
         store.commits(),
         [BATCH_RECORDS_MAX - 2, BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 2]
     );
+}
+
+/// What a worker had to say against its last batch is over when somebody else has stored it, and is nobody's business when the shard is.
+#[tokio::test(start_paused = true)]
+async fn trouble_that_has_passed_is_not_told_any_more() {
+    let mut world = World::new().await;
+    let store = Arc::new(Counting::default());
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(1), 0);
+    let progress = Arc::clone(&projector.progress);
+    let trouble = || progress.read().unwrap().trouble.clone();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(projector.run(stopped));
+    let a_while = || tokio::time::sleep(RETRY_PAUSE / 2);
+    store.is_overtaken.store(true, Ordering::SeqCst);
+    world.record(3);
+    a_while().await;
+    assert!(trouble().unwrap().contains("another worker"));
+    tokio::time::sleep(2 * RETRY_PAUSE + WAIT).await;
+    assert_eq!((trouble(), store.commits().len()), (None, 1));
+
+    store.is_away.store(true, Ordering::SeqCst);
+    world.record(3);
+    for _ in 0..10 {
+        a_while().await;
+        assert!(trouble().unwrap().contains("it is away"));
+    }
+    stop.send_replace(true);
+    running.await.unwrap();
+    assert_eq!(trouble(), None);
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
 use infra::log::postgres::PostgresLog;
-use tests::traffic::{Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well};
+use tests::traffic::{
+    Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well, until_lag_drains,
+};
 use tests::{Broker, Crm, Server};
 
 const CLIENTS: u64 = 64;
@@ -84,6 +86,7 @@ async fn no_acked_command_is_lost_or_applied_twice_whatever_dies() {
     }
     let counts = traffic.counts();
     let told = traffic.end().await;
+    until_lag_drains(&server).await;
     println!(
         "{} acks under {SERVER_KILLS} kills of the server, {BROKER_KILLS} of the broker, {POSTGRES_KILLS} of PostgreSQL and \
          {PAUSES} paused writers, in {:?}; {} answers 503, {} broken connections, the longest wait {:?}",
@@ -139,6 +142,7 @@ async fn no_acked_command_is_lost_or_applied_twice_when_the_log_in_postgresql_di
     }
     let counts = traffic.counts();
     let told = traffic.end().await;
+    until_lag_drains(&server).await;
     println!(
         "{} acks under {LOG_KILLS} kills of PostgreSQL and {LOG_PAUSES} paused writer, in {:?}; {} answers 503, {} broken \
          connections, the longest wait {:?}",

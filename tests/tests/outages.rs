@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
+use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -89,6 +90,37 @@ async fn a_postgresql_that_is_frozen_for_a_minute_stops_no_command_on_streams_in
         if is_still { server.pause() } else { server.resume() }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_has_the_log_and_stands_still_for_a_minute_costs_time_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let url = server.url();
+    let env = [("CRM_LOG", url.as_str()), ("CRM_VIEWS", url.as_str())];
+    run_well(&["init", "--shards", "4"], &env);
+    let node = Crm::start(&["serve", "--command-timeout", "20"], &env);
+    let traffic = Traffic::start("the log stands still", CLIENTS, vec![node.url("")]);
+    traffic.more_acks(500, "the start").await;
+
+    server.pause();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = traffic.counts();
+    tokio::time::sleep(STANDSTILL).await;
+    let after = traffic.counts();
+    assert_eq!(
+        before.acks, after.acks,
+        "nothing can be durable while the log stands still"
+    );
+    assert!(after.refused > before.refused, "whoever waited too long was told so");
+    server.resume();
+
+    traffic.more_acks(500, "PostgreSQL went on").await;
+    report("PostgreSQL, which has the log, stood still for a minute", &traffic);
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    every_ack_stands_in_the_log_once(&PostgresLog::new(&url).unwrap(), &told).await;
+    read_models_equal_the_fold(&env);
 }
 
 /// A proxy in front of PostgreSQL, and the database's URL through it.
@@ -241,8 +273,11 @@ async fn a_full_disk_and_a_failing_fsync_refuse_commands_and_ack_nothing() {
         "a disk that was full three times and failed to sync three times",
         &traffic,
     );
-    let refused = traffic.counts().refused;
-    assert!(refused > 0, "commands were refused in so many words");
+    // While an fsync fails the outcome is open, and they wait.
+    assert!(
+        traffic.counts().no_room > 0,
+        "a full disk says that nothing was written"
+    );
     // In the middle of it all.
     disk.set_full(true);
     tokio::time::sleep(Duration::from_millis(300)).await;

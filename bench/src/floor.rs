@@ -67,3 +67,57 @@ pub fn check(results: &Path, file: &Path) -> anyhow::Result<()> {
         _ => bail!("{behind} ratios of processor time fell behind the floor by more than a third"),
     }
 }
+
+#[cfg(test)]
+mod specs {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::results::{Head, Line, Sink};
+
+    /// One round, in which ours took so many times the processor time of theirs.
+    fn measure(folder: &Path, ratio: f64) {
+        let mut sink = Sink::new(folder, "B1");
+        for (contender, cpu) in [("bare", 100.0), ("ours", 100.0 * ratio)] {
+            let line = Line {
+                cell: "c".into(),
+                round: 1,
+                contender: contender.into(),
+                class: "D0".into(),
+                cpu_us: BTreeMap::from([("all".to_owned(), cpu)]),
+                ..Line::default()
+            };
+            sink.add(&line).unwrap();
+        }
+        let head = Head {
+            bench: "B1".into(),
+            at: String::new(),
+            commit: String::new(),
+            machine: String::new(),
+            short: true,
+            rounds: 1,
+            notes: BTreeMap::new(),
+        };
+        sink.finish(&head).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_fell_behind_by_more_than_a_third_fails() {
+        let folder = std::env::temp_dir().join(format!("crm-bench-floor-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("floor.toml");
+        let floor = "[[floor]]\nbench = \"B1\"\ncell = \"c\"\nours = \"ours\"\nagainst = \"bare\"\ncpu_ratio = 2.0\n";
+        std::fs::write(&file, floor).unwrap();
+        let verdict = || check(&folder, &file);
+        assert!(verdict().unwrap_err().to_string().contains("was not run"));
+        for kept in [1.0, 2.0, 2.6] {
+            measure(&folder, kept);
+            verdict().unwrap();
+        }
+        for behind in [2.7, 9.0] {
+            measure(&folder, behind);
+            assert!(verdict().unwrap_err().to_string().contains("fell behind"));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

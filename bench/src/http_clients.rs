@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::ensure;
 use async_trait::async_trait;
+use services::log::EventLog;
 use tokio::sync::Mutex;
 
 use crate::http::{HttpConnection, Server};
@@ -19,6 +20,9 @@ pub struct HttpClients {
     class: Class,
     server: Server,
     next: Arc<AtomicU64>,
+    acked: Arc<AtomicU64>,
+    /// The log of the server, if it has one.
+    log: Option<Arc<dyn EventLog>>,
     connections: Vec<Arc<Mutex<HttpConnection>>>,
 }
 
@@ -29,8 +33,16 @@ impl HttpClients {
             class,
             server,
             next: Arc::new(AtomicU64::new(1)),
+            acked: Arc::default(),
+            log: None,
             connections: vec![],
         }
+    }
+
+    /// What is acked is looked for in this log.
+    pub fn with_log(mut self, log: Arc<dyn EventLog>) -> HttpClients {
+        self.log = Some(log);
+        self
     }
 }
 
@@ -50,18 +62,33 @@ impl Contender for HttpClients {
             self.connections.push(Arc::new(Mutex::new(connection)));
         }
         let meters = meters.clone().and("server", self.server.pid());
-        let (connections, next) = (self.connections.clone(), Arc::clone(&self.next));
+        let (connections, next, acked) = (
+            self.connections.clone(),
+            Arc::clone(&self.next),
+            Arc::clone(&self.acked),
+        );
         closed_loop(load, &meters, move |client| {
-            let connection = Arc::clone(&connections[client]);
+            let (connection, acked) = (Arc::clone(&connections[client]), Arc::clone(&acked));
             let n = next.fetch_add(1, Ordering::Relaxed);
             let body = ours::receipt("h", n).1.to_json().to_string();
             async move {
                 let answer = connection.lock().await.post("/api/purchase", body.as_bytes()).await?;
                 let text = String::from_utf8_lossy(&answer.body);
                 ensure!(answer.status == 201, "the answer was {}: {text}", answer.status);
+                acked.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
         })
         .await
+    }
+
+    async fn check(&mut self) -> anyhow::Result<()> {
+        match &self.log {
+            Some(log) => ours::compare(
+                self.acked.load(Ordering::Relaxed),
+                ours::audited_events(log.as_ref()).await?,
+            ),
+            None => Ok(()),
+        }
     }
 }

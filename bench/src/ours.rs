@@ -101,12 +101,9 @@ impl Ours {
         let acked = self.acked.load(Ordering::Relaxed);
         let stored = match self.grown_from.get() {
             Some(from) => self.records().await? - from,
-            None => self.audited_events().await?,
+            None => audited_events(self.parts.log.as_ref()).await?,
         };
-        match acked == stored {
-            true => Ok(()),
-            false => bail!("{acked} events were acked, the log has {stored}"),
-        }
+        compare(acked, stored)
     }
 
     /// From here on `check` asks how much the log has grown, for it has a history.
@@ -126,24 +123,37 @@ impl Ours {
         Ok(records)
     }
 
-    async fn audited_events(&self) -> anyhow::Result<u64> {
-        let mut events = 0;
-        for shard in 0..self.parts.opened.shards {
-            let found = services::log::audit(self.parts.log.as_ref(), shard, |_| ()).await?;
-            if let Some(fault) = found.faults.first() {
-                bail!("the log breaks a promise: {fault}");
-            }
-            events += found.events;
-        }
-        Ok(events)
-    }
-
     pub async fn stop(mut self) {
         self.parts.stop();
         if let Some(writer) = self.writer.take() {
             writer.ended().await;
         }
     }
+}
+
+/// The events of a log that keeps its promises.
+pub async fn audited_events(log: &dyn EventLog) -> anyhow::Result<u64> {
+    let mut events = 0;
+    for shard in 0..log.open().await? {
+        let found = services::log::audit(log, shard, |_| ()).await?;
+        if let Some(fault) = found.faults.first() {
+            bail!("the log breaks a promise: {fault}");
+        }
+        events += found.events;
+    }
+    Ok(events)
+}
+
+pub fn compare(acked: u64, stored: u64) -> anyhow::Result<()> {
+    match acked == stored {
+        true => Ok(()),
+        false => bail!("{acked} events were acked, the log has {stored}"),
+    }
+}
+
+/// A log to look into, while others write it.
+pub fn log_to_read(log: &str, views: &str) -> anyhow::Result<Arc<dyn EventLog>> {
+    settings(log, views)?.open_log(Use::Read)
 }
 
 /// The settings for these places, and the log, created with so many shards if it is not there.

@@ -14,11 +14,12 @@ const OTHERS_MAX: f64 = 0.05;
 const PREFACE: &str = "# Benchmarks
 
 Written by `scripts/bench` from the raw rounds in `bench/results/`; do not edit. Contenders run side by side: in each round all take their
-turn, and the order moves by one from round to round. A ratio is taken inside a round; shown are its median and its extremes. The first round
-and the first moments of each run are dropped. CPU is the processor time of all processes that take part (the clients with the core in
-one process, the broker, all processes of PostgreSQL), divided by the operations. Only contenders of the same durability class are
-compared: D0 survives the death of its process, D1 a power cut (fsync before the ack). After each benchmark the stored is compared with the
-acked; a difference is an error, not a result. Latencies are from HDR histograms.
+turn, and the order moves by one from round to round (not in B12, whose second one needs the first one's rate). A ratio is taken inside a
+round; shown are its median and its extremes. The first round and the first moments of each run are dropped. CPU is the processor time of all
+processes that take part (the clients with the core in one process, the broker, all processes of PostgreSQL), divided by the operations; B11
+measures memory and B13 waiting, and neither shows it. Only contenders of the same durability class are compared: D0 survives the death of its
+process, D1 a power cut (fsync before the ack). Where acks are measured the stored is compared with the acked in the end, and where read models
+are written their rows with each other's; a difference is an error, not a result. Latencies are from HDR histograms.
 ";
 
 /// What people found out about the figures: stands behind the targets.

@@ -16,7 +16,7 @@ use crate::workload;
 /// What the clients send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending {
-    /// Receipts: typed commands, each begins a stream, whose absence the state store confirms.
+    /// Receipts: typed commands, each begins a stream.
     Receipts,
     /// The same as JSON through the door.
     JsonReceipts,

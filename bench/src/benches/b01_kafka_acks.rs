@@ -39,8 +39,7 @@ impl Bench for KafkaAcks {
 
     fn how(&self) -> &'static str {
         "Closed-loop clients in one process with the core, log on Kafka, states in PostgreSQL. `ours` records receipts, each of which begins \
-         a stream that the state store must first say it does not have; `ours, known streams` corrects interactions whose states are in \
-         memory; `ours, as JSON` is `ours` through the door that HTTP uses. `bare produce` sends finished records of the same bytes through \
+         a stream; `ours, known streams` corrects interactions whose states are in memory; `ours, as JSON` is `ours` through the door that HTTP uses. `bare produce` sends finished records of the same bytes through \
          one producer with the same settings and waits for each ack."
     }
 

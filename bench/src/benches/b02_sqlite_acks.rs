@@ -16,11 +16,11 @@ use crate::target::{Bound, Figure, Target};
 pub struct SqliteAcks;
 
 const CLIENTS: [usize; 3] = [1, 64, 256];
-const SHARDS: u16 = 8;
+const SHARDS: [u16; 2] = [1, 8];
 const KNOWN_STREAMS: u64 = 2_000;
 
-fn cell(clients: usize) -> String {
-    format!("{clients} clients")
+fn cell(clients: usize, shards: u16) -> String {
+    format!("{clients} clients, {shards} shards")
 }
 
 #[async_trait]
@@ -34,17 +34,16 @@ impl Bench for SqliteAcks {
     }
 
     fn how(&self) -> &'static str {
-        "As B1, log and states in SQLite files of one folder, 8 shards. The bare limits insert the same rows (key, headers, value) with the \
+        "As B1, log and states in SQLite files of one folder, with 1 and with 8 shards. The bare limits insert the same rows (key, headers, value) with the \
          same journal and fsync from one thread: one transaction per command, or one per group of whatever waits."
     }
 
     fn targets(&self) -> Vec<Target> {
         let mut targets = vec![];
-        for clients in [64, 256] {
+        for (shards, clients) in SHARDS.into_iter().flat_map(|shards| [(shards, 64), (shards, 256)]) {
             for ours in ["ours", "ours, known streams"] {
-                let cell = cell(clients);
                 let rate = |against, bound| Target {
-                    cell: cell.clone(),
+                    cell: cell(clients, shards),
                     ours,
                     against,
                     figure: Figure::Rate,
@@ -62,38 +61,41 @@ impl Bench for SqliteAcks {
     }
 
     async fn run(&self, session: &mut Session) -> anyhow::Result<()> {
-        let folder = session.places.folder("b2")?;
-        let (log, views) = (folder.join("log"), folder.join("views"));
-        let (log, views) = (
-            format!("sqlite:{}", log.display()),
-            format!("sqlite:{}", views.display()),
-        );
-        let ours = Arc::new(Ours::start(&log, &views, SHARDS, ShardConfig::default()).await?);
-        let mut known = Sender::new(&ours, Sending::Corrections { streams: KNOWN_STREAMS }, Class::D1);
-        known.prepare().await?;
-        let bare = |transactions, name: &str| -> anyhow::Result<Box<dyn Contender>> {
-            let folder = session.places.folder(name)?;
-            Ok(Box::new(BareInsert::new(
-                &folder,
-                transactions,
-                stored::receipts(1_024)?,
-            )?))
-        };
-        let mut contenders: Vec<Box<dyn Contender>> = vec![
-            bare(Transactions::OnePerCommand, "b2.each")?,
-            bare(Transactions::OnePerGroup, "b2.group")?,
-            Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
-            Box::new(known),
-        ];
-        for clients in session.extent.pick(CLIENTS.to_vec(), vec![64]) {
-            let load = session.extent.load(clients);
-            session.cell(&cell(clients), load, &mut contenders).await?;
-        }
-        session.check(&mut contenders).await?;
-        drop(contenders);
-        if let Ok(ours) = Arc::try_unwrap(ours) {
-            ours.stop().await;
+        for shards in session.extent.pick(SHARDS.to_vec(), vec![8]) {
+            run(session, shards).await?;
         }
         Ok(())
     }
+}
+
+async fn run(session: &mut Session, shards: u16) -> anyhow::Result<()> {
+    let folder = session.places.folder("b2")?;
+    let url = |name: &str| format!("sqlite:{}", folder.join(name).display());
+    let ours = Arc::new(Ours::start(&url("log"), &url("views"), shards, ShardConfig::default()).await?);
+    let mut known = Sender::new(&ours, Sending::Corrections { streams: KNOWN_STREAMS }, Class::D1);
+    known.prepare().await?;
+    let bare = |transactions, name: &str| -> anyhow::Result<Box<dyn Contender>> {
+        let folder = session.places.folder(name)?;
+        Ok(Box::new(BareInsert::new(
+            &folder,
+            transactions,
+            stored::receipts(1_024)?,
+        )?))
+    };
+    let mut contenders: Vec<Box<dyn Contender>> = vec![
+        bare(Transactions::OnePerCommand, "b2.each")?,
+        bare(Transactions::OnePerGroup, "b2.group")?,
+        Box::new(Sender::new(&ours, Sending::Receipts, Class::D1)),
+        Box::new(known),
+    ];
+    for clients in session.extent.pick(CLIENTS.to_vec(), vec![64]) {
+        let load = session.extent.load(clients);
+        session.cell(&cell(clients, shards), load, &mut contenders).await?;
+    }
+    session.check(&mut contenders).await?;
+    drop(contenders);
+    if let Ok(ours) = Arc::try_unwrap(ours) {
+        ours.stop().await;
+    }
+    Ok(())
 }

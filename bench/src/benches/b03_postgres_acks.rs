@@ -65,7 +65,7 @@ impl Bench for PostgresAcks {
             against: AXON,
             ..target(clients, Figure::Rate, Bound::Shown)
         }));
-        targets.extend([16, 64, 256].map(|clients| target(clients, Figure::Cpu, Bound::AtMost(0.05))));
+        targets.extend([1, 16, 64, 256].map(|clients| target(clients, Figure::Cpu, Bound::AtMost(0.05))));
         targets
     }
 

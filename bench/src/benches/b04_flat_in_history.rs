@@ -77,6 +77,7 @@ impl Bench for FlatInHistory {
             ours.stop().await;
             // A process of its own, as it were: what is in memory is what its settings keep.
             let ours = Arc::new(Ours::start(&log, &views, 1, config).await?);
+            ours.count_from_here().await?;
             let mut contenders: Vec<Box<dyn Contender>> = vec![
                 Box::new(OneStreamAfterAnother::new(&ours, BRIEF_NAME, "brief")),
                 Box::new(OneStreamAfterAnother::new(&ours, LONG_NAME, "long")),
@@ -84,6 +85,7 @@ impl Bench for FlatInHistory {
             let load = session.extent.load(1);
             session.cell(cell, load, &mut contenders).await?;
             drop(contenders);
+            ours.check().await?;
             if let Ok(ours) = Arc::try_unwrap(ours) {
                 ours.stop().await;
             }

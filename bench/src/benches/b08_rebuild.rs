@@ -97,7 +97,8 @@ impl Bench for Rebuild {
 
 /// The peer with events to replay.
 async fn replaying_peer(session: &Session) -> anyhow::Result<Peer> {
-    let url = session.places.database("b8_peer").await?;
+    // As our read models are stored: they come from a log, and a crash may take the last of them.
+    let url = session.places.database("b8_peer").await? + "?options=-c%20synchronous_commit%3Doff";
     let program: &Path = &session.places.peers.join("cqrs-es-peer");
     let mut peer = Peer::start(PEER, Class::None, program, &[url, "replay".into()]).await?;
     peer.settings = json!({"pool": PEERS_POOL});

@@ -177,7 +177,7 @@ pub async fn grow(folder: PathBuf, streams: u64, cached_max: usize) -> anyhow::R
         };
         println!("{}", serde_json::to_string(&look)?);
     }
-    Ok(())
+    ours.check().await
 }
 
 async fn state_bytes_mean(ours: &Ours, streams: u64) -> anyhow::Result<f64> {

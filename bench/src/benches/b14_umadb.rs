@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::Bench;
 use crate::http::{Server, crm_serve, free_port, wait_until_owned};
 use crate::http_clients::HttpClients;
+use crate::ours;
 use crate::peer::Peer;
 use crate::session::{Class, Contender, Session};
 use crate::target::{Bound, Figure, Target};
@@ -60,7 +61,8 @@ impl Bench for Umadb {
         let ours = crm_serve(&places.crm, &url, &url, &["--no-projections"], None).await?;
         wait_until_owned(&[&ours.address], SHARDS, Duration::from_secs(60)).await?;
         let program = places.peers.join("umadb-peer");
-        let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(HttpClients::new(OURS, Class::D1, ours))];
+        let ours = HttpClients::new(OURS, Class::D1, ours).with_log(ours::log_to_read(&url, &url)?);
+        let mut contenders: Vec<Box<dyn Contender>> = vec![Box::new(ours)];
         let mut servers = vec![];
         for (name, writer) in PEERS {
             let folder = places.folder("b14.umadb")?;

@@ -131,6 +131,9 @@ pub(crate) struct StoredTables {
 
 type TableKey = (Group, i64, &'static str);
 
+/// Generations of a group whose tables are remembered: more than are at work at one time.
+const GENERATIONS_REMEMBERED: i64 = 8;
+
 impl StoredTables {
     pub fn new(dialect: Dialect) -> StoredTables {
         StoredTables {
@@ -142,13 +145,17 @@ impl StoredTables {
     pub fn get(&self, generation: &Generation, table: &'static Table) -> Arc<Stored> {
         let (group, number) = (generation.group, generation.number);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = known.entry((group, number, table.name)).or_insert_with(|| {
-            let mut stored = Stored::of(self.dialect, group, number, table);
-            let is_built = generation.status == GenerationStatus::Building;
-            *stored.is_appended.get_mut() = is_built && stored.is_appended_while_built();
-            Arc::new(stored)
-        });
-        Arc::clone(stored)
+        if let Some(stored) = known.get(&(group, number, table.name)) {
+            return Arc::clone(stored);
+        }
+        let mut stored = Stored::of(self.dialect, group, number, table);
+        let is_built = generation.status == GenerationStatus::Building;
+        *stored.is_appended.get_mut() = is_built && stored.is_appended_while_built();
+        let stored = Arc::new(stored);
+        // Each rebuild brings another one.
+        known.retain(|(other, older, _), _| *other != group || *older > number - GENERATIONS_REMEMBERED);
+        known.insert((group, number, table.name), Arc::clone(&stored));
+        stored
     }
 }
 
@@ -952,5 +959,32 @@ fn array_type(ty: ColumnType) -> &'static str {
         ColumnType::Date => "date",
         ColumnType::Time => "timestamptz",
         ColumnType::Json => "jsonb",
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    #[test]
+    fn the_tables_of_so_many_generations_are_remembered_and_no_more() {
+        let tables = StoredTables::new(Dialect::Postgres);
+        let generation = |number| Generation {
+            group: Group::Sales,
+            number,
+            definition: String::new(),
+            status: GenerationStatus::Live,
+            shards: 1,
+        };
+        let table = Group::Sales.tables().next().expect("a group has tables");
+        let first = tables.get(&generation(1), table);
+        assert!(Arc::ptr_eq(&first, &tables.get(&generation(1), table)));
+        for number in 2..100 {
+            tables.get(&generation(number), table);
+            let known = tables.known.lock().unwrap().len() as i64;
+            assert_eq!(known, number.min(GENERATIONS_REMEMBERED));
+        }
+        let latest = tables.get(&generation(99), table);
+        assert!(Arc::ptr_eq(&latest, &tables.get(&generation(99), table)));
     }
 }

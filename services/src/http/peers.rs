@@ -15,6 +15,9 @@ use crate::shard::ShardHandle;
 /// A bundle in its canonical form with all that goes along.
 pub const BYTES_MAX: usize = 3 * BUNDLE_BYTES_MAX;
 
+/// Where its paths begin.
+pub const PREFIX: &str = "/internal/";
+
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/internal/shards/{shard}/commands", post(execute))

@@ -32,10 +32,12 @@ impl Default for Room {
 /// # Errors
 /// 503 at once when there is none. A body that does not say how long it is counts as one of the largest.
 pub async fn held(State(room): State<Room>, request: Request, next: Next) -> Result<Response, Problem> {
+    let most = match request.uri().path().starts_with(peers::PREFIX) {
+        true => peers::BYTES_MAX,
+        false => BUNDLE_BYTES_MAX,
+    };
     let said = request.body().size_hint().upper();
-    let bytes = said.map_or(BUNDLE_BYTES_MAX, |said| {
-        usize::try_from(said).unwrap_or(usize::MAX).min(peers::BYTES_MAX)
-    });
+    let bytes = said.map_or(most, |said| usize::try_from(said).unwrap_or(usize::MAX).min(most));
     let units = bytes.div_ceil(UNIT_BYTES) as u32;
     let Ok(_room) = room.0.try_acquire_many(units) else {
         body::discard(request.into_body()).await;

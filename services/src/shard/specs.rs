@@ -439,6 +439,24 @@ async fn a_command_that_was_applied_is_acked_though_its_companions_cannot_be_loo
     assert_eq!(world.audit().await.claims, 3);
 }
 
+/// Another process may have the shard by then.
+#[tokio::test(start_paused = true)]
+async fn a_take_over_that_is_not_wanted_any_more_claims_nothing() {
+    let states = Arc::new(Moody::default());
+    let mut world = World::with(states.clone()).await;
+    states
+        .hangs_at_take_over
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let shard = world.start();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    shard.stop.send_replace(true);
+    states
+        .hangs_at_take_over
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    shard.task.await.unwrap();
+    assert_eq!(world.audit().await.claims, 0);
+}
+
 /// A state store that can be down, or as far as customers are asked for.
 #[derive(Default)]
 struct Moody {
@@ -450,6 +468,8 @@ struct Moody {
     lists_nothing: std::sync::atomic::AtomicBool,
     /// Look-ups have no end.
     hangs: std::sync::atomic::AtomicBool,
+    /// Nor has the first question of a take-over.
+    hangs_at_take_over: std::sync::atomic::AtomicBool,
     /// When there is one, what was looked up takes a permit each time before it is told.
     tells: std::sync::OnceLock<tokio::sync::Semaphore>,
     /// Streams and command ids that were looked up.
@@ -485,6 +505,9 @@ impl StateStore for Moody {
         log_id: Uuid,
     ) -> Result<Option<crate::states::Watermark>, crate::states::StateError> {
         self.up()?;
+        while self.hangs_at_take_over.load(std::sync::atomic::Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.inner.watermark(shard, log_id).await
     }
 

@@ -7,6 +7,7 @@ use domain::{Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::assignment::Wanted;
 use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::handle::ShardConfig;
@@ -35,6 +36,8 @@ pub enum TakeOverError {
     States(#[from] StateError),
     #[error("another node claimed the shard first")]
     Lost,
+    #[error("the shard is not to be served here any more")]
+    Withdrawn,
     #[error("another node took the shard over in epoch {epoch}")]
     Yielded { epoch: u64 },
     #[error("the claim could not be appended: {0}")]
@@ -82,6 +85,8 @@ pub struct Claimant<'a> {
     pub address: &'a str,
     pub source: &'a str,
     pub config: &'a ShardConfig,
+    /// Is the shard still to be served here?
+    pub wanted: &'a Wanted,
     /// The last epoch in which this node owned the shard: a later one of another node is not contested.
     pub owned_epoch: &'a mut Option<u64>,
 }
@@ -132,6 +137,10 @@ impl Claimant<'_> {
             .read_to_end(before.as_ref().map(|watermark| &watermark.checkpoint))
             .await?;
 
+        // That may have taken long; a claim now would take the shard away from whoever has it by now.
+        if !self.wanted.is_here() {
+            return Err(TakeOverError::Withdrawn);
+        }
         #[allow(clippy::disallowed_methods, reason = "a nonce is luck, and must never repeat")]
         let nonce = Uuid::now_v7();
         let epoch = judge.epoch() + 1;

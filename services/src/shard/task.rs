@@ -107,6 +107,7 @@ impl Task {
                     self.stand_aside(&error.to_string(), until).await;
                     self.owned_epoch = None;
                 }
+                Err(TakeOverError::Withdrawn) => {}
                 Err(error) => {
                     tracing::warn!(shard = self.shard, "cannot take over: {error}");
                     self.set_trouble(error.to_string());
@@ -128,6 +129,7 @@ impl Task {
             address: &parts.address,
             source: &parts.source,
             config: &parts.config,
+            wanted: &self.wanted,
             owned_epoch: &mut self.owned_epoch,
         };
         claimant.take_over().await

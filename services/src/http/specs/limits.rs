@@ -80,6 +80,24 @@ async fn the_bodies_of_all_requests_have_so_much_room_and_one_more_is_a_503_at_o
     assert_eq!(taken.status, 400, "{}", taken.text);
 }
 
+/// A body between processes may be larger, and counts as large when it does not say how long it is.
+#[tokio::test]
+async fn what_other_processes_send_takes_its_room_as_well() {
+    let world = World::new().await;
+    let headers = [("content-type", "application/json")];
+    let send = |body: Body| Box::pin(world.request("POST", "/internal/shards/0/commands", &headers, body));
+    let never = || Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+    let short = || Body::from_stream(futures::stream::once(async { Ok::<_, Infallible>(Bytes::from("{}")) }));
+    let mut under_way: Vec<_> = (0..BODIES_BYTES_MAX / (12 * MIB)).map(|_| send(never())).collect();
+    for request in &mut under_way {
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    }
+    assert_eq!(send(short()).await.status, 503);
+    under_way.pop();
+    // There is room, and what came is no order.
+    assert_eq!(send(short()).await.status, 422);
+}
+
 #[tokio::test]
 async fn what_another_process_sends_is_bounded_too() {
     let world = World::new().await;

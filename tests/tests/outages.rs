@@ -19,6 +19,8 @@ use tests::{Broker, Crm, Database, FaultyDisk, Server, free_port};
 use uuid::Uuid;
 
 const CLIENTS: u64 = 16;
+/// So that clients are told twice in a minute.
+const IMPATIENT: &[&str] = &["serve", "--command-timeout", "20"];
 /// How long a server stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
 const CUTS: u64 = 30;
@@ -33,6 +35,25 @@ fn report(what: &str, traffic: &Traffic) {
     );
 }
 
+/// The log stands still for a minute under clients. Nothing is acked in that time, and they are told; afterwards it goes on.
+async fn the_log_stands_still(what: &str, traffic: &Traffic, mut stand_still: impl FnMut(bool)) {
+    traffic.more_acks(500, "the start").await;
+    stand_still(true);
+    // What was on its way back may still arrive.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = traffic.counts();
+    tokio::time::sleep(STANDSTILL).await;
+    let after = traffic.counts();
+    assert_eq!(
+        before.acks, after.acks,
+        "nothing can be durable while the log stands still"
+    );
+    assert!(after.refused > before.refused, "whoever waited too long was told so");
+    stand_still(false);
+    traffic.more_acks(500, "the log went on").await;
+    report(what, traffic);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_stands_still_for_a_minute_costs_time_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -41,29 +62,39 @@ async fn a_broker_that_stands_still_for_a_minute_costs_time_only() {
     let log_url = format!("kafka://{}/crm.standstill", broker.address());
     let env = [("CRM_LOG", log_url.as_str()), ("CRM_VIEWS", views.url())];
     run_well(&["init", "--shards", "4"], &env);
-    let node = Crm::start(&["serve", "--command-timeout", "20"], &env);
+    let node = Crm::start(IMPATIENT, &env);
     let traffic = Traffic::start("broker stands still", CLIENTS, vec![node.url("")]);
-    traffic.more_acks(500, "the start").await;
-
-    broker.pause();
-    // What was on its way back may still arrive.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = traffic.counts();
-    tokio::time::sleep(STANDSTILL).await;
-    let after = traffic.counts();
-    assert_eq!(
-        before.acks, after.acks,
-        "nothing can be durable while the broker stands still"
-    );
-    assert!(after.refused > before.refused, "whoever waited too long was told so");
-    broker.resume();
-
-    traffic.more_acks(500, "the broker went on").await;
-    report("the broker stood still for a minute", &traffic);
+    the_log_stands_still("the broker stood still for a minute", &traffic, |is_still| {
+        if is_still { broker.pause() } else { broker.resume() }
+    })
+    .await;
     let told = traffic.end().await;
     until_lag_drains(&node).await;
     let log = KafkaLog::new(&broker.address(), "crm.standstill", BTreeMap::new());
     every_ack_stands_in_the_log_once(&log, &told).await;
+    read_models_equal_the_fold(&env);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgresql_that_has_the_log_and_stands_still_for_a_minute_costs_time_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let url = server.url();
+    let env = [("CRM_LOG", url.as_str()), ("CRM_VIEWS", url.as_str())];
+    run_well(&["init", "--shards", "4"], &env);
+    let node = Crm::start(IMPATIENT, &env);
+    let traffic = Traffic::start("PostgreSQL stands still", CLIENTS, vec![node.url("")]);
+    the_log_stands_still(
+        "PostgreSQL, which has the log, stood still for a minute",
+        &traffic,
+        |is_still| {
+            if is_still { server.pause() } else { server.resume() }
+        },
+    )
+    .await;
+    let told = traffic.end().await;
+    until_lag_drains(&node).await;
+    every_ack_stands_in_the_log_once(&PostgresLog::new(&url).unwrap(), &told).await;
     read_models_equal_the_fold(&env);
 }
 
@@ -90,37 +121,6 @@ async fn a_postgresql_that_is_frozen_for_a_minute_stops_no_command_on_streams_in
         if is_still { server.pause() } else { server.resume() }
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgresql_that_has_the_log_and_stands_still_for_a_minute_costs_time_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path());
-    let url = server.url();
-    let env = [("CRM_LOG", url.as_str()), ("CRM_VIEWS", url.as_str())];
-    run_well(&["init", "--shards", "4"], &env);
-    let node = Crm::start(&["serve", "--command-timeout", "20"], &env);
-    let traffic = Traffic::start("the log stands still", CLIENTS, vec![node.url("")]);
-    traffic.more_acks(500, "the start").await;
-
-    server.pause();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = traffic.counts();
-    tokio::time::sleep(STANDSTILL).await;
-    let after = traffic.counts();
-    assert_eq!(
-        before.acks, after.acks,
-        "nothing can be durable while the log stands still"
-    );
-    assert!(after.refused > before.refused, "whoever waited too long was told so");
-    server.resume();
-
-    traffic.more_acks(500, "PostgreSQL went on").await;
-    report("PostgreSQL, which has the log, stood still for a minute", &traffic);
-    let told = traffic.end().await;
-    until_lag_drains(&node).await;
-    every_ack_stands_in_the_log_once(&PostgresLog::new(&url).unwrap(), &told).await;
-    read_models_equal_the_fold(&env);
 }
 
 /// A proxy in front of PostgreSQL, and the database's URL through it.

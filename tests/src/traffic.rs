@@ -64,6 +64,16 @@ pub struct Counts {
     pub longest: Duration,
 }
 
+impl std::fmt::Display for Counts {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            to,
+            "{} acks, {} answers 503 or 507, {} broken connections, the longest wait {:?}",
+            self.acks, self.refused, self.broken, self.longest
+        )
+    }
+}
+
 impl Told {
     /// What an answer 200 or 201 says.
     pub fn of(ack: &Value) -> Told {

@@ -178,13 +178,8 @@ async fn three_nodes_lose_and_double_nothing_while_they_are_killed_and_paused() 
         until_lag_drains(node).await;
     }
     println!(
-        "{} acks of {NODES} nodes under {kills} kills and {pauses} pauses in {:?} (seed {seed}); {} answers 503, {} broken \
-         connections, the longest wait {:?}",
-        told.len(),
-        started.elapsed(),
-        counts.refused,
-        counts.broken,
-        counts.longest,
+        "{NODES} nodes under {kills} kills and {pauses} pauses in {:?} (seed {seed}): {counts}",
+        started.elapsed()
     );
     let found = every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
     // It had two shards, and each came to a new owner.
@@ -233,13 +228,7 @@ async fn a_bad_network_between_nodes_loses_and_doubles_nothing() {
     }
     let counts = traffic.counts();
     let told = traffic.end().await;
-    println!(
-        "{} acks of {NODES} nodes over {CUTS} cuts between them; {} answers 503, {} broken connections, the longest wait {:?}",
-        told.len(),
-        counts.refused,
-        counts.broken,
-        counts.longest,
-    );
+    println!("{NODES} nodes over {CUTS} cuts between them: {counts}");
     every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
     for node in &mut cluster.nodes {
         assert_eq!(node.terminate(), 0, "a node ends well: {}", node.log_text());
@@ -263,13 +252,7 @@ async fn a_broker_that_is_started_again_makes_commands_wait_on_every_node() {
     traffic.more_acks(300, "the restart of the broker").await;
     let counts = traffic.counts();
     let told = traffic.end().await;
-    println!(
-        "{} acks around a restart of the broker; {} answers 503, {} broken connections, the longest wait {:?}",
-        told.len(),
-        counts.refused,
-        counts.broken,
-        counts.longest,
-    );
+    println!("a restart of the broker: {counts}");
     assert_eq!(counts.refused, 0, "who waits for the broker is not refused");
     every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
     for node in &cluster.nodes {
@@ -296,13 +279,7 @@ async fn a_rolling_restart_refuses_no_command() {
     }
     let counts = traffic.counts();
     let told = traffic.end().await;
-    println!(
-        "{} acks through a rolling restart; {} answers 503, {} broken connections, the longest wait {:?}",
-        told.len(),
-        counts.refused,
-        counts.broken,
-        counts.longest,
-    );
+    println!("a rolling restart: {counts}");
     assert_eq!(
         (counts.refused, counts.broken),
         (0, 0),

@@ -28,11 +28,7 @@ const CUTS: u64 = 30;
 const NEW_CUSTOMERS: u64 = 50;
 
 fn report(what: &str, traffic: &Traffic) {
-    let counts = traffic.counts();
-    println!(
-        "{what}: {} acks, {} answers 503 or 507, {} broken connections, the longest wait {:?}",
-        counts.acks, counts.refused, counts.broken, counts.longest
-    );
+    println!("{what}: {}", traffic.counts());
 }
 
 /// The log stands still for a minute under clients. Nothing is acked in that time, and they are told; afterwards it goes on.

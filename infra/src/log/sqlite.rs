@@ -211,7 +211,7 @@ struct Opened {
 
 impl Opened {
     fn by_creating(folder: &Path, shards: u16) -> Result<Opened, LogError> {
-        make_folder(folder).map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.display())))?;
+        make_folder(folder).map_err(|error| unusable(folder, &error))?;
         let lock = lock(folder)?;
         let mut file = LogFile::open(folder)?;
         make_tables(&mut file.connection, shards).map_err(|error| unavailable(folder, &error))?;
@@ -231,8 +231,7 @@ impl Opened {
         let ends = (0..shards)
             .map(|shard| checked_end(&file.connection, folder, shard))
             .collect::<Result<Vec<u64>, LogError>>()?;
-        let acked = Acked::open(folder)
-            .map_err(|error| LogError::Unavailable(format!("{}: {error}", folder.join(acked::FILE).display())))?;
+        let acked = Acked::open(folder).map_err(|error| unusable(&folder.join(acked::FILE), &error))?;
         Ok(Opened {
             shards,
             writing: Some(Writing::start(file, ends, acked, lock)),
@@ -630,13 +629,12 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
 
 fn lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK_FILE);
-    let unusable = |error: &std::io::Error| LogError::Unavailable(format!("{}: {error}", path.display()));
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|error| unusable(&error))?;
+        .map_err(|error| unusable(&path, &error))?;
     let deadline = std::time::Instant::now() + LOOKING;
     loop {
         match file.try_lock() {
@@ -650,7 +648,7 @@ fn lock(folder: &Path) -> Result<File, LogError> {
                     folder.display()
                 )));
             }
-            Err(TryLockError::Error(error)) => return Err(unusable(&error)),
+            Err(TryLockError::Error(error)) => return Err(unusable(&path, &error)),
         }
     }
 }
@@ -672,7 +670,7 @@ fn refuse_damaged_wal(folder: &Path, access: Access) -> Result<(), LogError> {
             "{} is damaged: {why}; restore the folder from a copy",
             path.display()
         ))),
-        Err(error) => Err(LogError::Unavailable(format!("{}: {error}", path.display()))),
+        Err(error) => Err(unusable(&path, &error)),
     }
 }
 
@@ -680,8 +678,7 @@ fn refuse_damaged_wal(folder: &Path, access: Access) -> Result<(), LogError> {
 fn refuse_lost_acks(folder: &Path) -> Result<(), LogError> {
     let (path, note) = (folder.join(FILE), folder.join(acked::FILE));
     // First, for a writer may be at work: what it notes is in the log already.
-    let noted =
-        acked::noted_in(folder).map_err(|error| LogError::Unavailable(format!("{}: {error}", note.display())))?;
+    let noted = acked::noted_in(folder).map_err(|error| unusable(&note, &error))?;
     let Some(noted) = noted else { return Ok(()) };
     let records = match path.exists() {
         true => records_in(&connect(folder, Access::Read)?).map_err(|error| unavailable(folder, &error))?,
@@ -807,6 +804,10 @@ fn address(folder: &Path) -> String {
 
 fn only_to_read(folder: &Path) -> LogError {
     LogError::Unavailable(format!("{} was opened to read only", address(folder)))
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> LogError {
+    LogError::Unavailable(format!("{}: {error}", path.display()))
 }
 
 fn unavailable(folder: &Path, error: &rusqlite::Error) -> LogError {

@@ -303,7 +303,7 @@ impl Cluster {
             "{} hears about shard {shard}: {word:?}",
             node.process.name
         ));
-        tell(&node.words[shard], word);
+        node.words[shard].send_if_modified(|was| std::mem::replace(was, word) != word);
     }
 
     /// All is well: every process runs, with the right time, and each shard is one node's. Nothing that runs is started again, and nobody is
@@ -368,10 +368,6 @@ impl Cluster {
             }
         }
     }
-}
-
-fn tell(word: &watch::Sender<Assignment>, is: Assignment) {
-    word.send_if_modified(|was| std::mem::replace(was, is) != is);
 }
 
 fn address(number: usize) -> String {

@@ -119,7 +119,10 @@ impl SimRows {
             true => world.sleep(world.luck.magnitude(5, 2_000)).await,
             false => world.latency().await,
         }
-        match world.rows_away.is_it(world) || world.strikes("rows: away", world.weather.rates.rows_down) {
+        match world
+            .rows_away
+            .is_it(world, "rows: away", world.weather.rates.rows_down)
+        {
             true => Err(ViewError::Unavailable("the simulated store is away".into())),
             false => Ok(()),
         }

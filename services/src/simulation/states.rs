@@ -131,7 +131,7 @@ impl SimStates {
         let rates = &world.weather.rates;
         process.pass().await;
         world.latency().await;
-        if world.states_away.is_it(&world) || world.strikes("states: away", rates.states_down) {
+        if world.states_away.is_it(&world, "states: away", rates.states_down) {
             return away();
         }
         let late = world.strikes("states: committed late", rates.states_late);
@@ -169,7 +169,10 @@ impl SimStates {
         let world = &self.process.world;
         self.process.pass().await;
         world.latency().await;
-        if world.states_away.is_it(world) || world.strikes("states: away", world.weather.rates.states_down) {
+        if world
+            .states_away
+            .is_it(world, "states: away", world.weather.rates.states_down)
+        {
             return Err(StateError::Unavailable("the simulated store is away".into()));
         }
         let found = self.database.look(shard, look);

@@ -53,8 +53,11 @@ impl Away {
         self.until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    pub fn is_it(&self, world: &World) -> bool {
-        !world.is_calm() && (world.age().as_millis() as u64) < self.until_ms.load(Ordering::Relaxed)
+    /// Is it away now: for some time, or for this one call?
+    pub fn is_it(&self, world: &World, what: &'static str, per_mille: u64) -> bool {
+        let for_some_time =
+            !world.is_calm() && (world.age().as_millis() as u64) < self.until_ms.load(Ordering::Relaxed);
+        for_some_time || world.strikes(what, per_mille)
     }
 }
 

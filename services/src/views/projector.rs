@@ -354,7 +354,6 @@ impl Projector {
         progress.next = next.next;
         progress.events += folded.events;
         progress.unknown += folded.unknown;
-        progress.trouble = None;
         drop(progress);
         self.committed.send_replace(next.next);
         at.stored = Some(next);

@@ -89,6 +89,7 @@ impl Queries {
     }
 
     /// With another bound than [`ROWS_READ_MAX`].
+    #[cfg(test)]
     pub fn reading_at_most(mut self, rows: usize) -> Queries {
         self.rows_read_max = rows;
         self

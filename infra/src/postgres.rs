@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::tokio_postgres::config::Host;
 use deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
@@ -55,6 +55,8 @@ pub(crate) fn pool(config: Config, connections_max: usize, probe: Probe) -> Pool
         }));
     }
     pool.max_size(connections_max)
+        // The one that was used last: its server process has its plans, and the pages it asks for, at hand.
+        .queue_mode(QueueMode::Lifo)
         .wait_timeout(Some(TURN_MAX))
         .create_timeout(Some(CONNECT_MAX))
         .recycle_timeout(Some(CONNECT_MAX))

@@ -114,7 +114,6 @@ impl Contender for Growing {
     async fn run(&mut self, _: Load, _: &Meters) -> anyhow::Result<Measured> {
         let folder = self.places.folder("b11")?;
         let program: PathBuf = std::env::current_exe()?;
-        let started = std::time::Instant::now();
         let mut child = Command::new(program)
             .arg("grow")
             .arg(&folder)
@@ -122,10 +121,14 @@ impl Contender for Growing {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
+        let core = Meters::default().and("core", child.id().context("it has ended")?);
+        let start = core.read()?;
+        let mut usage = Usage::default();
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut looks: Vec<Look> = vec![];
         while let Some(line) = lines.next_line().await? {
             looks.push(serde_json::from_str(&line)?);
+            usage = core.since(&start)?;
         }
         anyhow::ensure!(child.wait().await?.success(), "the growing process failed");
         std::fs::remove_dir_all(&folder)?;
@@ -135,10 +138,6 @@ impl Contender for Growing {
         );
         let grown = end.resident_bytes.saturating_sub(reached.resident_bytes) as f64;
         let per_stream = grown / (end.streams - reached.streams) as f64;
-        let usage = Usage {
-            seconds: started.elapsed().as_secs_f64(),
-            ..Usage::default()
-        };
         Ok(Measured::job(self.streams, usage)
             .with("flat", end.resident_bytes as f64 / reached.resident_bytes as f64)
             .with("mib_at_end", end.resident_bytes as f64 / 1024.0 / 1024.0)

@@ -260,12 +260,12 @@ impl State {
 }
 
 impl Subscription {
-    /// The next chunk that brings something; `None` when none came within `wait`. Of its events those before [`settled`](Self::settled) are
-    /// old ones.
+    /// The next chunks that bring something: all that are there, up to about [`BATCH_RECORDS_MAX`] records. None when none came within
+    /// `wait`. Of their events those before [`settled`](Self::settled) are old ones.
     ///
     /// # Errors
     /// [`FeedError`]; everything before was given.
-    pub async fn next(&mut self, wait: Duration) -> Result<Option<Arc<Chunk>>, FeedError> {
+    pub async fn next(&mut self, wait: Duration) -> Result<Vec<Arc<Chunk>>, FeedError> {
         let deadline = Instant::now() + wait;
         loop {
             self.join_older();
@@ -273,24 +273,28 @@ impl Subscription {
             let mut read = std::pin::pin!(shared.read.notified());
             // From here on no bell is missed.
             read.as_mut().enable();
-            if let Some(found) = self.look(&shared.lock())? {
-                return Ok(Some(found));
-            }
-            if tokio::time::timeout_at(deadline, read).await.is_err() {
-                return Ok(None);
+            let found = self.look(&shared.lock())?;
+            if !found.is_empty() || tokio::time::timeout_at(deadline, read).await.is_err() {
+                return Ok(found);
             }
         }
     }
 
-    fn look(&self, state: &State) -> Result<Option<Arc<Chunk>>, FeedError> {
+    fn look(&self, state: &State) -> Result<Vec<Arc<Chunk>>, FeedError> {
         if state.first() > self.settled {
             return Err(FeedError::FellBehind);
         }
-        let next = state.chunks.iter().find(|chunk| chunk.settled > self.settled);
-        match (next, &state.trouble) {
-            (Some(chunk), _) => Ok(Some(Arc::clone(chunk))),
-            (None, Some(trouble)) => Err(FeedError::Log(Arc::clone(trouble))),
-            (None, None) => Ok(None),
+        let mut records = 0;
+        let there = state.chunks.iter().filter(|chunk| chunk.settled > self.settled);
+        let next = there.take_while(|chunk| {
+            let is_first = records == 0;
+            records += chunk.settled - chunk.since;
+            is_first || records <= BATCH_RECORDS_MAX as u64
+        });
+        let next: Vec<Arc<Chunk>> = next.cloned().collect();
+        match &state.trouble {
+            Some(trouble) if next.is_empty() => Err(FeedError::Log(Arc::clone(trouble))),
+            _ => Ok(next),
         }
     }
 
@@ -299,7 +303,7 @@ impl Subscription {
         self.settled
     }
 
-    /// The chunk was read.
+    /// Everything up to this chunk was read.
     pub fn take(&mut self, chunk: &Chunk) {
         self.settled = chunk.settled;
         self.feed.shared.lock().cursors.insert(self.number, chunk.settled);

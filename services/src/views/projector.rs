@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::feed::{BATCH_RECORDS_MAX, Chunk, FeedError, Feeds, Subscription, judge_all};
+use super::feed::{BATCH_RECORDS_MAX, Chunk, FeedError, Feeds, LazyEvent, Subscription, judge_all};
 use super::{Generation, ReadStore, ViewError};
 use crate::bugs::{self, Bug};
 use crate::log::{Checkpoint, LogError};
@@ -223,8 +223,7 @@ impl Projector {
             (since + at.patience()).saturating_duration_since(Instant::now())
         });
         match at.feed.next(wait).await {
-            Ok(Some(chunk)) => self.read(at, &chunk).await?,
-            Ok(None) => {}
+            Ok(chunks) => self.read(at, &chunks).await?,
             Err(FeedError::FellBehind) => return Err(Trouble::FellBehind),
             Err(trouble) => {
                 // What stands before a record that stops us is still committed.
@@ -238,18 +237,21 @@ impl Projector {
         }
     }
 
-    /// Folds a chunk. What stands before a poison event is committed, so that the checkpoint stands right before it.
-    async fn read(&self, at: &mut Standing, chunk: &Chunk) -> Result<(), Trouble> {
+    /// Folds chunks. What stands before a poison event is committed, so that the checkpoint stands right before it.
+    async fn read(&self, at: &mut Standing, chunks: &[Arc<Chunk>]) -> Result<(), Trouble> {
+        let Some(last) = chunks.last() else { return Ok(()) };
         let settled = at.feed.settled();
-        let folded = self.fold_chunk(at, chunk, settled).await;
+        let events = chunks.iter().flat_map(|chunk| &chunk.events);
+        let folded = self.fold_wanted(at, events, settled).await;
         if let Err(Trouble::Poison { offset, .. }) = folded {
             self.commit_before(at, offset).await?;
         }
         folded?;
-        at.folded.bytes += chunk.bytes_of(self.generation.group);
-        at.feed.take(chunk);
-        at.read.clone_from(&chunk.checkpoint);
-        at.next = chunk.next;
+        let bytes = chunks.iter().map(|chunk| chunk.bytes_of(self.generation.group));
+        at.folded.bytes += bytes.sum::<usize>();
+        at.feed.take(last);
+        at.read.clone_from(&last.checkpoint);
+        at.next = last.next;
         Ok(())
     }
 
@@ -283,7 +285,7 @@ impl Projector {
             records.retain(|(standing, _)| *standing < offset);
             let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
             if let Some(chunk) = chunk {
-                self.fold_chunk(at, &chunk, chunk.since).await?;
+                self.fold_wanted(at, &chunk.events, chunk.since).await?;
                 at.read = chunk.checkpoint;
             }
             trouble.map_or(Ok(()), Err)?;
@@ -317,11 +319,16 @@ impl Projector {
         })
     }
 
-    /// Folds the events of a chunk that the group wants, but for those before `settled`, which it has.
-    async fn fold_chunk(&self, at: &mut Standing, chunk: &Chunk, settled: u64) -> Result<(), Trouble> {
+    /// Folds the events that the group wants, but for those before `settled`, which it has.
+    async fn fold_wanted<'a>(
+        &self,
+        at: &mut Standing,
+        events: impl IntoIterator<Item = &'a LazyEvent, IntoIter: Send> + Send,
+        settled: u64,
+    ) -> Result<(), Trouble> {
         let group = self.generation.group;
         let (mut wanted, mut unknown) = (vec![], 0);
-        for event in &chunk.events {
+        for event in events {
             if event.offset() < settled || !group.wants(event.kind()) {
                 continue;
             }

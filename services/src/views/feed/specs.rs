@@ -49,10 +49,23 @@ impl World {
     /// Reads until nothing more comes.
     async fn read_on(&self, at: &mut Subscription) -> Vec<u64> {
         let mut seen = vec![];
-        while let Some(chunk) = at.next(Duration::from_millis(5)).await.unwrap() {
-            let new = chunk.events.iter().filter(|event| event.offset() >= at.settled());
-            seen.extend(new.map(LazyEvent::offset));
-            at.take(&chunk);
+        loop {
+            let more = self.read_once(at).await;
+            if more.is_empty() {
+                return seen;
+            }
+            seen.extend(more);
+        }
+    }
+
+    /// Reads what is there.
+    async fn read_once(&self, at: &mut Subscription) -> Vec<u64> {
+        let chunks = at.next(Duration::from_millis(5)).await.unwrap();
+        let events = chunks.iter().flat_map(|chunk| &chunk.events);
+        let seen = events.map(LazyEvent::offset).filter(|offset| *offset >= at.settled());
+        let seen = seen.collect();
+        if let Some(last) = chunks.last() {
+            at.take(last);
         }
         seen
     }
@@ -112,10 +125,10 @@ async fn four_who_begin_together_read_the_log_once() {
     }
     let expected: Vec<u64> = (2..20_002).collect();
     let mut seen = vec![vec![]; 4];
-    // Each takes a chunk in turn.
+    // Each takes what is there in turn.
     while seen.iter().any(|seen| seen.len() < expected.len()) {
         for (at, seen) in all.iter_mut().zip(&mut seen) {
-            if let Some(chunk) = at.next(Duration::from_millis(5)).await.unwrap() {
+            for chunk in at.next(Duration::from_millis(5)).await.unwrap() {
                 seen.extend(chunk.events.iter().map(LazyEvent::offset));
                 at.take(&chunk);
             }
@@ -171,12 +184,11 @@ async fn who_stands_still_holds_nobody_up_for_long_and_no_memory() {
     let mut quick = world.feeds.subscribe(0, None).await.unwrap();
     let mut seen = 0;
     while seen < 50_000 {
-        match quick.next(Duration::from_secs(60)).await.unwrap() {
-            Some(chunk) => {
-                seen += chunk.events.len();
-                quick.take(&chunk);
-            }
-            None => panic!("nothing came in a minute, after {seen} events"),
+        let chunks = quick.next(Duration::from_secs(60)).await.unwrap();
+        assert!(!chunks.is_empty(), "nothing came in a minute, after {seen} events");
+        for chunk in chunks {
+            seen += chunk.events.len();
+            quick.take(&chunk);
         }
         let state = quick.feed.shared.lock();
         assert!(state.last() - state.first() <= REMEMBERED_RECORDS_MAX);
@@ -192,6 +204,27 @@ async fn who_stands_still_holds_nobody_up_for_long_and_no_memory() {
     world.record(1);
     assert_eq!(world.read_on(&mut quick).await, vec![50_002]);
     assert_eq!(quick.feed.shared.lock().chunks.len(), 1);
+}
+
+/// Records come one by one while somebody is busy: he gets them together, and not more at a time than a read brings.
+#[tokio::test(start_paused = true)]
+async fn who_was_busy_gets_at_once_what_came_meanwhile() {
+    let mut world = World::new().await;
+    let mut busy = world.feeds.subscribe(0, None).await.unwrap();
+    let mut seen = world.read_on(&mut busy).await;
+    for come in [10, BATCH_RECORDS_MAX + 1] {
+        for _ in 0..come {
+            world.record(1);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let chunks = busy.feed.shared.lock().chunks.len();
+        assert!(chunks >= come, "{chunks} reads");
+        let more = world.read_once(&mut busy).await;
+        assert_eq!(more.len(), come.min(BATCH_RECORDS_MAX));
+        seen.extend(more);
+    }
+    seen.extend(world.read_on(&mut busy).await);
+    assert_eq!(seen, (2..world.events + 2).collect::<Vec<u64>>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,15 +268,7 @@ async fn what_stands_before_a_foreign_record_comes_before_the_error() {
     let mut all = [world.subscribe(2).await, world.subscribe(4).await];
     for at in &mut all {
         let from = at.settled();
-        let chunk = at.next(Duration::from_secs(1)).await.unwrap().expect("five events");
-        let seen: Vec<u64> = chunk
-            .events
-            .iter()
-            .map(LazyEvent::offset)
-            .filter(|offset| *offset >= from)
-            .collect();
-        assert_eq!(seen, (from..7).collect::<Vec<u64>>());
-        at.take(&chunk);
+        assert_eq!(world.read_once(at).await, (from..7).collect::<Vec<u64>>());
         let stopped = at.next(Duration::from_secs(1)).await;
         assert!(matches!(stopped, Err(FeedError::Log(error)) if matches!(*error, TakeOverError::Foreign(_))));
     }

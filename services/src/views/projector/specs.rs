@@ -1,7 +1,7 @@
 //! When a projector writes, and how much at once.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use projections::{Key, Select, Table, Value};
@@ -17,6 +17,8 @@ struct Counting {
     /// Another worker is a moment faster, always.
     is_overtaken: AtomicBool,
     is_away: AtomicBool,
+    /// How long a commit takes, in milliseconds.
+    takes_ms: AtomicU64,
 }
 
 impl Counting {
@@ -78,6 +80,7 @@ impl ReadStore for Counting {
         if self.is_away.load(Ordering::SeqCst) {
             return Err(ViewError::Unavailable("it is away".into()));
         }
+        tokio::time::sleep(Duration::from_millis(self.takes_ms.load(Ordering::SeqCst))).await;
         let rows = changes.iter().map(|change| change.appends.len()).sum();
         self.commits.lock().unwrap().push((next.clone(), rows));
         match self.is_overtaken.load(Ordering::SeqCst) {
@@ -154,6 +157,34 @@ async fn large_events_are_written_sooner() {
         store.commits(),
         [BATCH_RECORDS_MAX - 2, BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 2]
     );
+}
+
+/// A store that needs ten times as long as the next event takes to come gets ten at a time: the lag does not grow.
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_store_writes_is_written_together() {
+    let mut world = World::new().await;
+    let store = Arc::new(Counting::default());
+    store.takes_ms.store(10, Ordering::SeqCst);
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(1), 0);
+    let mut committed = projector.committed.subscribe();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(projector.run(stopped));
+    for _ in 0..1_000 {
+        world.record(1);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (last_came, last) = (Instant::now(), 1_002);
+    committed.wait_for(|next| *next == last).await.unwrap();
+    assert!(
+        last_came.elapsed() <= Duration::from_millis(30),
+        "{:?}",
+        last_came.elapsed()
+    );
+    let commits = store.commits();
+    assert_eq!(commits.iter().sum::<usize>(), 1_000);
+    assert!((90..=110).contains(&commits.len()), "{} commits", commits.len());
+    stop.send_replace(true);
+    running.await.unwrap();
 }
 
 /// What a worker had to say against its last batch is over when somebody else has stored it, and is nobody's business when the shard is.

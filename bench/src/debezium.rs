@@ -128,8 +128,10 @@ impl Debezium {
             SCHEMA.replace('\n', ""),
         );
         let (_, place) = url.rsplit_once('@').context("the URL names a user")?;
+        // A name of its own, and so a consumer group of its own: it would go on where an earlier worker was, and wait for its end.
+        let name = folder.file_name().context("a folder has a name")?.display();
         let sink = format!(
-            "name=customers\nconnector.class=io.debezium.connector.jdbc.JdbcSinkConnector\ntasks.max={}\ntopics={}\n\
+            "name={name}\nconnector.class=io.debezium.connector.jdbc.JdbcSinkConnector\ntasks.max={}\ntopics={}\n\
              connection.url=jdbc:postgresql://{place}?options=-c%20synchronous_commit=off%20-c%20jit=off\n\
              connection.username=crm\nconnection.password=crm\ninsert.mode=upsert\nprimary.key.mode=record_key\n\
              primary.key.fields=customer\ncollection.name.format=customers\nschema.evolution=none\nbatch.size=5000\n\

@@ -21,7 +21,8 @@ const RUN_TIMED_OUT: i32 = 137;
 
 /// A running `crm`, dead when dropped.
 pub struct Crm {
-    address: SocketAddr,
+    /// `None`: it serves nobody.
+    address: Option<SocketAddr>,
     process: Process,
     // Its working folder, removed after the process is gone: fields are dropped in order.
     _dir: TempDir,
@@ -47,22 +48,29 @@ impl Crm {
     /// of the developer takes part. Give paths in full.
     pub fn start(args: &[&str], env: &[(&str, &str)]) -> Crm {
         let mut crm = Crm::start_unready(args, env);
-        let address = crm.address;
+        let address = crm.served_at();
         crm.process.wait_until(READY_MAX, || answers_ready(address));
         crm
     }
 
     /// The same without waiting, for a start that is expected to fail or to take its time.
     pub fn start_unready(args: &[&str], env: &[(&str, &str)]) -> Crm {
-        let dir = tempfile::tempdir().expect("create a working folder");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let listen = address.to_string();
+        let mut crm = Crm::start_worker(&[args, &["--listen", &listen]].concat(), env);
+        crm.address = Some(address);
+        crm
+    }
 
+    /// Starts `crm <args>`, one that serves nobody such as `crm project`, in the same surroundings.
+    pub fn start_worker(args: &[&str], env: &[(&str, &str)]) -> Crm {
+        let dir = tempfile::tempdir().expect("create a working folder");
         let mut command = tied_to_us(Crm::binary());
-        command.args(args).arg("--listen").arg(address.to_string());
+        command.args(args);
         set_surroundings(&mut command, env, dir.path());
         let process = Process::start("crm", command, &dir.path().join("crm.log"));
         Crm {
-            address,
+            address: None,
             process,
             _dir: dir,
         }
@@ -90,17 +98,17 @@ impl Crm {
 
     /// `127.0.0.1:<port>` it was told to listen on.
     pub fn address(&self) -> String {
-        self.address.to_string()
+        self.served_at().to_string()
     }
 
     /// The whole URL of a path such as `/api/customer`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.served_at())
     }
 
     /// Does `/health/ready` answer 200 just now?
     pub fn is_ready(&self) -> bool {
-        answers_ready(self.address)
+        answers_ready(self.served_at())
     }
 
     /// SIGKILL: no time to say good-bye to anybody.
@@ -131,6 +139,10 @@ impl Crm {
     /// Waits until it ends by itself, as a refused start does. The exit code.
     pub fn wait_for_end(&mut self, limit: Duration) -> i32 {
         exit_code(self.process.wait_for_end(limit))
+    }
+
+    fn served_at(&self) -> SocketAddr {
+        self.address.expect("it serves nobody")
     }
 
     /// All it has written to standard output and standard error so far.

@@ -3,7 +3,7 @@
 //! `CRM_NODES_SECONDS=600 scripts/test --test nodes` goes on for longer than the minute of every run; `CRM_NODES_SEED` repeats the
 //! choices of a run, though not its timing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use infra::log::kafka::KafkaLog;
@@ -20,6 +20,12 @@ const CLIENTS: u64 = 24;
 const SECONDS_DEFAULT: u64 = 60;
 const SERVE: &[&str] = &["serve", "--session-timeout", "1"];
 const SHARDS: &str = "6";
+const PROJECTORS: usize = 3;
+const PROJECT: &[&str] = &["project", "--session-timeout", "1"];
+/// How often one of them is killed or paused.
+const PROJECTOR_FAULTS: usize = 12;
+/// Shards of the four groups of read models.
+const FOLDED: usize = 4 * 6;
 /// Of connections between the nodes.
 const CUTS: usize = 15;
 /// A shard that moves makes its commands wait for no longer. Of it one second is the session of a node, and as long may pass until the
@@ -314,4 +320,102 @@ async fn nodes_share_the_folding_of_events_into_read_models() {
     nodes.dedup();
     assert_eq!(nodes, [0, 1, 2], "every node had its share");
     assert!(told.len() >= 1_000);
+}
+
+/// Processes that only fold. Where one dies or sleeps the others go on, and one that wakes beside its successor folds nothing twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn projectors_share_the_shards_and_take_over_from_each_other() {
+    let seed = setting("CRM_NODES_SEED", u64::from(std::process::id()));
+    let mut dice = Dice::seeded(seed);
+    let mut cluster = Cluster::without_nodes("crm.projectors");
+    cluster.nodes = vec![Crm::start(&[SERVE, &["--no-projections"]].concat(), &cluster.env())];
+    let mut projectors: Vec<Crm> = (0..PROJECTORS)
+        .map(|_| Crm::start_worker(PROJECT, &cluster.env()))
+        .collect();
+    until_shared(&projectors, "after the start").await;
+    let traffic = Traffic::start("projectors", CLIENTS, cluster.urls());
+    let (mut kills, mut pauses) = (0, 0);
+    for _ in 0..PROJECTOR_FAULTS {
+        traffic.more_acks(100, "the start").await;
+        let at = dice.below(PROJECTORS);
+        if kills <= pauses {
+            kills += 1;
+            projectors[at].kill();
+            tokio::time::sleep(Duration::from_millis(dice.below(2_000) as u64)).await;
+            projectors[at] = Crm::start_worker(PROJECT, &cluster.env());
+        } else {
+            pauses += 1;
+            projectors[at].pause();
+            // Longer than the session, most of them: its shards are another's when it wakes.
+            tokio::time::sleep(Duration::from_millis(dice.below(4_000) as u64)).await;
+            projectors[at].resume();
+        }
+    }
+    until_shared(&projectors, "when nothing goes wrong any more").await;
+    let mut dead = projectors.remove(dice.below(PROJECTORS));
+    dead.kill();
+    until_shared(&projectors, "after a death").await;
+    traffic.more_acks(200, "a death").await;
+    let counts = traffic.counts();
+    let told = traffic.end().await;
+    until_all_is_folded(&cluster.env()).await;
+    println!("{PROJECTORS} projectors under {kills} kills and {pauses} pauses (seed {seed}): {counts}");
+    for projector in &mut projectors {
+        assert_eq!(projector.terminate(), 0, "it ends well: {}", projector.log_text());
+    }
+    every_ack_stands_in_the_log_once(&cluster.log(), &told).await;
+    read_models_equal_the_fold(&cluster.env());
+}
+
+/// Every shard of every group is folded by one of them, and each has some.
+async fn until_shared(projectors: &[Crm], when: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let had: Vec<BTreeSet<String>> = projectors.iter().map(assigned).collect();
+        let counts: Vec<usize> = had.iter().map(BTreeSet::len).collect();
+        let all: BTreeSet<String> = had.into_iter().flatten().collect();
+        if all.len() == FOLDED && counts.iter().sum::<usize>() == FOLDED && !counts.contains(&0) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{when} the projectors have {counts:?} shards, {} different ones",
+            all.len()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The shards that the group has given to this projector, by its log.
+fn assigned(projector: &Crm) -> BTreeSet<String> {
+    let places = |line: &str, name: &str| -> Option<BTreeSet<String>> {
+        let (_, rest) = line.split_once(name)?;
+        let (places, _) = rest.split_once(']')?;
+        let each = places.split(')').map(|place| place.trim_matches([',', ' ', '(']));
+        Some(each.filter(|place| !place.is_empty()).map(str::to_owned).collect())
+    };
+    projector.log_text().lines().fold(BTreeSet::new(), |had, line| {
+        if let Some(assigned) = places(line, " assigned=[") {
+            return assigned;
+        }
+        match places(line, " revoked=[") {
+            Some(revoked) => &had - &revoked,
+            None => had,
+        }
+    })
+}
+
+/// Waits until no group lags, as `crm status` says.
+async fn until_all_is_folded(env: &[(&str, &str)]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = Crm::run(&["status", "--json"], env).stdout;
+        let status: Value = serde_json::from_slice(&said).unwrap();
+        let groups = status["groups"].as_array().unwrap();
+        if groups.len() == 4 && groups.iter().all(|group| group["lag"] == 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the lag does not drain: {status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }

@@ -328,10 +328,11 @@ async fn projectors_share_the_shards_and_take_over_from_each_other() {
     let seed = setting("CRM_NODES_SEED", u64::from(std::process::id()));
     let mut dice = Dice::seeded(seed);
     let mut cluster = Cluster::without_nodes("crm.projectors");
-    cluster.nodes = vec![Crm::start(&[SERVE, &["--no-projections"]].concat(), &cluster.env())];
     let mut projectors: Vec<Crm> = (0..PROJECTORS)
         .map(|_| Crm::start_worker(PROJECT, &cluster.env()))
         .collect();
+    // It is ready when there are read models, and these are the projectors'.
+    cluster.nodes = vec![Crm::start(&[SERVE, &["--no-projections"]].concat(), &cluster.env())];
     until_shared(&projectors, "after the start").await;
     let traffic = Traffic::start("projectors", CLIENTS, cluster.urls());
     let (mut kills, mut pauses) = (0, 0);

@@ -16,11 +16,13 @@ use infra::views::{PostgresViews, SqliteViews};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{
-    ColumnRole, ColumnType, Expr, Group, Key, Op, Order, READ_MODELS, Row, Select, Table, TableChange, TableKind, Value,
+    ColumnRole, ColumnType, Expr, Group, Key, Op, Order, READ_MODELS, ReadModel, Row, Select, Table, TableChange,
+    TableKind, Value,
 };
+use services::clock::SystemClock;
 use services::log::Checkpoint;
 use services::states::{StateError, StateStore};
-use services::views::{Generation, GenerationStatus, ReadStore, ViewError};
+use services::views::{CHECKSUM_ROWS_MAX, Generation, GenerationStatus, Queries, ReadStore, ViewError};
 use tempfile::TempDir;
 use tests::{Database, Server};
 use tokio_postgres::NoTls;
@@ -51,6 +53,9 @@ macro_rules! on_both_stores {
 on_both_stores! {
     every_table_gives_back_what_it_was_given,
     filters_orders_limits_and_sums_are_exact,
+    page_by_page_a_table_gives_each_row_once_in_the_order_of_its_key,
+    an_answer_has_so_many_bytes_and_no_more,
+    a_checksum_is_of_all_rows_of_a_table_however_many,
     a_journal_ends_where_it_was_known,
     of_two_workers_at_once_one_moves_the_checkpoint,
     a_refused_batch_changes_nothing,
@@ -414,6 +419,9 @@ fn selects(table: &'static Table, model: &Model, dice: &mut Dice) -> Vec<Select>
             let value = dice.value(column);
             select = select.filter(column.name, *dice.pick(&[Op::Le, Op::Ge, Op::Ne]), value);
         }
+        if dice.one_in(3) {
+            select.after = Some(dice.pick(&rows)[..table.row_key().len()].to_vec());
+        }
         selects.push(select);
     }
     for _ in 0..40 {
@@ -470,6 +478,71 @@ async fn filters_orders_limits_and_sums_are_exact(subject: &Subject) {
             assert_eq!(rows, model.answer(select), "{select:?}");
         }
     }
+}
+
+/// However many rows there are, and whatever is null in their keys.
+async fn page_by_page_a_table_gives_each_row_once_in_the_order_of_its_key(subject: &Subject) {
+    let generation = subject.create_with("a", &all_tables()).await;
+    let model = subject.fill(&generation, 8, 40).await;
+    for table in all_tables() {
+        let mut page = everything(table);
+        page.limit = Some(7);
+        let mut found = vec![];
+        loop {
+            let rows = subject.rows(&generation, page.clone()).await;
+            let Some(last) = rows.last() else {
+                break;
+            };
+            page.after = Some(last[..table.row_key().len()].to_vec());
+            found.extend(rows);
+        }
+        assert_eq!(found, model.rows(table), "{}", table.name);
+    }
+}
+
+/// What would not fit in memory is not gathered there; the store answers the next question.
+async fn an_answer_has_so_many_bytes_and_no_more(subject: &Subject) {
+    let generation = subject.create_with("a", &all_tables()).await;
+    let model = subject.fill(&generation, 10, 200).await;
+    let mut select = everything(Entry::TABLE);
+    let rows = model.answer(&select);
+    let bytes: usize = rows.iter().flatten().map(Value::bytes).sum();
+    select.bytes_max = bytes;
+    assert_eq!(subject.rows(&generation, select.clone()).await, rows);
+    select.bytes_max = bytes - 1;
+    let too_large = [vec![select.clone()], vec![marks(), select]];
+    for selects in too_large {
+        let refused = subject.views.query(&generation, &selects).await.unwrap_err();
+        assert!(
+            matches!(refused, ViewError::TooLarge(max) if max == bytes - 1),
+            "{refused}"
+        );
+    }
+    subject.holds(&generation, &model).await;
+}
+
+/// It reads a page at a time, and forgets none.
+async fn a_checksum_is_of_all_rows_of_a_table_however_many(subject: &Subject) {
+    let is_one_journal = |model: &&ReadModel| matches!(model.tables, [table] if table.kind == TableKind::Journal);
+    let read_model = READ_MODELS.iter().copied().find(is_one_journal).unwrap();
+    let table = read_model.tables[0];
+    let generation = subject.views.create(read_model.group, SHARDS).await.unwrap();
+    subject.views.make_indexes(&generation).await.unwrap();
+    subject.views.promote(&generation).await.unwrap();
+    let queries = Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock));
+    let mut dice = Dice::seeded(9);
+    let mut rows = 0;
+    let mut checksums = BTreeSet::new();
+    // A page; then a whole one and the first row of another; then so for both.
+    for (offset, more) in [(0, CHECKSUM_ROWS_MAX), (1_000_000, 1), (2_000_000, CHECKSUM_ROWS_MAX)] {
+        let batch = (3, vec![dice.change(table, offset, more)]);
+        commit_all(subject.views.as_ref(), &generation, vec![batch], &mut Model::default()).await;
+        rows += more;
+        let (checksum, found) = queries.checksum(read_model).await.unwrap();
+        assert_eq!(found, rows);
+        checksums.insert(checksum);
+    }
+    assert_eq!(checksums.len(), 3);
 }
 
 async fn a_journal_ends_where_it_was_known(subject: &Subject) {
@@ -985,6 +1058,10 @@ async fn what_does_not_fit_is_refused_in_words(subject: &Subject) {
     let generation = subject.create_with("a", &OWN_TABLES).await;
     let mut known_until = Select::all(Thing::TABLE);
     known_until.until = Some(vec![(0, 1)]);
+    let after_key = |key| Select {
+        after: Some(key),
+        ..Select::all(Thing::TABLE)
+    };
     let selects = [
         (
             Select::of(Thing::TABLE, []),
@@ -1011,6 +1088,11 @@ async fn what_does_not_fit_is_refused_in_words(subject: &Subject) {
             "groups cannot be ordered by \"status\", which is not asked for",
         ),
         (known_until, "table suite_things is no journal and has no positions"),
+        (after_key(vec![]), "table suite_things has a key of 2 columns, not of 0"),
+        (
+            after_key(vec![Value::Int(1), Value::Int(1)]),
+            "column \"thing\" of table suite_things was given another type of value",
+        ),
     ];
     for (select, why) in selects {
         match subject.views.query(&generation, &[select]).await {

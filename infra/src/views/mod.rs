@@ -9,6 +9,7 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 mod together;
 
+use projections::Value;
 use services::states::StateError;
 use services::views::ViewError;
 
@@ -23,6 +24,8 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// It will not work like this.
     Refused(String),
+    /// What was asked for has more bytes than it may have.
+    TooLarge(usize),
     /// A row has a key that this table has already.
     Collides { table: String, why: String },
     /// Rows were to be merged by a key that the table does not have.
@@ -33,6 +36,7 @@ impl From<Failure> for ViewError {
     fn from(failure: Failure) -> ViewError {
         match failure {
             Failure::Unavailable(why) => ViewError::Unavailable(why),
+            Failure::TooLarge(bytes_max) => ViewError::TooLarge(bytes_max),
             Failure::Refused(why) | Failure::Collides { why, .. } | Failure::HasNoKey(why) => ViewError::Refused(why),
         }
     }
@@ -45,6 +49,7 @@ impl From<Failure> for StateError {
             | Failure::Refused(why)
             | Failure::Collides { why, .. }
             | Failure::HasNoKey(why) => StateError::Unavailable(why),
+            Failure::TooLarge(bytes_max) => StateError::Unavailable(format!("more than {bytes_max} bytes")),
         }
     }
 }
@@ -53,5 +58,42 @@ impl From<Failure> for StateError {
 impl From<String> for Failure {
     fn from(why: String) -> Failure {
         Failure::Refused(why)
+    }
+}
+
+/// The rows of an answer while they come, up to their bytes.
+pub(crate) struct Gathered {
+    rows: Vec<Vec<Value>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Gathered {
+    pub(crate) fn up_to(bytes_max: usize) -> Gathered {
+        Gathered {
+            rows: vec![],
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Those that were asked for by their keys: there are not more of them.
+    pub(crate) fn of_keys() -> Gathered {
+        Gathered::up_to(usize::MAX)
+    }
+
+    /// # Errors
+    /// [`Failure::TooLarge`] when there are more bytes than they may have.
+    pub(crate) fn add(&mut self, row: Vec<Value>) -> Result<(), Failure> {
+        self.bytes += row.iter().map(Value::bytes).sum::<usize>();
+        if self.bytes > self.bytes_max {
+            return Err(Failure::TooLarge(self.bytes_max));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(crate) fn all(self) -> Vec<Vec<Value>> {
+        self.rows
     }
 }

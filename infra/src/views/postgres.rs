@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,10 +20,10 @@ use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind,
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
 
-use super::Failure;
 use super::generations::{self, Creation, Entry, View};
 use super::sql::{self, Dialect, Rendered, Stored, StoredRow, StoredTables};
 use super::together::{Outcome, Part, Together};
+use super::{Failure, Gathered};
 use crate::postgres::{self, Probe};
 use crate::states;
 
@@ -451,7 +452,7 @@ fn learn(batch: &[Changed<'_>], failure: &Failure) -> bool {
                 .collect();
             !unlike.is_empty()
         }
-        Failure::Unavailable(_) | Failure::Refused(_) => false,
+        Failure::Unavailable(_) | Failure::Refused(_) | Failure::TooLarge(_) => false,
     }
 }
 
@@ -466,19 +467,19 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let given: Vec<&(dyn ToSql + Sync)> = sent.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     let statement = sql::with_read_until(select);
     let prepared = client.prepare_typed_cached(&statement, &types).await?;
-    let rows = client.query(&prepared, &given).await?;
+    let mut rows = pin!(client.query_raw(&prepared, given).await?);
     let shard = select.types.len();
-    let (mut read_until, mut found) = (Vec::new(), Vec::new());
-    for row in rows {
+    let (mut read_until, mut found) = (Vec::new(), Gathered::up_to(select.bytes_max));
+    while let Some(row) = rows.try_next().await? {
         match row.try_get::<_, Option<i64>>(shard)? {
             Some(_) => read_until.push(end_of_shard(&row, shard)?),
-            None => found.push(row),
+            None => found.add(values(&row, &select.types)?)?,
         }
     }
     read_until.sort_unstable();
     Ok(Snapshot {
         read_until,
-        results: vec![values(&found, &select.types)?],
+        results: vec![found.all()],
     })
 }
 
@@ -525,7 +526,12 @@ async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec
         .iter()
         .map(|(value, ty)| (value as &(dyn ToSql + Sync), ty.clone()))
         .collect();
-    values(&snapshot.query_typed(&select.sql, &typed).await?, &select.types)
+    let mut rows = pin!(snapshot.query_typed_raw(&select.sql, typed).await?);
+    let mut found = Gathered::up_to(select.bytes_max);
+    while let Some(row) = rows.try_next().await? {
+        found.add(values(&row, &select.types)?)?;
+    }
+    Ok(found.all())
 }
 
 async fn create(
@@ -718,7 +724,8 @@ pub(crate) async fn query(
 ) -> Result<Vec<Vec<Value>>, Failure> {
     let statement = client.prepare_cached(statement).await?;
     let rows = client.query_raw(&statement, values_of(parameters)).await?;
-    values(&rows.try_collect::<Vec<Row>>().await?, types)
+    let rows = rows.map(|row| Ok(values(&row?, types)?));
+    rows.try_collect().await
 }
 
 /// Finds entity rows by their keys. Made before the questions are asked, so that several can be sent at once: they cost one round trip, and the
@@ -745,7 +752,9 @@ impl Finder {
         }
         let wanted = arrays(self.keys, keys);
         let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
-        values(&client.query(&self.statement, &wanted).await?, &self.columns)
+        let rows = client.query(&self.statement, &wanted).await?;
+        let rows = rows.iter().map(|row| Ok(values(row, &self.columns)?));
+        rows.collect()
     }
 }
 
@@ -846,9 +855,9 @@ pub(crate) async fn bounded<T>(work: impl Future<Output = Result<T, Failure>>) -
     }
 }
 
-/// Gives the connection back, or away when it may be broken.
+/// Gives the connection back; or away, when it may be broken, or the rest of an answer would still come through it.
 pub(crate) fn settle<T>(client: Client, result: Result<T, Failure>) -> Result<T, Failure> {
-    if let Err(Failure::Unavailable(_)) = result {
+    if let Err(Failure::Unavailable(_) | Failure::TooLarge(_)) = result {
         drop(Object::take(client));
     }
     result
@@ -929,16 +938,9 @@ fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn values(rows: &[Row], types: &[ColumnType]) -> Result<Vec<Vec<Value>>, Failure> {
-    let mut all = Vec::with_capacity(rows.len());
-    for row in rows {
-        let mut values = Vec::with_capacity(types.len());
-        for (i, ty) in types.iter().enumerate() {
-            values.push(value(row, i, *ty)?);
-        }
-        all.push(values);
-    }
-    Ok(all)
+fn values(row: &Row, types: &[ColumnType]) -> Result<Vec<Value>, tokio_postgres::Error> {
+    let cells = types.iter().enumerate();
+    cells.map(|(i, ty)| value(row, i, *ty)).collect()
 }
 
 fn value(row: &Row, i: usize, ty: ColumnType) -> Result<Value, tokio_postgres::Error> {

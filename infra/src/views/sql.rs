@@ -216,9 +216,8 @@ impl Stored {
 
     fn key(&self) -> Vec<&'static Column> {
         match self.table.kind {
-            TableKind::Entity => self.table.key_columns().iter().collect(),
             TableKind::Rollup => self.table.key_columns().iter().chain([SHARD]).collect(),
-            TableKind::Journal => Table::JOURNAL_KEY.iter().collect(),
+            TableKind::Entity | TableKind::Journal => self.table.row_key().iter().collect(),
         }
     }
 
@@ -594,6 +593,7 @@ pub(crate) struct Rendered {
     /// Of each column of the result.
     pub types: Vec<ColumnType>,
     pub is_limited: bool,
+    pub bytes_max: usize,
 }
 
 /// Makes SQL of a select on the merged table. Rows come in the order asked for, and within that by key (of groups: by the plain
@@ -653,6 +653,7 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
         parameters,
         types,
         is_limited: select.limit.is_some(),
+        bytes_max: select.bytes_max,
     })
 }
 
@@ -724,7 +725,46 @@ fn conditions(
             false => format!("({})", shards.join(" OR ")),
         });
     }
+    if let Some(after) = &select.after {
+        conditions.push(later(select.table, after, parameter)?);
+    }
     Ok(conditions)
+}
+
+/// That a row comes after another one in the order of the key, nulls first.
+fn later(table: &Table, after: &Key, mut parameter: impl FnMut(ColumnType, Value) -> String) -> Result<String, String> {
+    let key = table.row_key();
+    if after.len() != key.len() {
+        let (is, given) = (key.len(), after.len());
+        return Err(format!(
+            "table {} has a key of {is} columns, not of {given}",
+            table.name
+        ));
+    }
+    // In the order in which they will stand there: SQLite counts parameters by their first use.
+    let mut values: Vec<Option<String>> = Vec::new();
+    for (column, value) in key.iter().zip(after) {
+        values.push(match value {
+            Value::Null if column.nullable => None,
+            value if is_of(column.ty, value) => Some(parameter(column.ty, not_before_all(value))),
+            _ => return Err(misfit(table, column)),
+        });
+    }
+    if !key.is_empty() && key.iter().all(|column| !column.nullable) {
+        // What an index can find the place of.
+        let columns: Vec<&Column> = key.iter().collect();
+        let values: Vec<String> = values.into_iter().flatten().collect();
+        return Ok(format!("({}) > ({})", names_of_t(&columns), values.join(", ")));
+    }
+    // After a row that is equal in the whole key there is none.
+    let nowhere = "1 = 0".to_owned();
+    Ok(key.iter().zip(values).rev().fold(nowhere, |later, (column, value)| {
+        let name = of_t(column.name);
+        match value {
+            None => format!("({name} IS NOT NULL OR ({name} IS NULL AND {later}))"),
+            Some(value) => format!("({name} > {value} OR ({name} = {value} AND {later}))"),
+        }
+    }))
 }
 
 fn order(
@@ -752,10 +792,9 @@ fn order(
             .ok_or_else(|| format!("groups cannot be ordered by {:?}, which is not asked for", column.name))?;
         parts.push(ordered(term, true, order.descending));
     }
-    let ties: Vec<&Column> = match (is_aggregate, select.table.kind) {
-        (true, _) => groups.to_vec(),
-        (false, TableKind::Journal) => Table::JOURNAL_KEY.iter().collect(),
-        (false, TableKind::Entity | TableKind::Rollup) => select.table.key_columns().iter().collect(),
+    let ties: Vec<&Column> = match is_aggregate {
+        true => groups.to_vec(),
+        false => select.table.row_key().iter().collect(),
     };
     for column in ties.iter().filter(|column| !named.contains(&column.name)) {
         parts.push(ordered(&of_t(column.name), column.nullable, false));

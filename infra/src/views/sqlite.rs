@@ -18,9 +18,9 @@ use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewErr
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::Failure;
 use super::generations::{self, Creation, Entry};
 use super::sql::{self, Dialect, Stored, StoredTables};
+use super::{Failure, Gathered};
 use crate::states;
 
 /// Connections that read at the same time; more would only wait for the same disk.
@@ -265,7 +265,9 @@ impl ReadStore for SqliteViews {
             for select in &rendered {
                 let mut statement = transaction.prepare(&select.sql)?;
                 let cells = select.parameters.iter().map(|(_, value)| Cell(value));
-                results.push(collect(statement.query(params_from_iter(cells))?, &select.types)?);
+                let mut rows = Gathered::up_to(select.bytes_max);
+                collect(statement.query(params_from_iter(cells))?, &select.types, &mut rows)?;
+                results.push(rows.all());
             }
             Ok(Snapshot { read_until, results })
         });
@@ -402,14 +404,12 @@ fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, s
 pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<Vec<Vec<Value>>, Failure> {
     let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
     let mut statement = transaction.prepare_cached(stored.load())?;
-    let mut rows = Vec::new();
+    let mut rows = Gathered::of_keys();
     for key in keys {
-        rows.extend(collect(
-            statement.query(params_from_iter(key.iter().map(Cell)))?,
-            &types,
-        )?);
+        let found = statement.query(params_from_iter(key.iter().map(Cell)))?;
+        collect(found, &types, &mut rows)?;
     }
-    Ok(rows)
+    Ok(rows.all())
 }
 
 /// What a statement of one's own answers, in columns of these types.
@@ -420,7 +420,9 @@ pub(crate) fn query(
     types: &[ColumnType],
 ) -> Result<Vec<Vec<Value>>, Failure> {
     let mut statement = transaction.prepare_cached(statement)?;
-    collect(statement.query(parameters)?, types)
+    let mut rows = Gathered::of_keys();
+    collect(statement.query(parameters)?, types, &mut rows)?;
+    Ok(rows.all())
 }
 
 /// Writes entity rows, all columns.
@@ -500,8 +502,7 @@ impl ToSql for Cell<'_> {
     }
 }
 
-fn collect(mut found: Rows<'_>, types: &[ColumnType]) -> Result<Vec<Vec<Value>>, Failure> {
-    let mut rows = Vec::new();
+fn collect(mut found: Rows<'_>, types: &[ColumnType], rows: &mut Gathered) -> Result<(), Failure> {
     while let Some(row) = found.next()? {
         let mut values = Vec::with_capacity(types.len());
         for (i, ty) in types.iter().enumerate() {
@@ -509,9 +510,9 @@ fn collect(mut found: Rows<'_>, types: &[ColumnType]) -> Result<Vec<Vec<Value>>,
             let value = value(*ty, cell).ok_or_else(|| format!("a cell holds no {ty:?} but {}", cell.data_type()))?;
             values.push(value);
         }
-        rows.push(values);
+        rows.add(values)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn value(ty: ColumnType, cell: ValueRef<'_>) -> Option<Value> {

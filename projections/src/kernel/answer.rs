@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ColumnType, Filter, Op, Order, Row, Select, Table, TableKind, Value};
+use super::{ColumnType, Filter, Op, Order, PAGE_BYTES_MAX, Row, Select, Table, Value};
 
 /// Rows of an answer when the question does not say.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -280,10 +280,7 @@ impl List {
             })
             .into_iter()
             .collect();
-        let key: Vec<&'static str> = match table.kind {
-            TableKind::Journal => Table::JOURNAL_KEY.iter().map(|column| column.name).collect(),
-            TableKind::Entity | TableKind::Rollup => table.key_columns().iter().map(|column| column.name).collect(),
-        };
+        let key: Vec<&'static str> = table.row_key().iter().map(|column| column.name).collect();
         order.extend(key.iter().map(|column| Order {
             column,
             descending: self.newest_first.is_some(),
@@ -295,6 +292,7 @@ impl List {
         select.order = order;
         select.offset = offset;
         select.limit = Some(limit + 1);
+        select.bytes_max = PAGE_BYTES_MAX;
         let columns = table.columns.iter().map(|column| column.name).collect();
         Ok(Plan::new(vec![select], move |mut results| {
             let mut rows = results.remove(0);

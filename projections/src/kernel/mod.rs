@@ -18,7 +18,7 @@ pub use answer::{Answer, BadQuestion, DEFAULT_LIMIT, LIMIT_MAX, List, Page, Plan
 pub use calendar::{business_date, day_start, days_between, month_of};
 pub use restate::{Change, enter, restate, step_at};
 pub use rows::{Rows, TableChange};
-pub use select::{Expr, Filter, Op, Order, Select};
+pub use select::{Expr, Filter, Op, Order, PAGE_BYTES_MAX, ROWS_BYTES_MAX, Select};
 pub use table::{Column, ColumnRole, Row, Table, TableKind};
 pub use value::{ColumnType, ColumnValue, IntoKey, Key, Value, word};
 

@@ -1,6 +1,6 @@
 //! A query that every store can run alike: columns, sums, filters, order.
 
-use super::{Table, Value};
+use super::{Key, Table, Value};
 
 /// What a select asks of the (merged) table. When any expression aggregates, the plain columns are the group.
 #[derive(Debug, Clone)]
@@ -10,11 +10,20 @@ pub struct Select {
     pub filters: Vec<Filter>,
     /// Only journal rows at or before these positions: (shard, offset). Shards that are not named give nothing.
     pub until: Option<Vec<(u16, u64)>>,
+    /// Only rows that come later than this one in the order of [`Table::row_key`].
+    pub after: Option<Key>,
     pub order: Vec<Order>,
     /// So many rows are left out first.
     pub offset: usize,
     pub limit: Option<usize>,
+    /// Bytes of values ([`Value::bytes`]) that its rows may have; a store refuses to answer with more.
+    pub bytes_max: usize,
 }
+
+/// What the rows of a select have at most, unless it says less.
+pub const ROWS_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// What the rows of a list's page have at most.
+pub const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expr {
@@ -94,9 +103,11 @@ impl Select {
             exprs,
             filters: vec![],
             until: None,
+            after: None,
             order: vec![],
             offset: 0,
             limit: None,
+            bytes_max: ROWS_BYTES_MAX,
         }
     }
 

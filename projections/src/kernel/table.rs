@@ -74,6 +74,14 @@ impl Table {
         &self.columns[..self.key_len()]
     }
 
+    /// What tells its rows apart, and the order in which stores give them: the key, or of a journal the place of the event.
+    pub fn row_key(&self) -> &'static [Column] {
+        match self.kind {
+            TableKind::Journal => &Table::JOURNAL_KEY,
+            TableKind::Entity | TableKind::Rollup => self.key_columns(),
+        }
+    }
+
     /// `None` when the table has no such column.
     pub fn column(&self, name: &str) -> Option<&'static Column> {
         let own = self.columns.iter().find(|column| column.name == name);

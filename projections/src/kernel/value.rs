@@ -57,6 +57,15 @@ impl Value {
         Value::Json(tree.to_string())
     }
 
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let own = size_of::<Value>();
+        match self {
+            Value::Text(text) | Value::Json(text) => own + text.len(),
+            Value::Null | Value::Uuid(_) | Value::Int(_) | Value::Bool(_) | Value::Date(_) | Value::Time(_) => own,
+        }
+    }
+
     /// As it stands in an answer's JSON.
     pub fn to_json(&self) -> serde_json::Value {
         match self {

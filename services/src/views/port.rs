@@ -99,6 +99,9 @@ pub trait ReadStore: Send + Sync {
     async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError>;
 
     /// Runs selects on one generation (its merged tables) in one snapshot.
+    ///
+    /// # Errors
+    /// [`ViewError::TooLarge`] when the rows of one have more than its [`Select::bytes_max`].
     async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError>;
 }
 
@@ -108,6 +111,8 @@ pub enum ViewError {
     Moved,
     #[error("the read store refused: {0}")]
     Refused(String),
+    #[error("the answer would be made of more than {} MiB; ask for fewer rows at a time, or for less with a filter", .0 / (1024 * 1024))]
+    TooLarge(usize),
     #[error("the read store cannot be reached: {0}")]
     Unavailable(String),
 }

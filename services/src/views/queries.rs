@@ -21,6 +21,8 @@ pub const QUESTIONS_MAX: usize = 1_000;
 /// Rows that one select of a question reads at most. A list reads a page; what is computed from single rows, one per customer and day or so,
 /// reads them all.
 pub const ROWS_READ_MAX: usize = 10_000_000;
+/// Rows that are read at a time for a checksum.
+pub const CHECKSUM_ROWS_MAX: usize = 10_000;
 /// How long a query waits for the position that it must have seen.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it looks: soon at first, for a read model is mostly a moment behind.
@@ -243,12 +245,33 @@ impl Queries {
             tables.dedup_by_key(|table| table.name);
         }
         for table in tables {
-            let business = table.columns.iter().filter(|column| column.role != ColumnRole::Meta);
-            let select = Select::of(table, business.map(|column| Expr::Column(column.name)));
-            let mut snapshot = self.store.query(&generation, &[select]).await?;
-            total.add(table.name, snapshot.results.remove(0));
+            self.add_rows(&mut total, &generation, table).await?;
         }
         Ok(total.finish())
+    }
+
+    /// Adds a table page by page: it may be larger than memory. What is written meanwhile counts or does not.
+    async fn add_rows(
+        &self,
+        total: &mut Total,
+        generation: &Generation,
+        table: &'static Table,
+    ) -> Result<(), AskError> {
+        let key = table.row_key();
+        let business = table.columns.iter().filter(|column| column.role != ColumnRole::Meta);
+        let columns = key.iter().chain(business);
+        let mut select = Select::of(table, columns.map(|column| Expr::Column(column.name)));
+        select.limit = Some(CHECKSUM_ROWS_MAX);
+        loop {
+            let mut snapshot = self.store.query(generation, &[select.clone()]).await?;
+            let rows = snapshot.results.remove(0);
+            let is_last = rows.len() < CHECKSUM_ROWS_MAX;
+            select.after = rows.last().map(|row| row[..key.len()].to_vec());
+            total.add(table.name, rows.iter().map(|row| &row[key.len()..]));
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -260,13 +283,13 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, table: &str, rows: Vec<Vec<Value>>) {
+    fn add<'a>(&mut self, table: &str, rows: impl Iterator<Item = &'a [Value]>) {
         for row in rows {
             let mut hasher = Sha256::new();
             hasher.update(table);
             for value in row {
                 // Null is not the empty text.
-                hasher.update([0x1f, u8::from(value == Value::Null)]);
+                hasher.update([0x1f, u8::from(*value == Value::Null)]);
                 hasher.update(value.to_text());
             }
             let hash: [u8; 32] = hasher.finalize().into();

@@ -76,7 +76,11 @@ impl Model {
                 };
                 until.iter().any(reaches)
             });
-            is_wanted && is_known
+            let is_later = select
+                .after
+                .as_ref()
+                .is_none_or(|after| row[..table.row_key().len()] > after[..]);
+            is_wanted && is_known && is_later
         });
 
         let is_plain = |expr: &Expr| matches!(expr, Expr::Column(_));

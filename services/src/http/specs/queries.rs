@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use axum::response::IntoResponse;
-use projections::{ColumnType, READ_MODELS, ReadModel, Value};
+use projections::{ColumnType, PAGE_BYTES_MAX, READ_MODELS, ReadModel, Value};
 use serde_json::json;
 
 use super::world::{CannedRows, STANDS, World};
@@ -193,6 +193,20 @@ async fn a_read_model_that_is_not_there_yet_is_a_503() {
     assert_eq!(world.get("/api/customers").await.status, 503);
     let status = world.get("/api/status").await;
     assert_eq!((status.status, &status.json()["ok"]), (200, &json!(false)));
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_a_400_that_says_what_to_do() {
+    let full = CannedRows {
+        error: Some(|| ViewError::TooLarge(PAGE_BYTES_MAX)),
+        ..CannedRows::default()
+    };
+    let refused = World::with(full).await.get("/api/customers?limit=10000").await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert_eq!(
+        refused.json()["detail"],
+        "the answer would be made of more than 64 MiB; ask for fewer rows at a time, or for less with a filter"
+    );
 }
 
 #[test]

@@ -883,7 +883,7 @@ impl AsValue for Cow<'_, Value> {
 }
 
 /// One array per column.
-fn arrays<Cell: AsValue>(columns: usize, rows: &[Vec<Cell>]) -> Vec<Parameter<'_>> {
+pub(super) fn arrays<Cell: AsValue>(columns: usize, rows: &[Vec<Cell>]) -> Vec<Parameter<'_>> {
     let array = |column: usize| -> Parameter<'_> {
         let cells = rows.iter().map(|row| Sent(row[column].as_value()));
         Box::new(cells.collect::<Vec<_>>())

@@ -58,11 +58,22 @@ pub(crate) const CHECKPOINT: &str = "SELECT log_id, next, epoch, n, fingerprint 
 /// Group, number.
 pub(crate) const READ_UNTIL: &str =
     "SELECT shard, next FROM read_checkpoints WHERE read_group = $1 AND number = $2 ORDER BY shard";
-const FIRST_CHECKPOINT: &str = "INSERT INTO read_checkpoints (log_id, next, epoch, n, fingerprint, read_group, number, shard) \
+pub(crate) const FIRST_CHECKPOINT: &str = "INSERT INTO read_checkpoints (log_id, next, epoch, n, fingerprint, read_group, number, shard) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
 const NEXT_CHECKPOINT: &str = "UPDATE read_checkpoints SET log_id = $1, next = $2, epoch = $3, n = $4, fingerprint = $5 \
      WHERE read_group = $6 AND number = $7 AND shard = $8 \
      AND log_id = $9 AND next = $10 AND epoch = $11 AND n = $12 AND fingerprint = $13";
+/// Does the same as `NEXT_CHECKPOINT` to several, in PostgreSQL: an array for each of its parameters.
+pub(crate) const NEXT_CHECKPOINTS: &str = "UPDATE read_checkpoints AS c SET log_id = m.log_id, next = m.next, epoch = m.epoch, n = m.n, fingerprint = m.fingerprint \
+     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[], \
+         $9::uuid[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]) \
+         AS m (log_id, next, epoch, n, fingerprint, read_group, number, shard, \
+             was_log_id, was_next, was_epoch, was_n, was_fingerprint) \
+     WHERE c.read_group = m.read_group AND c.number = m.number AND c.shard = m.shard \
+     AND c.log_id = m.was_log_id AND c.next = m.was_next AND c.epoch = m.was_epoch AND c.n = m.was_n \
+     AND c.fingerprint = m.was_fingerprint";
+/// How many parameters, and so arrays, it has.
+pub(crate) const NEXT_CHECKPOINT_PARAMETERS: usize = 13;
 
 /// The statement, with its parameters, that moves a checkpoint from `expected` to `next`: it changes one row, or none when the checkpoint
 /// is another one.
@@ -101,6 +112,10 @@ pub(crate) const NOTE_STOP: &str = "INSERT INTO read_stops (read_group, number, 
      ON CONFLICT (read_group, number, shard) DO UPDATE SET why = excluded.why";
 /// Group, number, shard.
 pub(crate) const CLEAR_STOP: &str = "DELETE FROM read_stops WHERE read_group = $1 AND number = $2 AND shard = $3";
+/// The same for several places, in PostgreSQL: an array for each of its parameters.
+pub(crate) const CLEAR_STOPS: &str = "DELETE FROM read_stops AS s \
+     USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS p (read_group, number, shard) \
+     WHERE s.read_group = p.read_group AND s.number = p.number AND s.shard = p.shard";
 /// Group, number.
 pub(crate) const STOPS: &str = "SELECT shard, why FROM read_stops WHERE read_group = $1 AND number = $2 ORDER BY shard";
 

@@ -14,11 +14,13 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::Failure;
-use super::postgres::{Changed, PostgresViews, Write, bounded, delete, put, settle, values_of};
+use super::postgres::{Changed, PostgresViews, Write, arrays, bounded, delete, put, settle, values_of};
 use super::sql::{self, Stored};
 
 /// Rows of a small commit, changed and removed.
 pub const SMALL_ROWS_MAX: usize = 100;
+/// Group, number, shard.
+const PLACE_PARAMETERS: usize = 3;
 
 /// The small commits of a store.
 #[derive(Default)]
@@ -154,13 +156,16 @@ async fn in_one_transaction(client: &mut Client, parts: Vec<Part>) -> Result<boo
 
 /// `false` when one of the checkpoints is another one.
 async fn write_parts(transaction: &Transaction<'_>, parts: Vec<Part>) -> Result<bool, Failure> {
-    let (mut places, mut checkpoints) = (Vec::new(), Vec::new());
+    let (mut places, mut first, mut next) = (Vec::new(), Vec::new(), Vec::new());
     let mut tables: BTreeMap<String, Changes> = BTreeMap::new();
     for part in parts {
         let (group, number, shard) = part.place;
         let shard = Value::Int(i64::from(shard));
-        places.push([Value::Text(group.to_owned()), Value::Int(number), shard]);
-        checkpoints.push(part.move_checkpoint);
+        places.push(vec![Value::Text(group.to_owned()), Value::Int(number), shard]);
+        match part.move_checkpoint {
+            (sql::FIRST_CHECKPOINT, values) => first.push(values),
+            (_, values) => next.push(values),
+        }
         for changes in part.tables {
             let of_all = tables.entry(changes.stored.name.clone()).or_insert_with(|| Changes {
                 stored: changes.stored,
@@ -171,13 +176,15 @@ async fn write_parts(transaction: &Transaction<'_>, parts: Vec<Part>) -> Result<
             of_all.removes.extend(changes.removes);
         }
     }
-    let (mut moves, mut writes) = (Vec::new(), Vec::new());
-    for (statement, values) in &checkpoints {
-        moves.push(Write::new(transaction, statement, values_of(values)).await?);
+    let mut moves = Vec::new();
+    for values in &first {
+        moves.push(Write::new(transaction, sql::FIRST_CHECKPOINT, values_of(values)).await?);
     }
-    for place in &places {
-        writes.push(Write::new(transaction, sql::CLEAR_STOP, values_of(place)).await?);
+    if !next.is_empty() {
+        let values = arrays(sql::NEXT_CHECKPOINT_PARAMETERS, &next);
+        moves.push(Write::new(transaction, sql::NEXT_CHECKPOINTS, values).await?);
     }
+    let mut writes = vec![Write::new(transaction, sql::CLEAR_STOPS, arrays(PLACE_PARAMETERS, &places)).await?];
     for changes in tables.values() {
         writes.extend(put(transaction, &changes.stored, &changes.rows).await?);
         writes.extend(delete(transaction, &changes.stored, &changes.removes).await?);
@@ -186,10 +193,12 @@ async fn write_parts(transaction: &Transaction<'_>, parts: Vec<Part>) -> Result<
     let moves = join_all(moves.into_iter().map(|write| write.run(transaction)));
     let writes = join_all(writes.into_iter().map(|write| write.run(transaction)));
     let (moved, written) = tokio::join!(biased; moves, writes);
+    let mut all_moved = 0;
     for moved in moved {
-        if moved? == 0 {
-            return Ok(false);
-        }
+        all_moved += moved?;
+    }
+    if all_moved != places.len() as u64 {
+        return Ok(false);
     }
     for written in written {
         written?;

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
+use domain::StreamKind;
+use projections::READ_MODELS;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -130,6 +133,18 @@ fn no_code_of_ours_is_unsafe() {
             "{package} must take the workspace's lints"
         );
     }
+}
+
+#[test]
+fn the_readme_names_every_stream_and_read_model() {
+    let page = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let streams = StreamKind::ALL.iter().map(|kind| kind.name());
+    let read_models = READ_MODELS.iter().map(|model| model.name);
+    let missing: Vec<&str> = streams
+        .chain(read_models)
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
 }
 
 /// The table of limits in ARCHITECTURE.md: no bound of the code is missing, and every test that it names is there.

@@ -469,7 +469,7 @@ async fn answer_alone(client: &Client, generation: &Generation, select: &Rendere
     let prepared = client.prepare_typed_cached(&statement, &types).await?;
     let mut rows = pin!(client.query_raw(&prepared, given).await?);
     let shard = select.types.len();
-    let (mut read_until, mut found) = (Vec::new(), Gathered::up_to(select.bytes_max));
+    let (mut read_until, mut found) = (Vec::new(), Gathered::up_to(select.room));
     while let Some(row) = rows.try_next().await? {
         match row.try_get::<_, Option<i64>>(shard)? {
             Some(_) => read_until.push(end_of_shard(&row, shard)?),
@@ -527,7 +527,7 @@ async fn answer(snapshot: &Transaction<'_>, select: &Rendered) -> Result<Vec<Vec
         .map(|(value, ty)| (value as &(dyn ToSql + Sync), ty.clone()))
         .collect();
     let mut rows = pin!(snapshot.query_typed_raw(&select.sql, typed).await?);
-    let mut found = Gathered::up_to(select.bytes_max);
+    let mut found = Gathered::up_to(select.room);
     while let Some(row) = rows.try_next().await? {
         found.add(values(&row, &select.types)?)?;
     }

@@ -608,7 +608,8 @@ pub(crate) struct Rendered {
     /// Of each column of the result.
     pub types: Vec<ColumnType>,
     pub is_limited: bool,
-    pub bytes_max: usize,
+    /// Bytes that its rows may have.
+    pub room: usize,
 }
 
 /// Makes SQL of a select on the merged table. Rows come in the order asked for, and within that by key (of groups: by the plain
@@ -668,7 +669,7 @@ pub(crate) fn render(stored: &Stored, select: &Select) -> Result<Rendered, Strin
         parameters,
         types,
         is_limited: select.limit.is_some(),
-        bytes_max: select.bytes_max,
+        room: select.bytes_max,
     })
 }
 

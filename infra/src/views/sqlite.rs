@@ -265,7 +265,7 @@ impl ReadStore for SqliteViews {
             for select in &rendered {
                 let mut statement = transaction.prepare(&select.sql)?;
                 let cells = select.parameters.iter().map(|(_, value)| Cell(value));
-                let mut rows = Gathered::up_to(select.bytes_max);
+                let mut rows = Gathered::up_to(select.room);
                 collect(statement.query(params_from_iter(cells))?, &select.types, &mut rows)?;
                 results.push(rows.all());
             }

@@ -77,11 +77,6 @@ impl Gathered {
         }
     }
 
-    /// Those that were asked for by their keys: there are not more of them.
-    pub(crate) fn of_keys() -> Gathered {
-        Gathered::up_to(usize::MAX)
-    }
-
     /// # Errors
     /// [`Failure::TooLarge`] when there are more bytes than they may have.
     pub(crate) fn add(&mut self, row: Vec<Value>) -> Result<(), Failure> {

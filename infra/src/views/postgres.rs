@@ -732,7 +732,6 @@ pub(crate) async fn query(
 /// server answers them in the order in which they were sent.
 pub(crate) struct Finder {
     statement: Statement,
-    keys: usize,
     columns: Vec<ColumnType>,
 }
 
@@ -740,7 +739,6 @@ impl Finder {
     pub(crate) async fn new(client: &impl GenericClient, stored: &Stored) -> Result<Finder, Failure> {
         Ok(Finder {
             statement: client.prepare_cached(stored.load()).await?,
-            keys: stored.table.key_len(),
             columns: stored.table.columns.iter().map(|column| column.ty).collect(),
         })
     }
@@ -750,7 +748,7 @@ impl Finder {
         if keys.is_empty() {
             return Ok(vec![]);
         }
-        let wanted = arrays(self.keys, keys);
+        let wanted = arrays(keys);
         let wanted: Vec<&(dyn ToSql + Sync)> = wanted.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
         let rows = client.query(&self.statement, &wanted).await?;
         let rows = rows.iter().map(|row| Ok(values(row, &self.columns)?));
@@ -806,7 +804,7 @@ pub(crate) async fn put<'a, Cell: AsValue>(
     if rows.is_empty() {
         return Ok(None);
     }
-    let parameters = arrays(stored.columns().len(), rows);
+    let parameters = arrays(rows);
     Ok(Some(Write::new(transaction, stored.upsert(), parameters).await?))
 }
 
@@ -818,7 +816,7 @@ pub(super) async fn delete<'a>(
     if keys.is_empty() {
         return Ok(None);
     }
-    let parameters = arrays(stored.table.key_len(), keys);
+    let parameters = arrays(keys);
     Ok(Some(Write::new(transaction, stored.delete(), parameters).await?))
 }
 
@@ -882,12 +880,13 @@ impl AsValue for Cow<'_, Value> {
     }
 }
 
-/// One array per column.
-pub(super) fn arrays<Cell: AsValue>(columns: usize, rows: &[Vec<Cell>]) -> Vec<Parameter<'_>> {
+/// One array per column of the rows.
+pub(super) fn arrays<Cell: AsValue>(rows: &[Vec<Cell>]) -> Vec<Parameter<'_>> {
     let array = |column: usize| -> Parameter<'_> {
         let cells = rows.iter().map(|row| Sent(row[column].as_value()));
         Box::new(cells.collect::<Vec<_>>())
     };
+    let columns = rows.first().map_or(0, Vec::len);
     (0..columns).map(array).collect()
 }
 

@@ -72,8 +72,6 @@ pub(crate) const NEXT_CHECKPOINTS: &str = "UPDATE read_checkpoints AS c SET log_
      WHERE c.read_group = m.read_group AND c.number = m.number AND c.shard = m.shard \
      AND c.log_id = m.was_log_id AND c.next = m.was_next AND c.epoch = m.was_epoch AND c.n = m.was_n \
      AND c.fingerprint = m.was_fingerprint";
-/// How many parameters, and so arrays, it has.
-pub(crate) const NEXT_CHECKPOINT_PARAMETERS: usize = 13;
 
 /// The statement, with its parameters, that moves a checkpoint from `expected` to `next`: it changes one row, or none when the checkpoint
 /// is another one.
@@ -223,9 +221,8 @@ impl Stored {
     pub fn columns(&self) -> Vec<&'static Column> {
         let own = self.table.columns.iter();
         match self.table.kind {
-            TableKind::Entity => own.collect(),
             TableKind::Rollup => own.chain([SHARD]).collect(),
-            TableKind::Journal => Table::JOURNAL_KEY.iter().chain(own).collect(),
+            TableKind::Entity | TableKind::Journal => self.table.hidden_columns().iter().chain(own).collect(),
         }
     }
 
@@ -856,10 +853,7 @@ pub(crate) fn rows<'a>(
             (vec![], appends.collect())
         }
     };
-    let hidden = match table.kind {
-        TableKind::Journal => Table::JOURNAL_KEY.len(),
-        TableKind::Entity | TableKind::Rollup => 0,
-    };
+    let hidden = table.hidden_columns().len();
     for row in older.iter().chain(&new) {
         for (column, value) in table.columns.iter().zip(&row[hidden..]) {
             check(table, column, value)?;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use projections::{ColumnType, Group, Key, Select, Table, TableChange, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Rows, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
     params_from_iter,
 };
 use services::log::Checkpoint;
@@ -265,8 +265,11 @@ impl ReadStore for SqliteViews {
             for select in &rendered {
                 let mut statement = transaction.prepare(&select.sql)?;
                 let cells = select.parameters.iter().map(|(_, value)| Cell(value));
+                let mut found = statement.query(params_from_iter(cells))?;
                 let mut rows = Gathered::up_to(select.room);
-                collect(statement.query(params_from_iter(cells))?, &select.types, &mut rows)?;
+                while let Some(row) = found.next()? {
+                    rows.add(values(row, &select.types)?)?;
+                }
                 results.push(rows.all());
             }
             Ok(Snapshot { read_until, results })
@@ -404,12 +407,14 @@ fn apply(transaction: &Transaction<'_>, stored: &Stored, change: &TableChange, s
 pub(crate) fn find(transaction: &Transaction<'_>, stored: &Stored, keys: &[Key]) -> Result<Vec<Vec<Value>>, Failure> {
     let types: Vec<ColumnType> = stored.table.columns.iter().map(|column| column.ty).collect();
     let mut statement = transaction.prepare_cached(stored.load())?;
-    let mut rows = Gathered::of_keys();
+    let mut rows = Vec::new();
     for key in keys {
-        let found = statement.query(params_from_iter(key.iter().map(Cell)))?;
-        collect(found, &types, &mut rows)?;
+        let mut found = statement.query(params_from_iter(key.iter().map(Cell)))?;
+        while let Some(row) = found.next()? {
+            rows.push(values(row, &types)?);
+        }
     }
-    Ok(rows.all())
+    Ok(rows)
 }
 
 /// What a statement of one's own answers, in columns of these types.
@@ -420,9 +425,12 @@ pub(crate) fn query(
     types: &[ColumnType],
 ) -> Result<Vec<Vec<Value>>, Failure> {
     let mut statement = transaction.prepare_cached(statement)?;
-    let mut rows = Gathered::of_keys();
-    collect(statement.query(parameters)?, types, &mut rows)?;
-    Ok(rows.all())
+    let mut found = statement.query(parameters)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        rows.push(values(row, types)?);
+    }
+    Ok(rows)
 }
 
 /// Writes entity rows, all columns.
@@ -502,17 +510,14 @@ impl ToSql for Cell<'_> {
     }
 }
 
-fn collect(mut found: Rows<'_>, types: &[ColumnType], rows: &mut Gathered) -> Result<(), Failure> {
-    while let Some(row) = found.next()? {
-        let mut values = Vec::with_capacity(types.len());
-        for (i, ty) in types.iter().enumerate() {
-            let cell = row.get_ref(i)?;
-            let value = value(*ty, cell).ok_or_else(|| format!("a cell holds no {ty:?} but {}", cell.data_type()))?;
-            values.push(value);
-        }
-        rows.add(values)?;
+fn values(row: &Row<'_>, types: &[ColumnType]) -> Result<Vec<Value>, Failure> {
+    let mut values = Vec::with_capacity(types.len());
+    for (i, ty) in types.iter().enumerate() {
+        let cell = row.get_ref(i)?;
+        let value = value(*ty, cell).ok_or_else(|| format!("a cell holds no {ty:?} but {}", cell.data_type()))?;
+        values.push(value);
     }
-    Ok(())
+    Ok(values)
 }
 
 fn value(ty: ColumnType, cell: ValueRef<'_>) -> Option<Value> {

@@ -19,8 +19,6 @@ use super::sql::{self, Stored};
 
 /// Rows of a small commit, changed and removed.
 pub const SMALL_ROWS_MAX: usize = 100;
-/// Group, number, shard.
-const PLACE_PARAMETERS: usize = 3;
 
 /// The small commits of a store.
 #[derive(Default)]
@@ -181,10 +179,10 @@ async fn write_parts(transaction: &Transaction<'_>, parts: Vec<Part>) -> Result<
         moves.push(Write::new(transaction, sql::FIRST_CHECKPOINT, values_of(values)).await?);
     }
     if !next.is_empty() {
-        let values = arrays(sql::NEXT_CHECKPOINT_PARAMETERS, &next);
+        let values = arrays(&next);
         moves.push(Write::new(transaction, sql::NEXT_CHECKPOINTS, values).await?);
     }
-    let mut writes = vec![Write::new(transaction, sql::CLEAR_STOPS, arrays(PLACE_PARAMETERS, &places)).await?];
+    let mut writes = vec![Write::new(transaction, sql::CLEAR_STOPS, arrays(&places)).await?];
     for changes in tables.values() {
         writes.extend(put(transaction, &changes.stored, &changes.rows).await?);
         writes.extend(delete(transaction, &changes.stored, &changes.removes).await?);

@@ -74,7 +74,16 @@ impl Table {
         &self.columns[..self.key_len()]
     }
 
-    /// What tells its rows apart, and the order in which stores give them: the key, or of a journal the place of the event.
+    /// What can be asked for besides its own columns, before which it stands.
+    pub fn hidden_columns(&self) -> &'static [Column] {
+        match self.kind {
+            TableKind::Journal => &Table::JOURNAL_KEY,
+            TableKind::Entity | TableKind::Rollup => &[],
+        }
+    }
+
+    /// What tells its rows apart, and the order in which stores give them: the key, or of a journal the place of the event. It comes first
+    /// among the hidden and own columns.
     pub fn row_key(&self) -> &'static [Column] {
         match self.kind {
             TableKind::Journal => &Table::JOURNAL_KEY,
@@ -84,11 +93,8 @@ impl Table {
 
     /// `None` when the table has no such column.
     pub fn column(&self, name: &str) -> Option<&'static Column> {
-        let own = self.columns.iter().find(|column| column.name == name);
-        own.or_else(|| match self.kind {
-            TableKind::Journal => Table::JOURNAL_KEY.iter().find(|column| column.name == name),
-            TableKind::Entity | TableKind::Rollup => None,
-        })
+        let mut columns = self.hidden_columns().iter().chain(self.columns);
+        columns.find(|column| column.name == name)
     }
 }
 

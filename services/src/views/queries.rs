@@ -257,17 +257,17 @@ impl Queries {
         generation: &Generation,
         table: &'static Table,
     ) -> Result<(), AskError> {
-        let key = table.row_key();
+        let (key, hidden) = (table.row_key().len(), table.hidden_columns());
         let business = table.columns.iter().filter(|column| column.role != ColumnRole::Meta);
-        let columns = key.iter().chain(business);
+        let columns = hidden.iter().chain(business);
         let mut select = Select::of(table, columns.map(|column| Expr::Column(column.name)));
         select.limit = Some(CHECKSUM_ROWS_MAX);
         loop {
             let mut snapshot = self.store.query(generation, &[select.clone()]).await?;
             let rows = snapshot.results.remove(0);
             let is_last = rows.len() < CHECKSUM_ROWS_MAX;
-            select.after = rows.last().map(|row| row[..key.len()].to_vec());
-            total.add(table.name, rows.iter().map(|row| &row[key.len()..]));
+            select.after = rows.last().map(|row| row[..key].to_vec());
+            total.add(table.name, rows.iter().map(|row| &row[hidden.len()..]));
             if is_last {
                 return Ok(());
             }

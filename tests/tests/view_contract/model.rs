@@ -140,12 +140,8 @@ fn plain(select: &Select) -> impl Iterator<Item = &'static str> {
 
 /// Where a column stands in [`Model::rows`].
 pub fn place(table: &Table, name: &str) -> usize {
-    let hidden = if table.kind == TableKind::Journal {
-        &Table::JOURNAL_KEY[..]
-    } else {
-        &[]
-    };
-    let mut names = hidden.iter().chain(table.columns).map(|column| column.name);
+    let columns = table.hidden_columns().iter().chain(table.columns);
+    let mut names = columns.map(|column| column.name);
     names.position(|known| known == name).unwrap()
 }
 

@@ -32,7 +32,7 @@ pub fn event(
         .map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
     let fact: &Fact = facts.first().context("a command of a history has an event")?;
     let (event_type, body) = fact.encode();
-    let after = state.evolve(fact);
+    let after = state.evolve(fact, at);
     let sequence = version + 1;
     let command_id = derived_id(&["bench command", &stream.id.to_string(), &sequence.to_string()]);
     let event = StoredEvent {

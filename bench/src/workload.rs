@@ -150,7 +150,7 @@ mod specs {
             has_about_420_bytes(decided::<customer::Customer>(&Default::default(), register("b1", n, 3)).remove(0));
             let (_, contact) = contact("b1", n);
             let recorded = decided::<interaction::Interaction>(&Default::default(), contact).remove(0);
-            let state = AnyState::initial(StreamKind::Interaction).evolve(&recorded.into());
+            let state = AnyState::initial(StreamKind::Interaction).evolve(&recorded.into(), Timestamp::UNIX_EPOCH);
             let AnyState::Interaction(state) = state else {
                 unreachable!()
             };

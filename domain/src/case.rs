@@ -386,7 +386,7 @@ impl Stream for Case {
         })
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         if let Some((_, to)) = event.transition() {
             state.status = to;
         }
@@ -517,7 +517,7 @@ fn assign(state: &State, agent: Option<String>, group: Option<String>) -> Result
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{given, moment, neighbour};
+    use crate::spec::{folded, given, moment, neighbour};
 
     const RESOLVED_AT: &str = "2026-03-02T09:00:00+08:00";
 
@@ -617,7 +617,7 @@ mod specs {
     }
 
     fn status_after(events: &[Event]) -> Status {
-        events.iter().fold(State::default(), Case::evolve).status
+        folded::<Case>(events).status
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -210,7 +211,7 @@ impl Stream for Customer {
         })
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Registered { kind, name, .. } => {
                 state.status = Status::Active;
@@ -326,7 +327,7 @@ pub fn routing(customer: &Option<Id<Customer>>) -> Option<Uuid> {
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::given;
+    use crate::spec::{folded, given};
 
     fn register() -> Command {
         Command::Register {
@@ -391,9 +392,7 @@ mod specs {
             value: value.into(),
             primary: true,
         };
-        let state = [registered(), set("a@example.tw"), set("b@example.tw")]
-            .iter()
-            .fold(State::default(), Customer::evolve);
+        let state = folded::<Customer>(&[registered(), set("a@example.tw"), set("b@example.tw")]);
         let points = &state.contact_points[&ContactKind::Email];
         assert_eq!(points, &[("a@example.tw".into(), false), ("b@example.tw".into(), true)]);
     }

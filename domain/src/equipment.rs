@@ -258,7 +258,7 @@ impl Stream for Equipment {
         })
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Installed {
                 customer,

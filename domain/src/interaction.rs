@@ -2,6 +2,7 @@
 //!
 //! Append-only: what was recorded stays, and a correction is a fact of its own.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -185,7 +186,7 @@ impl Stream for Interaction {
         }
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         state.version += 1;
         match event {
             Event::Recorded {

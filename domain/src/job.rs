@@ -312,7 +312,7 @@ impl Stream for Job {
         }
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Created {
                 customer,

@@ -1,5 +1,6 @@
 //! A lead: somebody who might become a customer (線索; Lead).
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -250,7 +251,7 @@ impl Stream for Lead {
         })
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         if let Some((_, to)) = event.transition() {
             state.status = to;
         }
@@ -317,7 +318,7 @@ fn capture(state: &State, command: Command) -> Result<Vec<Event>, Rejection> {
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{given, neighbour, stranger};
+    use crate::spec::{folded, given, neighbour, stranger};
 
     fn capture() -> Command {
         Command::Capture {
@@ -399,7 +400,7 @@ mod specs {
     }
 
     fn status_after(events: &[Event]) -> Status {
-        events.iter().fold(State::default(), Lead::evolve).status
+        folded::<Lead>(events).status
     }
 
     #[test]
@@ -511,9 +512,7 @@ mod specs {
 
     #[test]
     fn a_converted_lead_belongs_to_its_customer() {
-        let state = [captured(), converted(Status::New)]
-            .iter()
-            .fold(State::default(), Lead::evolve);
+        let state = folded::<Lead>(&[captured(), converted(Status::New)]);
         assert_eq!(Lead::customer(&state), Some(neighbour::<Customer>("a").uuid()));
     }
 

@@ -1,5 +1,6 @@
 //! A key of another system that belongs to a customer here. Its stream is the reservation that keeps the key unique.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -87,7 +88,7 @@ impl Stream for Link {
         }
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Linked { customer, .. } => state.customer = Some(*customer),
             Event::Unlinked { .. } => state.customer = None,

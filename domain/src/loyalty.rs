@@ -277,12 +277,12 @@ impl Stream for Loyalty {
             } => earn(state, points, source, expires_on, today),
             Command::Redeem { points, reference } => redeem(state, points, reference, today),
             Command::Expire { on } => Ok(expire(state, on)),
-            Command::Reverse { of, reason } => reverse(state, of, reason, today),
+            Command::Reverse { of, reason } => reverse(state, of, reason, today, at.effective_at),
             Command::Adjust { points, reason } => adjust(state, points, reason, today),
         }
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         state.debt += event.debt_delta();
         match event {
             Event::Enrolled { customer, program } => {
@@ -529,7 +529,7 @@ fn expire(state: &State, on: Date) -> Vec<Event> {
 
 /// One receipt may have both redeemed points and earned some. The redemption goes back first, so that its points are there
 /// when the earned ones are taken.
-fn reverse(state: &State, of: String, reason: String, today: Date) -> Result<Vec<Event>, Rejection> {
+fn reverse(state: &State, of: String, reason: String, today: Date, at: Timestamp) -> Result<Vec<Event>, Rejection> {
     if reason.trim().is_empty() {
         return Err(Rejection::ReasonMissing);
     }
@@ -542,7 +542,7 @@ fn reverse(state: &State, of: String, reason: String, today: Date) -> Result<Vec
     let mut events = vec![];
     if let Some(redemption) = redemption.filter(|redemption| !redemption.is_reversed) {
         let event = reverse_redemption(&state, redemption, &of, &reason, today);
-        state = Loyalty::evolve(state, &event);
+        state = Loyalty::evolve(state, &event, at);
         events.push(event);
     }
     if is_earned && !state.lots[&of].is_reversed {
@@ -695,7 +695,7 @@ mod specs {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::{Given, given, moment, neighbour};
+    use crate::spec::{Given, folded, given, moment, neighbour};
     use crate::{Companions, slot_of};
 
     fn enrol() -> Command {
@@ -1000,10 +1000,10 @@ mod specs {
             earned(10, "for ever", None, 20),
             redeemed(15, "voucher", vec![lot_until("may", 10, may), lot("for ever", 5)], 5),
         ];
-        let before = events[..3].iter().fold(State::default(), Loyalty::evolve);
+        let before = folded::<Loyalty>(&events[..3]);
         let reversed = redemption_reversed("voucher", vec![lot_until("may", 10, may), lot("for ever", 5)], 0, 20);
         after(events.clone()).when(reverse("voucher")).then([reversed.clone()]);
-        let state = events.iter().chain([&reversed]).fold(State::default(), Loyalty::evolve);
+        let state = folded::<Loyalty>(events.iter().chain([&reversed]));
         assert_eq!(state.lots, before.lots);
     }
 
@@ -1242,7 +1242,7 @@ mod specs {
         fn points_are_never_below_zero_never_lost_and_never_spent_when_no_longer_good(
             steps in proptest::collection::vec((day(), any_command()), 1..60),
         ) {
-            let mut state = Loyalty::evolve(State::default(), &enrolled());
+            let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
             let (mut balance, mut debt) = (0, 0);
             for (today, command) in steps {
                 let noon = moment(&format!("{today}T12:00:00+08:00"));
@@ -1253,7 +1253,7 @@ mod specs {
                 for event in &events {
                     balance += event.delta();
                     debt += event.debt_delta();
-                    state = Loyalty::evolve(state, event);
+                    state = Loyalty::evolve(state, event, noon);
                     prop_assert_eq!(state.balance(), balance);
                     prop_assert_eq!(state.debt, debt);
                     prop_assert!(debt >= 0);
@@ -1270,14 +1270,14 @@ mod specs {
         fn debt_is_paid_before_anything_is_available(
             steps in proptest::collection::vec((0..4_i64, any_command()), 1..60),
         ) {
-            let mut state = Loyalty::evolve(State::default(), &enrolled());
+            let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
             let mut today = date(2026, 1, 1);
             for (days, command) in steps {
                 today += days.days();
                 let noon = moment(&format!("{today}T12:00:00+08:00"));
                 let at = Moment::new(Uuid::nil(), noon, noon, &Nobody);
                 for event in Loyalty::decide(&state, command, &at).unwrap_or_default() {
-                    state = Loyalty::evolve(state, &event);
+                    state = Loyalty::evolve(state, &event, noon);
                 }
                 prop_assert!(state.debt == 0 || state.good_lots(today).is_empty());
             }

@@ -1,5 +1,6 @@
 //! A deal on its way to be won or lost (商機; Opportunity).
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -300,7 +301,7 @@ impl Stream for Opportunity {
         })
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Opened {
                 customer,
@@ -412,7 +413,7 @@ mod specs {
     use jiff::civil::date;
 
     use super::*;
-    use crate::spec::{given, neighbour, stranger};
+    use crate::spec::{folded, given, neighbour, stranger};
 
     fn open_for(customer: Id<Customer>) -> Command {
         Command::Open {
@@ -556,7 +557,7 @@ mod specs {
 
     #[test]
     fn a_new_stage_ends_an_overridden_probability() {
-        let state = [
+        let state = folded::<Opportunity>(&[
             opened(),
             Event::ProbabilityOverridden {
                 basis_points: 9_000,
@@ -569,9 +570,7 @@ mod specs {
                 probability_bp: 5_000,
                 reason: None,
             },
-        ]
-        .iter()
-        .fold(State::default(), Opportunity::evolve);
+        ]);
         assert_eq!(state.probability_override, None);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::{Decimal, RoundingStrategy};
 use schemars::JsonSchema;
@@ -294,7 +295,7 @@ impl Stream for Purchase {
         }
     }
 
-    fn evolve(mut state: State, event: &Event) -> State {
+    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
             Event::Recorded {
                 kind,

@@ -428,7 +428,7 @@ pub mod specs {
                 continue;
             };
             for event in events {
-                *state = opportunity::Opportunity::evolve(state.clone(), &event);
+                *state = opportunity::Opportunity::evolve(state.clone(), &event, effective_at);
                 let customer = AnyState::Opportunity(state.clone()).customer();
                 world.record_at(stream, customer, event, effective_at, recorded_at);
             }
@@ -461,8 +461,11 @@ pub mod specs {
         }
         timed.retain(|(at, _)| *at <= t);
         timed.sort_by_key(|(at, _)| *at);
-        let states = timed.into_iter().map(|(_, fact)| fact);
-        let state = states.fold(opportunity::State::default(), opportunity::Opportunity::evolve);
+        let state = timed
+            .into_iter()
+            .fold(opportunity::State::default(), |state, (at, fact)| {
+                opportunity::Opportunity::evolve(state, fact, at)
+            });
         (state.status != opportunity::Status::NotOpened).then_some(state)
     }
 

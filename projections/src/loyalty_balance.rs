@@ -158,7 +158,7 @@ pub(crate) mod specs {
             let at = crate::day_start(day(n));
             let moment = Moment::new(account, at, at, &Elsewhere);
             for fact in loyalty::Loyalty::decide(&state, command, &moment).unwrap_or_default() {
-                state = loyalty::Loyalty::evolve(state, &fact);
+                state = loyalty::Loyalty::evolve(state, &fact, at);
                 world.record_at(StreamRef::of::<loyalty::Loyalty>(Id::new(account)), None, fact, at, at);
             }
         }

@@ -28,7 +28,18 @@ pub struct Adapted<S: Stream>(pub S::State);
 /// An event of a stream as `cqrs-es` wants it.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "", transparent)]
-pub struct AdaptedEvent<S: Stream>(pub S::Event);
+pub struct AdaptedEvent<S: Stream> {
+    pub event: S::Event,
+    /// Since when it is true in the world. Not part of its JSON, nor of what makes two events equal.
+    #[serde(skip)]
+    pub effective_at: Timestamp,
+}
+
+impl<S: Stream> AdaptedEvent<S> {
+    pub fn new(event: S::Event, effective_at: Timestamp) -> AdaptedEvent<S> {
+        AdaptedEvent { event, effective_at }
+    }
+}
 
 /// What a decider needs from outside, as the aggregate's `Services`.
 pub struct Surroundings {
@@ -52,29 +63,29 @@ impl<S: Stream> fmt::Debug for Adapted<S> {
 
 impl<S: Stream> Clone for AdaptedEvent<S> {
     fn clone(&self) -> AdaptedEvent<S> {
-        AdaptedEvent(self.0.clone())
+        AdaptedEvent::new(self.event.clone(), self.effective_at)
     }
 }
 
 impl<S: Stream> PartialEq for AdaptedEvent<S> {
     fn eq(&self, other: &AdaptedEvent<S>) -> bool {
-        self.0 == other.0
+        self.event == other.event
     }
 }
 
 impl<S: Stream> fmt::Debug for AdaptedEvent<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.event.fmt(f)
     }
 }
 
 impl<S: Stream> DomainEvent for AdaptedEvent<S> {
     fn event_type(&self) -> String {
-        encode_event::<S>(&self.0).0.to_string()
+        encode_event::<S>(&self.event).0.to_string()
     }
 
     fn event_version(&self) -> String {
-        encode_event::<S>(&self.0).0.version.to_string()
+        encode_event::<S>(&self.event).0.version.to_string()
     }
 }
 
@@ -95,13 +106,13 @@ impl<S: Stream> Aggregate for Adapted<S> {
         let now = around.clock.now();
         let events = S::decide(&self.0, command, &Moment::new(around.id, now, now, &known))?;
         for event in events {
-            sink.write(AdaptedEvent(event), self).await;
+            sink.write(AdaptedEvent::new(event, now), self).await;
         }
         Ok(())
     }
 
     fn apply(&mut self, event: AdaptedEvent<S>) {
-        self.0 = S::evolve(std::mem::take(&mut self.0), &event.0);
+        self.0 = S::evolve(std::mem::take(&mut self.0), &event.event, event.effective_at);
     }
 }
 
@@ -171,7 +182,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
             events.push(envelope(
                 aggregate_id,
                 event.sequence,
-                payload,
+                AdaptedEvent::new(payload, event.effective_at.unwrap_or(event.time)),
                 &event.event_id(),
                 event.time,
             ));
@@ -208,7 +219,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
             Some(text) => Uuid::parse_str(text).map_err(|error| AggregateError::UnexpectedError(Box::new(error)))?,
             None => Uuid::now_v7(),
         };
-        let facts = events.iter().map(|event| to_fact::<S>(&event.0)).collect();
+        let facts = events.iter().map(|event| to_fact::<S>(&event.event)).collect();
         let step = Step {
             stream: context.stream,
             action: Action::Record(facts),
@@ -258,14 +269,14 @@ fn to_fact<S: Stream>(event: &S::Event) -> Fact {
 fn envelope<S: Stream>(
     aggregate_id: &str,
     sequence: u64,
-    payload: S::Event,
+    payload: AdaptedEvent<S>,
     event_id: &str,
     time: Timestamp,
 ) -> EventEnvelope<Adapted<S>> {
     EventEnvelope {
         aggregate_id: aggregate_id.to_owned(),
         sequence: sequence as usize,
-        payload: AdaptedEvent(payload),
+        payload,
         metadata: HashMap::from([
             ("event_id".to_owned(), event_id.to_owned()),
             ("time".to_owned(), time.to_string()),
@@ -302,11 +313,11 @@ mod specs {
     #[test]
     fn a_stream_is_specified_with_the_test_framework_of_cqrs_es() {
         TestFramework::<Adapted<Customer>>::with(around())
-            .given(vec![AdaptedEvent(registered())])
+            .given(vec![AdaptedEvent::new(registered(), Timestamp::UNIX_EPOCH)])
             .when(Command::Close)
-            .then_expect_events(vec![AdaptedEvent(Event::Closed)]);
+            .then_expect_events(vec![AdaptedEvent::new(Event::Closed, Timestamp::UNIX_EPOCH)]);
         TestFramework::<Adapted<Customer>>::with(around())
-            .given(vec![AdaptedEvent(registered())])
+            .given(vec![AdaptedEvent::new(registered(), Timestamp::UNIX_EPOCH)])
             .when(Command::AssignOwner { owner: " ".into() })
             .then_expect_error(Rejection::Empty("owner"));
     }

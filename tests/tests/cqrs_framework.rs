@@ -78,7 +78,7 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
     let events = EventStore::<Adapted<Customer>>::load_events(&store(), &name)
         .await
         .unwrap();
-    let payloads: Vec<_> = events.iter().map(|event| event.payload.0.clone()).collect();
+    let payloads: Vec<_> = events.iter().map(|event| event.payload.event.clone()).collect();
     assert_eq!(
         payloads[1],
         Event::OwnerAssigned {
@@ -96,10 +96,11 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
         .await
         .unwrap();
     let event = |to: &str| {
-        vec![AdaptedEvent(Event::OwnerAssigned {
+        let event = Event::OwnerAssigned {
             from: None,
             to: to.into(),
-        })]
+        };
+        vec![AdaptedEvent::new(event, jiff::Timestamp::UNIX_EPOCH)]
     };
     store().commit(event("wei"), first, Default::default()).await.unwrap();
     let conflict = store()

@@ -75,7 +75,10 @@ fn saved(number: u128, version: u64, facts: &[Fact]) -> SavedState {
             id: Uuid::from_u128(number),
         },
         version,
-        state: facts.iter().fold(initial, AnyState::evolve).into(),
+        state: facts
+            .iter()
+            .fold(initial, |state, fact| state.evolve(fact, Timestamp::UNIX_EPOCH))
+            .into(),
     }
 }
 

@@ -10,6 +10,9 @@ use crate::AnyState;
 
 use super::{Companions, Id, Moment, Stream, StreamRef, derived_id, slot_of};
 
+/// When the specs decide, unless they say another time.
+const NOW: &str = "2026-03-02T09:00:00+08:00";
+
 /// A stream with a past.
 pub struct Given<S: Stream> {
     id: Uuid,
@@ -43,19 +46,32 @@ impl Companions for Known<'_> {
     }
 }
 
-/// A stream to which `events` happened.
+/// A stream to which `events` happened, all of them at the time at which the specs decide.
 pub fn given<S: Stream>(events: impl IntoIterator<Item = S::Event>) -> Given<S> {
+    given_at(events.into_iter().map(|event| (NOW, event)))
+}
+
+/// A stream to which events happened, in the order in which they were recorded, each with the time since which it is true.
+pub fn given_at<S: Stream>(events: impl IntoIterator<Item = (&'static str, S::Event)>) -> Given<S> {
     let id = derived_id(&["spec"]);
-    let state = events
-        .into_iter()
-        .fold(S::State::default(), |state, event| S::evolve(state, &event));
+    let state = events.into_iter().fold(S::State::default(), |state, (at, event)| {
+        S::evolve(state, &event, moment(at))
+    });
     Given {
         id,
         state,
         companions: HashMap::new(),
-        now: moment("2026-03-02T09:00:00+08:00"),
+        now: moment(NOW),
         effective_at: None,
     }
+}
+
+/// The state after `events`, all of them true since the time at which the specs decide.
+pub fn folded<'a, S: Stream>(events: impl IntoIterator<Item = &'a S::Event>) -> S::State {
+    let at = moment(NOW);
+    events
+        .into_iter()
+        .fold(S::State::default(), |state, event| S::evolve(state, event, at))
 }
 
 /// The id of another stream in the slot of the stream under specification.
@@ -107,7 +123,10 @@ impl<S: Stream> Given<S> {
     pub fn same_intent_twice(mut self, command: S::Command) {
         let first = self.decide(command.clone()).expect("the first time is accepted");
         assert!(!first.is_empty(), "the first time gives events");
-        self.state = first.iter().fold(self.state, S::evolve);
+        let at = self.effective_at.unwrap_or(self.now);
+        self.state = first
+            .iter()
+            .fold(self.state, |state, event| S::evolve(state, event, at));
         let second = self.decide(command).expect("the second time is accepted");
         assert_eq!(second, Vec::new(), "the second time gives nothing");
     }

@@ -51,8 +51,9 @@ pub trait Stream: Sized + 'static {
         at: &Moment<'_>,
     ) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// The state after `event`; it happened, so there is nothing to validate.
-    fn evolve(state: Self::State, event: &Self::Event) -> Self::State;
+    /// The state after `event`, which is true in the world since `at` (its effective time). It happened, so there is
+    /// nothing to validate. An event may be recorded late: `at` can lie before that of an event that came earlier.
+    fn evolve(state: Self::State, event: &Self::Event, at: Timestamp) -> Self::State;
 
     /// The customer that this stream's events belong to, once it is known.
     fn customer(_state: &Self::State) -> Option<Uuid> {

@@ -153,14 +153,14 @@ macro_rules! streams {
                 }
             }
 
-            /// The state after `fact`.
+            /// The state after `fact`, which is true in the world since `at`.
             ///
             /// # Panics
             /// When the fact belongs to another type of stream.
-            pub fn evolve(self, fact: &Fact) -> AnyState {
+            pub fn evolve(self, fact: &Fact, at: jiff::Timestamp) -> AnyState {
                 match (self, fact) {
                     $((AnyState::$stream(state), Fact::$stream(event)) =>
-                        AnyState::$stream(<$module::$stream as $crate::Stream>::evolve(state, event)),)+
+                        AnyState::$stream(<$module::$stream as $crate::Stream>::evolve(state, event, at)),)+
                     (state, fact) => panic!("a {:?} event in a {:?} stream", fact.kind(), state.kind()),
                 }
             }

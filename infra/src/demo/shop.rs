@@ -202,7 +202,7 @@ impl Shops<'_> {
             since: story.entered_at,
         });
         let events = decide(&self.members[n], enrol, joined_at);
-        self.members[n].keep(&events);
+        self.members[n].keep(&events, joined_at);
         self.at_store[store].push(n);
     }
 
@@ -447,7 +447,7 @@ impl Shops<'_> {
             return;
         }
         let member = &mut self.members[n];
-        member.keep(&events);
+        member.keep(&events, at);
         let mut story = Story::new(member.id.uuid(), member.since);
         story.tell(self.book, POS, at, member.account, command);
         member.since = story.entered_at;
@@ -497,9 +497,9 @@ impl Shops<'_> {
 }
 
 impl Member {
-    fn keep(&mut self, events: &[loyalty::Event]) {
+    fn keep(&mut self, events: &[loyalty::Event], at: Timestamp) {
         for event in events {
-            self.points = Loyalty::evolve(std::mem::take(&mut self.points), event);
+            self.points = Loyalty::evolve(std::mem::take(&mut self.points), event, at);
         }
     }
 

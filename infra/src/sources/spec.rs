@@ -93,7 +93,7 @@ impl Folded {
                     self.idle.push(place);
                 }
                 for fact in facts {
-                    state = state.evolve(&fact);
+                    state = state.evolve(&fact, at.effective_at);
                     self.facts.push((stream, at.effective_at, fact));
                 }
                 self.states.insert(stream, state);

@@ -155,7 +155,7 @@ pub fn decide(
             }
         };
         let changed = facts.iter().fold(current, |current, fact| {
-            let next = evolve(current, fact);
+            let next = evolve(current, fact, request.effective_at.unwrap_or(now));
             events.push(stored(request, step.stream, fact, &next, now, shard));
             next
         });
@@ -254,12 +254,12 @@ fn look_up(stream: StreamRef, after: &[(StreamRef, Cached)], states: &mut States
         .expect("the states of a request are loaded before it is decided")
 }
 
-/// The state after `fact`.
-pub fn evolve(current: Cached, fact: &Fact) -> Cached {
+/// The state after `fact`, which is true since `at`.
+pub fn evolve(current: Cached, fact: &Fact, at: Timestamp) -> Cached {
     let state = Arc::try_unwrap(current.state).unwrap_or_else(|shared| AnyState::clone(&shared));
     Cached {
         version: current.version + 1,
-        state: Arc::new(state.evolve(fact)),
+        state: Arc::new(state.evolve(fact, at)),
     }
 }
 

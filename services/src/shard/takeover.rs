@@ -352,7 +352,7 @@ impl Claimant<'_> {
                 offset,
                 why,
             })?;
-            let next = evolve(current, &fact);
+            let next = evolve(current, &fact, event.effective_at.unwrap_or(event.time));
             states.changed(stream, next.clone());
             changed.insert(stream, next);
         }

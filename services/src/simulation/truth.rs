@@ -458,7 +458,7 @@ impl Shard {
                 ));
             }
             let recorded = event.decode().map_err(|error| format!("{at}: {error}"))?;
-            let state = AnyState::clone(story.last().0).evolve(&recorded.fact);
+            let state = AnyState::clone(story.last().0).evolve(&recorded.fact, recorded.effective_at);
             story.states.push(Arc::new(state));
             story.ends.push(self.next);
             match streams.iter_mut().find(|(stream, _)| *stream == event.stream) {

@@ -83,7 +83,7 @@ impl Aggregate for Receipt {
     }
 
     fn apply(&mut self, event: Event) {
-        self.0 = Purchase::evolve(std::mem::take(&mut self.0), &event.0);
+        self.0 = Purchase::evolve(std::mem::take(&mut self.0), &event.0, Timestamp::UNIX_EPOCH);
     }
 }
 

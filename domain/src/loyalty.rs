@@ -52,9 +52,11 @@ pub enum Event {
         lots: Vec<LotPoints>,
         balance: i64,
     },
-    /// `points` is what the earn had given and had not expired since: `taken` from lots, and `debt` for the rest.
+    /// `points` of what the earn gave are taken back: `taken` from lots, and `debt` for the rest.
     EarnReversed {
         of: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
         points: i64,
         /// From its own lot first, then from the others.
         taken: Vec<LotPoints>,
@@ -65,6 +67,8 @@ pub enum Event {
     },
     RedemptionReversed {
         of: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
         points: i64,
         /// What went back into the lots it came from.
         lots: Vec<LotPoints>,
@@ -75,12 +79,17 @@ pub enum Event {
         balance: i64,
     },
     Adjusted {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
         points: i64,
         /// The lot it made, or those it took from.
         lots: Vec<LotPoints>,
         /// The part of positive `points` that paid off debt.
         #[serde(default, skip_serializing_if = "is_zero")]
         debt_paid: i64,
+        /// The part of negative `points` that was not there, and became a debt.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        debt: i64,
         reason: String,
         on: Date,
         balance: i64,
@@ -107,16 +116,55 @@ pub enum Command {
         #[serde(rename = "for")]
         reference: String,
     },
-    /// Take out what is no longer good on this day.
+    /// Take out what is no longer good on this day. The day must have come.
     Expire { on: Date },
-    /// Take back all that was earned from a source and redeemed under a reference of this name.
-    Reverse { of: String, reason: String },
-    /// Give points, or with a minus take points that are there. The same again on the same day is the same adjustment.
+    /// Take back what was earned from a source, and give back what was redeemed under a reference, of this name.
+    ///
+    /// Earned points that were spent meanwhile become a debt. All reversals together take back what was earned and no more.
+    /// With a `reference` (the receipt of the return) a reversal counts once, however often it is sent. Without one, each command
+    /// with `points` is a reversal of its own, and only its Idempotency-Key tells a retry from a second return.
+    Reverse {
+        of: String,
+        /// How many. All that are left when nothing is said.
+        #[schemars(range(min = 1, max = 1_000_000_000))]
+        points: Option<i64>,
+        /// Which points, when the name both earned and redeemed. Both when nothing is said, and then without `points`.
+        what: Option<What>,
+        reference: Option<String>,
+        reason: String,
+    },
+    /// Give points, or with a minus take points.
+    ///
+    /// With a `reference` (the receipt of a return, a ticket) an adjustment counts once, however often it is sent. Without one,
+    /// each command is an adjustment of its own: two returns on one day are two. Then only its Idempotency-Key tells a retry
+    /// from a second adjustment.
     Adjust {
         #[schemars(range(min = -1_000_000_000, max = 1_000_000_000))]
         points: i64,
+        reference: Option<String>,
+        #[serde(default)]
+        shortfall: Shortfall,
         reason: String,
     },
+}
+
+/// The two kinds of points that one name can have moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    Earned,
+    Redeemed,
+}
+
+/// What becomes of an adjustment that takes more points than there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shortfall {
+    /// It is refused.
+    #[default]
+    Refused,
+    /// The rest is a debt. This corrects points that were given by mistake and are spent.
+    Debt,
 }
 
 /// Points of one lot.
@@ -153,16 +201,34 @@ pub enum Rejection {
     TooManyPoints,
     #[error("this account has been given as many points as can be counted")]
     AccountFull,
-    #[error("source {source_name:?} has already earned {points} points")]
-    EarnedOtherwise { source_name: String, points: i64 },
+    #[error("source {source_name:?} has already earned {points} points{}", expiring(.expires_on))]
+    EarnedOtherwise {
+        source_name: String,
+        points: i64,
+        expires_on: Option<Date>,
+    },
     #[error("{points} points are already redeemed for {reference:?}")]
     RedeemedOtherwise { reference: String, points: i64 },
     #[error("the redemption for {0:?} was reversed; use another reference to redeem again")]
     RedemptionReversed(String),
     #[error("only {0} points are available")]
     OnlyAvailable(i64),
+    #[error("only {0} points are available; to take back points that are spent use reverse, or shortfall debt")]
+    OnlyThere(i64),
+    #[error("{on} is still to come: on {today} nobody knows what expires then")]
+    StillToCome { on: Date, today: Date },
     #[error("nothing was earned or redeemed under {0:?}")]
     UnknownReference(String),
+    #[error("nothing was {} under {of:?}", .what.name())]
+    NothingOf { of: String, what: What },
+    #[error("{0:?} earned points and redeemed points; say with what whether earned or redeemed ones are reversed")]
+    WhichPoints(String),
+    #[error("only {left} of the points {} under {of:?} are left to reverse", .what.name())]
+    OnlyLeft { of: String, what: What, left: i64 },
+    #[error("the reference is empty; leave it out when there is none")]
+    ReferenceEmpty,
+    #[error("reference {reference:?} is already used, with other {differing}; use another reference")]
+    ReferenceUsed { reference: String, differing: &'static str },
     #[error(transparent)]
     Customer(#[from] customer::Unavailable),
 }
@@ -181,7 +247,8 @@ pub struct State {
     /// All points ever given. Every other number here is at most this one, so it alone is checked to be countable.
     pub given: i64,
     pub adjustments: u32,
-    pub last_adjustment: Option<Adjustment>,
+    /// The adjustments that have a reference, by it.
+    pub adjusted: BTreeMap<String, Movement>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -194,19 +261,24 @@ pub struct Lot {
     /// What was taken out because it was no longer good.
     pub expired: i64,
     pub expires_on: Option<Date>,
-    pub is_reversed: bool,
+    /// What was taken back of it, from itself, from other lots or as a debt.
+    pub reversed: i64,
+    /// The reversals that have a reference, by it.
+    pub reversals: BTreeMap<String, Movement>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Redemption {
     pub points: i64,
+    /// What was not given back, in the order in which it was spent.
     pub lots: Vec<LotPoints>,
-    pub is_reversed: bool,
+    /// The reversals that have a reference, by it.
+    pub reversals: BTreeMap<String, Movement>,
 }
 
+/// What was moved under a reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Adjustment {
-    pub on: Date,
+pub struct Movement {
     pub points: i64,
     pub reason: String,
 }
@@ -220,7 +292,12 @@ impl Event {
             Event::Redeemed { points, .. } | Event::Expired { points, .. } => -points,
             Event::EarnReversed { points, debt, .. } => debt - points,
             Event::RedemptionReversed { points, debt_paid, .. } => points - debt_paid,
-            Event::Adjusted { points, debt_paid, .. } => points - debt_paid,
+            Event::Adjusted {
+                points,
+                debt_paid,
+                debt,
+                ..
+            } => points - debt_paid + debt,
         }
     }
 
@@ -230,7 +307,8 @@ impl Event {
             Event::Enrolled { .. } | Event::Redeemed { .. } | Event::Expired { .. } => 0,
             Event::Earned { debt_paid, .. } => -debt_paid,
             Event::EarnReversed { debt, .. } => *debt,
-            Event::RedemptionReversed { debt_paid, .. } | Event::Adjusted { debt_paid, .. } => -debt_paid,
+            Event::RedemptionReversed { debt_paid, .. } => -debt_paid,
+            Event::Adjusted { debt_paid, debt, .. } => debt - debt_paid,
         }
     }
 }
@@ -276,9 +354,29 @@ impl Stream for Loyalty {
                 expires_on,
             } => earn(state, points, source, expires_on, today),
             Command::Redeem { points, reference } => redeem(state, points, reference, today),
-            Command::Expire { on } => Ok(expire(state, on)),
-            Command::Reverse { of, reason } => reverse(state, of, reason, today, at.effective_at),
-            Command::Adjust { points, reason } => adjust(state, points, reason, today),
+            Command::Expire { on } => expire(state, on, today),
+            Command::Reverse {
+                of,
+                points,
+                what,
+                reference,
+                reason,
+            } => {
+                let reversal = Reversal {
+                    of,
+                    points,
+                    what,
+                    reference,
+                    reason,
+                };
+                reverse(state, &reversal, today, at.effective_at)
+            }
+            Command::Adjust {
+                points,
+                reference,
+                shortfall,
+                reason,
+            } => adjust(state, points, reference, shortfall, reason, today),
         }
     }
 
@@ -309,7 +407,7 @@ impl Stream for Loyalty {
                 let redemption = Redemption {
                     points: *points,
                     lots: lots.clone(),
-                    is_reversed: false,
+                    reversals: BTreeMap::new(),
                 };
                 state.redemptions.insert(reference.clone(), redemption);
             }
@@ -319,25 +417,40 @@ impl Stream for Loyalty {
                     state.lot(&part.source).expired += part.points;
                 }
             }
-            Event::EarnReversed { of, taken, .. } => {
+            Event::EarnReversed {
+                of,
+                reference,
+                points,
+                taken,
+                reason,
+                ..
+            } => {
                 state.take_out(taken);
-                state.lot(of).is_reversed = true;
+                let lot = state.lot(of);
+                lot.reversed += points;
+                remember(&mut lot.reversals, reference, *points, reason);
             }
-            Event::RedemptionReversed { of, lots, .. } => {
-                for part in lots {
-                    state.lot(&part.source).left += part.points;
-                }
-                state
-                    .redemptions
-                    .get_mut(of)
-                    .expect("what is reversed was redeemed")
-                    .is_reversed = true;
-            }
-            Event::Adjusted {
+            Event::RedemptionReversed {
+                of,
+                reference,
                 points,
                 lots,
                 reason,
-                on,
+                ..
+            } => {
+                for part in lots {
+                    state.lot(&part.source).left += part.points;
+                }
+                let redemption = state.redemptions.get_mut(of);
+                let redemption = redemption.expect("what is reversed was redeemed");
+                redemption.lots = first_points(redemption.lots.clone(), redemption.left() - points);
+                remember(&mut redemption.reversals, reference, *points, reason);
+            }
+            Event::Adjusted {
+                reference,
+                points,
+                lots,
+                reason,
                 ..
             } => {
                 if *points > 0 {
@@ -349,11 +462,7 @@ impl Stream for Loyalty {
                     state.take_out(lots);
                 }
                 state.adjustments += 1;
-                state.last_adjustment = Some(Adjustment {
-                    on: *on,
-                    points: *points,
-                    reason: reason.clone(),
-                });
+                remember(&mut state.adjusted, reference, *points, reason);
             }
         }
         state
@@ -397,7 +506,8 @@ impl State {
             left,
             expired: 0,
             expires_on,
-            is_reversed: false,
+            reversed: 0,
+            reversals: BTreeMap::new(),
         };
         self.lots.insert(source.to_owned(), lot);
     }
@@ -414,6 +524,12 @@ impl State {
 }
 
 impl Lot {
+    /// What can still be taken back of it: what has expired is gone, and is not taken again.
+    fn left_to_reverse(&self) -> i64 {
+        // Points that a redemption gave back after the reversal may expire too.
+        (self.earned - self.expired - self.reversed).max(0)
+    }
+
     fn is_expired(&self, today: Date) -> bool {
         self.expires_on.is_some_and(|expires_on| expires_on <= today)
     }
@@ -423,6 +539,29 @@ impl Lot {
             source: source.to_owned(),
             points,
             expires_on: self.expires_on,
+        }
+    }
+}
+
+impl Redemption {
+    /// What was not given back.
+    fn left(&self) -> i64 {
+        sum(&self.lots)
+    }
+
+    /// The `points` that were spent last, of what was not given back. They come back first.
+    fn last_points(&self, points: i64) -> Vec<LotPoints> {
+        let mut last = first_points(self.lots.iter().rev().cloned().collect(), points);
+        last.reverse();
+        last
+    }
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Earned => "earned",
+            What::Redeemed => "redeemed",
         }
     }
 }
@@ -457,12 +596,13 @@ fn earn(
         return Err(Rejection::SourceReserved);
     }
     if let Some(lot) = state.lots.get(&source) {
-        return if lot.earned == points {
+        return if lot.earned == points && lot.expires_on == expires_on {
             Ok(vec![])
         } else {
             Err(Rejection::EarnedOtherwise {
                 source_name: source,
                 points: lot.earned,
+                expires_on: lot.expires_on,
             })
         };
     }
@@ -490,7 +630,7 @@ fn redeem(state: &State, points: i64, reference: String, today: Date) -> Result<
                 reference,
                 points: redemption.points,
             })
-        } else if redemption.is_reversed {
+        } else if redemption.lots.is_empty() {
             Err(Rejection::RedemptionReversed(reference))
         } else {
             Ok(vec![])
@@ -508,7 +648,10 @@ fn redeem(state: &State, points: i64, reference: String, today: Date) -> Result<
     }])
 }
 
-fn expire(state: &State, on: Date) -> Vec<Event> {
+fn expire(state: &State, on: Date, today: Date) -> Result<Vec<Event>, Rejection> {
+    if on > today {
+        return Err(Rejection::StillToCome { on, today });
+    }
     let lots: Vec<LotPoints> = state
         .lots
         .iter()
@@ -516,53 +659,100 @@ fn expire(state: &State, on: Date) -> Vec<Event> {
         .map(|(source, lot)| lot.part(source, lot.left))
         .collect();
     if lots.is_empty() {
-        return vec![];
+        return Ok(vec![]);
     }
     let points = sum(&lots);
-    vec![Event::Expired {
+    Ok(vec![Event::Expired {
         on,
         points,
         lots,
         balance: state.balance() - points,
-    }]
+    }])
+}
+
+/// `Command::Reverse`.
+struct Reversal {
+    of: String,
+    points: Option<i64>,
+    what: Option<What>,
+    reference: Option<String>,
+    reason: String,
+}
+
+impl Reversal {
+    /// How many points this command reverses when so many are `left`, and these were reversed before it.
+    fn points_of(&self, what: What, left: i64, before: &BTreeMap<String, Movement>) -> Result<i64, Rejection> {
+        if is_repeated(before, self.reference.as_deref(), self.points, &self.reason)? {
+            return Ok(0);
+        }
+        match self.points {
+            Some(points) if points > left => Err(Rejection::OnlyLeft {
+                of: self.of.clone(),
+                what,
+                left,
+            }),
+            points => Ok(points.unwrap_or(left)),
+        }
+    }
 }
 
 /// One receipt may have both redeemed points and earned some. The redemption goes back first, so that its points are there
 /// when the earned ones are taken.
-fn reverse(state: &State, of: String, reason: String, today: Date, at: Timestamp) -> Result<Vec<Event>, Rejection> {
-    if reason.trim().is_empty() {
+fn reverse(state: &State, reversal: &Reversal, today: Date, at: Timestamp) -> Result<Vec<Event>, Rejection> {
+    let of = &reversal.of;
+    if reversal.reason.trim().is_empty() {
         return Err(Rejection::ReasonMissing);
     }
-    let redemption = state.redemptions.get(&of);
-    let is_earned = state.lots.contains_key(&of) && !of.starts_with(ADJUSTMENT);
-    if redemption.is_none() && !is_earned {
-        return Err(Rejection::UnknownReference(of));
+    must_not_be_empty(&reversal.reference)?;
+    reversal.points.map_or(Ok(()), must_be_points)?;
+    let is_redeemed = state.redemptions.contains_key(of);
+    let is_earned = state.lots.contains_key(of) && !of.starts_with(ADJUSTMENT);
+    match reversal.what {
+        _ if !is_redeemed && !is_earned => return Err(Rejection::UnknownReference(of.clone())),
+        None if is_redeemed && is_earned && reversal.points.is_some() => {
+            return Err(Rejection::WhichPoints(of.clone()));
+        }
+        Some(what @ What::Earned) if !is_earned => return Err(Rejection::NothingOf { of: of.clone(), what }),
+        Some(what @ What::Redeemed) if !is_redeemed => return Err(Rejection::NothingOf { of: of.clone(), what }),
+        None | Some(_) => {}
     }
     let mut state = state.clone();
     let mut events = vec![];
-    if let Some(redemption) = redemption.filter(|redemption| !redemption.is_reversed) {
-        let event = reverse_redemption(&state, redemption, &of, &reason, today);
-        state = Loyalty::evolve(state, &event, at);
-        events.push(event);
+    if is_redeemed && reversal.what != Some(What::Earned) {
+        let redemption = &state.redemptions[of];
+        let points = reversal.points_of(What::Redeemed, redemption.left(), &redemption.reversals)?;
+        if points > 0 {
+            let event = reverse_redemption(&state, reversal, points, today);
+            state = Loyalty::evolve(state, &event, at);
+            events.push(event);
+        }
     }
-    if is_earned && !state.lots[&of].is_reversed {
-        events.push(reverse_earn(&state, &of, &reason, today));
+    if is_earned && reversal.what != Some(What::Redeemed) {
+        let lot = &state.lots[of];
+        let points = reversal.points_of(What::Earned, lot.left_to_reverse(), &lot.reversals)?;
+        if points > 0 {
+            events.push(reverse_earn(&state, reversal, points, today));
+        }
     }
     Ok(events)
 }
 
-fn reverse_redemption(state: &State, redemption: &Redemption, of: &str, reason: &str, today: Date) -> Event {
+fn reverse_redemption(state: &State, reversal: &Reversal, points: i64, today: Date) -> Event {
     // Points of an earn that was reversed pay first: while they were spent, its reversal was made good by other points
     // or became a debt.
-    let mut parts = redemption.lots.clone();
-    parts.sort_by_key(|part| !state.lots[&part.source].is_reversed);
+    let mut parts = state.redemptions[&reversal.of].last_points(points);
+    parts.sort_by_key(|part| state.lots[&part.source].reversed == 0);
     let mut debt = state.debt;
     let mut lots = vec![];
     for mut part in parts {
         let lot = &state.lots[&part.source];
         // What is no longer good pays no debt: had it not been spent, it would have expired.
-        let pays = lot.is_reversed || !lot.is_expired(today);
-        let debt_paid = if pays { part.points.min(debt) } else { 0 };
+        let can_pay = if lot.is_expired(today) {
+            lot.reversed
+        } else {
+            part.points
+        };
+        let debt_paid = part.points.min(can_pay).min(debt);
         debt -= debt_paid;
         part.points -= debt_paid;
         if part.points > 0 {
@@ -570,35 +760,44 @@ fn reverse_redemption(state: &State, redemption: &Redemption, of: &str, reason: 
         }
     }
     Event::RedemptionReversed {
-        of: of.to_owned(),
-        points: redemption.points,
+        of: reversal.of.clone(),
+        reference: reversal.reference.clone(),
+        points,
         balance: state.balance() + sum(&lots),
         lots,
         debt_paid: state.debt - debt,
-        reason: reason.to_owned(),
+        reason: reversal.reason.clone(),
     }
 }
 
-fn reverse_earn(state: &State, of: &str, reason: &str, today: Date) -> Event {
+fn reverse_earn(state: &State, reversal: &Reversal, points: i64, today: Date) -> Event {
+    let of = &reversal.of;
     let lot = &state.lots[of];
-    let points = lot.earned - lot.expired;
     let mut sources = vec![];
     if lot.left > 0 {
         sources.push(lot.part(of, lot.left));
     }
-    sources.extend(state.good_lots(today).into_iter().filter(|part| part.source != of));
+    sources.extend(state.good_lots(today).into_iter().filter(|part| part.source != *of));
     let taken = first_points(sources, points);
     Event::EarnReversed {
-        of: of.to_owned(),
+        of: of.clone(),
+        reference: reversal.reference.clone(),
         points,
         debt: points - sum(&taken),
         balance: state.balance() - sum(&taken),
         taken,
-        reason: reason.to_owned(),
+        reason: reversal.reason.clone(),
     }
 }
 
-fn adjust(state: &State, points: i64, reason: String, today: Date) -> Result<Vec<Event>, Rejection> {
+fn adjust(
+    state: &State,
+    points: i64,
+    reference: Option<String>,
+    shortfall: Shortfall,
+    reason: String,
+    today: Date,
+) -> Result<Vec<Event>, Rejection> {
     if points == 0 {
         return Err(Rejection::NothingToAdjust);
     }
@@ -608,16 +807,11 @@ fn adjust(state: &State, points: i64, reason: String, today: Date) -> Result<Vec
     if reason.trim().is_empty() {
         return Err(Rejection::ReasonMissing);
     }
-    // An adjustment has no reference that would tell it from another.
-    let again = Adjustment {
-        on: today,
-        points,
-        reason: reason.clone(),
-    };
-    if state.last_adjustment == Some(again) {
+    must_not_be_empty(&reference)?;
+    if is_repeated(&state.adjusted, reference.as_deref(), Some(points), &reason)? {
         return Ok(vec![]);
     }
-    let (lots, debt_paid) = if points > 0 {
+    let (lots, debt_paid, debt) = if points > 0 {
         must_be_countable(state, points)?;
         let debt_paid = points.min(state.debt);
         let made = LotPoints {
@@ -626,22 +820,76 @@ fn adjust(state: &State, points: i64, reason: String, today: Date) -> Result<Vec
             expires_on: None,
         };
         let lots = if made.points > 0 { vec![made] } else { vec![] };
-        (lots, debt_paid)
+        (lots, debt_paid, 0)
     } else {
         let available = state.available(today);
-        if -points > available {
-            return Err(Rejection::OnlyAvailable(available));
+        if -points > available && shortfall == Shortfall::Refused {
+            return Err(Rejection::OnlyThere(available));
         }
-        (first_points(state.good_lots(today), -points), 0)
+        let taken = first_points(state.good_lots(today), -points);
+        let debt = -points - sum(&taken);
+        (taken, 0, debt)
     };
     Ok(vec![Event::Adjusted {
+        reference,
         points,
         lots,
         debt_paid,
+        debt,
         reason,
         on: today,
-        balance: state.balance() + points - debt_paid,
+        balance: state.balance() + points - debt_paid + debt,
     }])
+}
+
+/// Is this what was moved before under the reference? A command that does not say how many `points` means those.
+fn is_repeated(
+    before: &BTreeMap<String, Movement>,
+    reference: Option<&str>,
+    points: Option<i64>,
+    reason: &str,
+) -> Result<bool, Rejection> {
+    let Some((reference, moved)) = reference.and_then(|reference| before.get_key_value(reference)) else {
+        return Ok(false);
+    };
+    let differing = match (
+        points.is_none_or(|points| points == moved.points),
+        reason == moved.reason,
+    ) {
+        (true, true) => return Ok(true),
+        (false, true) => "points",
+        (true, false) => "reason",
+        (false, false) => "points and reason",
+    };
+    Err(Rejection::ReferenceUsed {
+        reference: reference.clone(),
+        differing,
+    })
+}
+
+fn remember(moved: &mut BTreeMap<String, Movement>, reference: &Option<String>, points: i64, reason: &str) {
+    if let Some(reference) = reference {
+        let movement = Movement {
+            points,
+            reason: reason.to_owned(),
+        };
+        moved.insert(reference.clone(), movement);
+    }
+}
+
+fn must_not_be_empty(reference: &Option<String>) -> Result<(), Rejection> {
+    match reference {
+        Some(reference) if reference.trim().is_empty() => Err(Rejection::ReferenceEmpty),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// `, which expire on 2026-05-01`, for a sentence about points.
+fn expiring(expires_on: &Option<Date>) -> String {
+    match expires_on {
+        Some(day) => format!(", which expire on {day}"),
+        None => ", which do not expire".to_owned(),
+    }
 }
 
 fn must_be_points(points: i64) -> Result<(), Rejection> {
@@ -687,655 +935,4 @@ fn is_zero(points: &i64) -> bool {
 }
 
 #[cfg(test)]
-mod specs {
-    use std::any::Any;
-
-    use jiff::ToSpan;
-    use jiff::civil::date;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::spec::{Given, folded, given, moment, neighbour};
-    use crate::{Companions, slot_of};
-
-    fn enrol() -> Command {
-        Command::Enrol {
-            customer: neighbour("a"),
-            program: "gold".into(),
-        }
-    }
-
-    fn enrolled() -> Event {
-        Event::Enrolled {
-            customer: neighbour("a"),
-            program: "gold".into(),
-        }
-    }
-
-    fn earn(points: i64, source: &str, expires_on: Option<Date>) -> Command {
-        Command::Earn {
-            points,
-            source: source.into(),
-            expires_on,
-        }
-    }
-
-    fn earned(points: i64, source: &str, expires_on: Option<Date>, balance: i64) -> Event {
-        Event::Earned {
-            points,
-            source: source.into(),
-            expires_on,
-            debt_paid: 0,
-            balance,
-        }
-    }
-
-    fn redeem(points: i64, reference: &str) -> Command {
-        Command::Redeem {
-            points,
-            reference: reference.into(),
-        }
-    }
-
-    fn redeemed(points: i64, reference: &str, lots: Vec<LotPoints>, balance: i64) -> Event {
-        Event::Redeemed {
-            points,
-            reference: reference.into(),
-            lots,
-            balance,
-        }
-    }
-
-    fn reverse(of: &str) -> Command {
-        Command::Reverse {
-            of: of.into(),
-            reason: "returned".into(),
-        }
-    }
-
-    fn earn_reversed(of: &str, taken: Vec<LotPoints>, debt: i64, balance: i64) -> Event {
-        Event::EarnReversed {
-            of: of.into(),
-            points: sum(&taken) + debt,
-            taken,
-            debt,
-            reason: "returned".into(),
-            balance,
-        }
-    }
-
-    fn redemption_reversed(of: &str, lots: Vec<LotPoints>, debt_paid: i64, balance: i64) -> Event {
-        Event::RedemptionReversed {
-            of: of.into(),
-            points: sum(&lots) + debt_paid,
-            lots,
-            debt_paid,
-            reason: "returned".into(),
-            balance,
-        }
-    }
-
-    fn adjust(points: i64) -> Command {
-        Command::Adjust {
-            points,
-            reason: "goodwill".into(),
-        }
-    }
-
-    fn lot(source: &str, points: i64) -> LotPoints {
-        LotPoints {
-            source: source.into(),
-            points,
-            expires_on: None,
-        }
-    }
-
-    fn lot_until(source: &str, points: i64, expires_on: Date) -> LotPoints {
-        LotPoints {
-            source: source.into(),
-            points,
-            expires_on: Some(expires_on),
-        }
-    }
-
-    fn active() -> customer::State {
-        customer::State {
-            status: customer::Status::Active,
-            ..Default::default()
-        }
-    }
-
-    /// 100 points from receipt R1, all spent on a voucher.
-    fn spent() -> Vec<Event> {
-        vec![
-            enrolled(),
-            earned(100, "R1", None, 100),
-            redeemed(100, "voucher", vec![lot("R1", 100)], 0),
-        ]
-    }
-
-    fn after(events: impl IntoIterator<Item = Event>) -> Given<Loyalty> {
-        given::<Loyalty>(events)
-    }
-
-    #[test]
-    fn a_customer_has_one_account_per_program_in_the_slot_of_the_customer() {
-        let home = Loyalty::home(&enrol());
-        let Home::Exactly(id) = home else {
-            panic!("customer and program are a key")
-        };
-        assert_eq!(slot_of(id), neighbour::<Customer>("a").slot());
-        assert_eq!(Loyalty::home(&enrol()), home);
-        let silver = Command::Enrol {
-            customer: neighbour("a"),
-            program: "silver".into(),
-        };
-        assert_ne!(Loyalty::home(&silver), home);
-        after([enrolled()])
-            .when(silver)
-            .then_rejected(Rejection::AlreadyEnrolled);
-    }
-
-    #[test]
-    fn a_customer_that_is_open_is_enrolled() {
-        let customer = neighbour::<Customer>("a");
-        after([]).with(customer, active()).when(enrol()).then([enrolled()]);
-        after([])
-            .when(enrol())
-            .then_rejected(customer::Unavailable::NotRegistered(customer).into());
-        after([])
-            .when(earn(1, "R1", None))
-            .then_rejected(Rejection::NotEnrolled);
-    }
-
-    #[test]
-    fn a_source_earns_once() {
-        after([enrolled()])
-            .when(earn(100, "R1", None))
-            .then([earned(100, "R1", None, 100)]);
-        after([enrolled(), earned(100, "R1", None, 100)])
-            .when(earn(100, "R1", None))
-            .then_nothing();
-        after([enrolled(), earned(100, "R1", None, 100)])
-            .when(earn(90, "R1", None))
-            .then_rejected(Rejection::EarnedOtherwise {
-                source_name: "R1".into(),
-                points: 100,
-            });
-    }
-
-    #[test]
-    fn negative_and_absurd_points_are_refused() {
-        let account = || after([enrolled(), earned(100, "R1", None, 100)]);
-        for points in [0, -1, i64::MIN] {
-            account()
-                .when(earn(points, "R2", None))
-                .then_rejected(Rejection::NotPositive);
-            account()
-                .when(redeem(points, "voucher"))
-                .then_rejected(Rejection::NotPositive);
-        }
-        for points in [POINTS_MAX + 1, i64::MAX] {
-            account()
-                .when(earn(points, "R2", None))
-                .then_rejected(Rejection::TooManyPoints);
-            account()
-                .when(redeem(points, "voucher"))
-                .then_rejected(Rejection::TooManyPoints);
-            account().when(adjust(points)).then_rejected(Rejection::TooManyPoints);
-        }
-        account().when(adjust(i64::MIN)).then_rejected(Rejection::TooManyPoints);
-        account().when(adjust(0)).then_rejected(Rejection::NothingToAdjust);
-    }
-
-    #[test]
-    fn an_account_is_given_no_more_points_than_can_be_counted() {
-        let full = earned(i64::MAX, "R1", None, i64::MAX);
-        after([enrolled(), full.clone()])
-            .when(earn(1, "R2", None))
-            .then_rejected(Rejection::AccountFull);
-        after([enrolled(), full])
-            .when(adjust(1))
-            .then_rejected(Rejection::AccountFull);
-    }
-
-    #[test]
-    fn points_are_spent_nearest_expiry_first_then_oldest_and_those_without_expiry_last() {
-        let (may, june) = (date(2026, 5, 1), date(2026, 6, 1));
-        after([
-            enrolled(),
-            earned(10, "for ever", None, 10),
-            earned(10, "june, older", Some(june), 20),
-            earned(10, "a june, younger", Some(june), 30),
-            earned(10, "may", Some(may), 40),
-        ])
-        .when(redeem(35, "voucher"))
-        .then([redeemed(
-            35,
-            "voucher",
-            vec![
-                lot_until("may", 10, may),
-                lot_until("june, older", 10, june),
-                lot_until("a june, younger", 10, june),
-                lot("for ever", 5),
-            ],
-            5,
-        )]);
-    }
-
-    #[test]
-    fn no_more_is_redeemed_than_is_there() {
-        after([enrolled(), earned(100, "R1", None, 100)])
-            .when(redeem(101, "voucher"))
-            .then_rejected(Rejection::OnlyAvailable(100));
-    }
-
-    #[test]
-    fn points_are_no_longer_good_from_the_day_on_which_they_expire_in_taiwan() {
-        let account = || after([enrolled(), earned(100, "R1", Some(date(2026, 5, 1)), 100)]);
-        account()
-            .effective("2026-04-30T15:59:59Z")
-            .when(redeem(100, "voucher"))
-            .then([redeemed(
-                100,
-                "voucher",
-                vec![lot_until("R1", 100, date(2026, 5, 1))],
-                0,
-            )]);
-        account()
-            .effective("2026-04-30T16:00:00Z")
-            .when(redeem(100, "voucher"))
-            .then_rejected(Rejection::OnlyAvailable(0));
-    }
-
-    #[test]
-    fn what_is_no_longer_good_is_taken_out_once() {
-        let (may, june) = (date(2026, 5, 1), date(2026, 6, 1));
-        let expired = Event::Expired {
-            on: may,
-            points: 10,
-            lots: vec![lot_until("may", 10, may)],
-            balance: 20,
-        };
-        let account = [
-            enrolled(),
-            earned(10, "may", Some(may), 10),
-            earned(10, "june", Some(june), 20),
-            earned(10, "for ever", None, 30),
-        ];
-        after(account.clone())
-            .when(Command::Expire { on: may })
-            .then([expired.clone()]);
-        after(account.into_iter().chain([expired]))
-            .when(Command::Expire { on: may })
-            .then_nothing();
-    }
-
-    #[test]
-    fn the_same_redemption_is_paid_once() {
-        after(spent()).when(redeem(100, "voucher")).then_nothing();
-        after(spent())
-            .when(redeem(50, "voucher"))
-            .then_rejected(Rejection::RedeemedOtherwise {
-                reference: "voucher".into(),
-                points: 100,
-            });
-    }
-
-    #[test]
-    fn a_reversed_redemption_is_not_redeemed_again_under_its_reference() {
-        let mut events = spent();
-        events.push(redemption_reversed("voucher", vec![lot("R1", 100)], 0, 100));
-        after(events)
-            .when(redeem(100, "voucher"))
-            .then_rejected(Rejection::RedemptionReversed("voucher".into()));
-    }
-
-    #[test]
-    fn reversing_a_redemption_puts_the_points_back_into_the_same_lots() {
-        let may = date(2026, 5, 1);
-        let events = [
-            enrolled(),
-            earned(10, "may", Some(may), 10),
-            earned(10, "for ever", None, 20),
-            redeemed(15, "voucher", vec![lot_until("may", 10, may), lot("for ever", 5)], 5),
-        ];
-        let before = folded::<Loyalty>(&events[..3]);
-        let reversed = redemption_reversed("voucher", vec![lot_until("may", 10, may), lot("for ever", 5)], 0, 20);
-        after(events.clone()).when(reverse("voucher")).then([reversed.clone()]);
-        let state = folded::<Loyalty>(events.iter().chain([&reversed]));
-        assert_eq!(state.lots, before.lots);
-    }
-
-    #[test]
-    fn reversing_an_earn_takes_its_points_then_those_of_other_lots() {
-        after([
-            enrolled(),
-            earned(100, "R1", None, 100),
-            redeemed(60, "voucher", vec![lot("R1", 60)], 40),
-            earned(100, "R2", None, 140),
-        ])
-        .when(reverse("R1"))
-        .then([earn_reversed("R1", vec![lot("R1", 40), lot("R2", 60)], 0, 40)]);
-    }
-
-    #[test]
-    fn reversing_an_earn_that_is_spent_makes_a_debt_that_later_points_pay_off_first() {
-        let reversed = earn_reversed("R1", vec![], 100, 0);
-        after(spent()).when(reverse("R1")).then([reversed.clone()]);
-        let mut events = spent();
-        events.push(reversed);
-        after(events.clone()).when(earn(130, "R2", None)).then([Event::Earned {
-            points: 130,
-            source: "R2".into(),
-            expires_on: None,
-            debt_paid: 100,
-            balance: 30,
-        }]);
-        after(events.clone()).when(adjust(40)).then([Event::Adjusted {
-            points: 40,
-            lots: vec![],
-            debt_paid: 40,
-            reason: "goodwill".into(),
-            on: date(2026, 3, 2),
-            balance: 0,
-        }]);
-        after(events)
-            .when(reverse("voucher"))
-            .then([redemption_reversed("voucher", vec![], 100, 0)]);
-    }
-
-    #[test]
-    fn points_of_a_reversed_earn_pay_its_debt_when_they_come_back() {
-        let may = date(2026, 5, 1);
-        let spent_with = |expires_on: Option<Date>| {
-            let r1 = LotPoints {
-                expires_on,
-                ..lot("R1", 50)
-            };
-            after([
-                enrolled(),
-                earned(50, "R0", Some(may), 50),
-                earned(50, "R1", expires_on, 100),
-                redeemed(100, "voucher", vec![lot_until("R0", 50, may), r1], 0),
-                earn_reversed("R1", vec![], 50, 0),
-            ])
-        };
-        let reversed = redemption_reversed("voucher", vec![lot_until("R0", 50, may)], 50, 50);
-        spent_with(None).when(reverse("voucher")).then([reversed.clone()]);
-        // Also when they would be no longer good by now.
-        spent_with(Some(date(2026, 2, 1)))
-            .when(reverse("voucher"))
-            .then([reversed]);
-    }
-
-    #[test]
-    fn points_that_are_no_longer_good_pay_no_debt() {
-        let february = date(2026, 2, 1);
-        after([
-            enrolled(),
-            earned(50, "R0", Some(february), 50),
-            redeemed(50, "voucher", vec![lot_until("R0", 50, february)], 0),
-            earned(50, "R1", None, 50),
-            redeemed(50, "gift", vec![lot("R1", 50)], 0),
-            earn_reversed("R1", vec![], 50, 0),
-        ])
-        .when(reverse("voucher"))
-        .then([redemption_reversed(
-            "voucher",
-            vec![lot_until("R0", 50, february)],
-            0,
-            50,
-        )]);
-    }
-
-    #[test]
-    fn who_owes_points_cannot_spend_them_at_an_earlier_time() {
-        let may = date(2026, 5, 1);
-        let mut events = spent();
-        events.push(earned(100, "R2", Some(may), 100));
-        // Reversed in June, when the points of R2 were no longer good.
-        events.push(earn_reversed("R1", vec![], 100, 100));
-        after(events)
-            .effective("2026-04-01T09:00:00+08:00")
-            .when(redeem(10, "gift"))
-            .then_rejected(Rejection::OnlyAvailable(0));
-    }
-
-    #[test]
-    fn reversing_an_earn_that_has_expired_makes_no_debt() {
-        let may = date(2026, 5, 1);
-        after([
-            enrolled(),
-            earned(100, "R1", Some(may), 100),
-            redeemed(30, "voucher", vec![lot_until("R1", 30, may)], 70),
-            Event::Expired {
-                on: may,
-                points: 70,
-                lots: vec![lot_until("R1", 70, may)],
-                balance: 0,
-            },
-        ])
-        .when(reverse("R1"))
-        .then([earn_reversed("R1", vec![], 30, 0)]);
-    }
-
-    #[test]
-    fn reversing_a_receipt_that_redeemed_and_earned_takes_both_back() {
-        after([
-            enrolled(),
-            earned(100, "R1", None, 100),
-            redeemed(80, "R2", vec![lot("R1", 80)], 20),
-            earned(10, "R2", None, 30),
-        ])
-        .when(reverse("R2"))
-        .then([
-            redemption_reversed("R2", vec![lot("R1", 80)], 0, 110),
-            earn_reversed("R2", vec![lot("R2", 10)], 0, 100),
-        ]);
-    }
-
-    #[test]
-    fn only_what_was_earned_or_redeemed_is_reversed() {
-        let adjusted = Event::Adjusted {
-            points: 10,
-            lots: vec![lot("adjustment:1", 10)],
-            debt_paid: 0,
-            reason: "goodwill".into(),
-            on: date(2026, 3, 2),
-            balance: 10,
-        };
-        for of in ["R9", "adjustment:1"] {
-            after([enrolled(), adjusted.clone()])
-                .when(reverse(of))
-                .then_rejected(Rejection::UnknownReference(of.into()));
-        }
-    }
-
-    #[test]
-    fn an_adjustment_makes_a_lot_or_takes_what_is_there() {
-        let adjusted = |points, lots, balance| Event::Adjusted {
-            points,
-            lots,
-            debt_paid: 0,
-            reason: "goodwill".into(),
-            on: date(2026, 3, 2),
-            balance,
-        };
-        let account = || after([enrolled(), earned(100, "R1", None, 100)]);
-        account()
-            .when(adjust(20))
-            .then([adjusted(20, vec![lot("adjustment:1", 20)], 120)]);
-        account()
-            .when(adjust(-20))
-            .then([adjusted(-20, vec![lot("R1", 20)], 80)]);
-        account()
-            .when(adjust(-101))
-            .then_rejected(Rejection::OnlyAvailable(100));
-        account()
-            .when(earn(5, "adjustment:1", None))
-            .then_rejected(Rejection::SourceReserved);
-    }
-
-    #[test]
-    fn a_redemption_names_what_it_is_for_in_json() {
-        let command: Command =
-            crate::command_from_json(serde_json::json!({"type": "redeem", "points": 5, "for": "voucher"})).unwrap();
-        assert!(matches!(command, Command::Redeem { points: 5, reference } if reference == "voucher"));
-        let (kind, body) = crate::encode_event::<Loyalty>(&redeemed(5, "voucher", vec![lot("R1", 5)], 0));
-        assert_eq!(kind.to_string(), "crm.loyalty.redeemed.v1");
-        assert_eq!(
-            String::from_utf8(body).unwrap(),
-            r#"{"points":5,"for":"voucher","lots":[{"source":"R1","points":5}],"balance":0}"#
-        );
-    }
-
-    #[test]
-    fn the_same_intent_twice_gives_nothing_the_second_time() {
-        given::<Loyalty>([])
-            .with(neighbour::<Customer>("a"), active())
-            .same_intent_twice(enrol());
-        let intents = [
-            earn(10, "R2", None),
-            redeem(10, "voucher"),
-            Command::Expire { on: date(2026, 5, 1) },
-            reverse("R1"),
-            adjust(10),
-            adjust(-10),
-        ];
-        for intent in intents {
-            after([enrolled(), earned(100, "R1", Some(date(2026, 5, 1)), 100)]).same_intent_twice(intent);
-        }
-        after(spent()).same_intent_twice(reverse("voucher"));
-    }
-
-    struct Nobody;
-
-    impl Companions for Nobody {
-        fn find(&self, _: StreamRef) -> Option<&dyn Any> {
-            None
-        }
-    }
-
-    fn day() -> impl Strategy<Value = Date> {
-        (0..120_i64).prop_map(|days| date(2026, 1, 1) + days.days())
-    }
-
-    /// Few sources and references, some the same, so that commands meet.
-    fn any_command() -> impl Strategy<Value = Command> {
-        let source = "[RS][1-4]";
-        let reference = "[RV][1-4]";
-        prop_oneof![
-            4 => (-1..50_i64, source, proptest::option::of(day()))
-                .prop_map(|(points, source, expires_on)| Command::Earn { points, source, expires_on }),
-            4 => (-1..60_i64, reference).prop_map(|(points, reference)| Command::Redeem { points, reference }),
-            1 => day().prop_map(|on| Command::Expire { on }),
-            3 => "[RSV][1-4]".prop_map(|of| Command::Reverse { of, reason: "returned".into() }),
-            1 => (-30..30_i64).prop_map(|points| Command::Adjust { points, reason: "goodwill".into() }),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
-        fn points_are_never_below_zero_never_lost_and_never_spent_when_no_longer_good(
-            steps in proptest::collection::vec((day(), any_command()), 1..60),
-        ) {
-            let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
-            let (mut balance, mut debt) = (0, 0);
-            for (today, command) in steps {
-                let noon = moment(&format!("{today}T12:00:00+08:00"));
-                let at = Moment::new(Uuid::nil(), noon, noon, &Nobody);
-                let Ok(events) = Loyalty::decide(&state, command.clone(), &at) else {
-                    continue;
-                };
-                for event in &events {
-                    balance += event.delta();
-                    debt += event.debt_delta();
-                    state = Loyalty::evolve(state, event, noon);
-                    prop_assert_eq!(state.balance(), balance);
-                    prop_assert_eq!(state.debt, debt);
-                    prop_assert!(debt >= 0);
-                    prop_assert!(state.lots.values().all(|lot| (0..=lot.earned).contains(&lot.left)));
-                    check_parts(event, balance, today)?;
-                }
-                let again = Loyalty::decide(&state, command, &at);
-                prop_assert_eq!(again, Ok(vec![]));
-            }
-        }
-
-        /// In the order of time nobody has points to spend while points are owed.
-        #[test]
-        fn debt_is_paid_before_anything_is_available(
-            steps in proptest::collection::vec((0..4_i64, any_command()), 1..60),
-        ) {
-            let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
-            let mut today = date(2026, 1, 1);
-            for (days, command) in steps {
-                today += days.days();
-                let noon = moment(&format!("{today}T12:00:00+08:00"));
-                let at = Moment::new(Uuid::nil(), noon, noon, &Nobody);
-                for event in Loyalty::decide(&state, command, &at).unwrap_or_default() {
-                    state = Loyalty::evolve(state, &event, noon);
-                }
-                prop_assert!(state.debt == 0 || state.good_lots(today).is_empty());
-            }
-        }
-    }
-
-    /// The event tells the balance, its parts add up, and nothing that is no longer good was spent.
-    fn check_parts(event: &Event, balance_now: i64, today: Date) -> Result<(), TestCaseError> {
-        let is_good = |part: &LotPoints| part.expires_on.is_none_or(|expires_on| expires_on > today);
-        let told = match event {
-            Event::Enrolled { .. } => balance_now,
-            Event::Earned { balance, .. } => *balance,
-            Event::Redeemed {
-                points, lots, balance, ..
-            } => {
-                prop_assert_eq!(sum(lots), *points);
-                prop_assert!(lots.iter().all(is_good));
-                *balance
-            }
-            Event::Expired {
-                points, lots, balance, ..
-            } => {
-                prop_assert_eq!(sum(lots), *points);
-                *balance
-            }
-            Event::EarnReversed {
-                points,
-                taken,
-                debt,
-                balance,
-                ..
-            } => {
-                prop_assert_eq!(sum(taken) + debt, *points);
-                *balance
-            }
-            Event::RedemptionReversed {
-                points,
-                lots,
-                debt_paid,
-                balance,
-                ..
-            } => {
-                prop_assert_eq!(sum(lots) + debt_paid, *points);
-                *balance
-            }
-            Event::Adjusted {
-                points,
-                lots,
-                debt_paid,
-                balance,
-                ..
-            } => {
-                prop_assert_eq!(sum(lots) + debt_paid, points.abs());
-                prop_assert!(*points > 0 || lots.iter().all(is_good));
-                *balance
-            }
-        };
-        prop_assert_eq!(told, balance_now);
-        Ok(())
-    }
-}
+mod specs;

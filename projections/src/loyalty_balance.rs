@@ -183,24 +183,41 @@ pub(crate) mod specs {
     pub fn reverse(of: &str) -> loyalty::Command {
         loyalty::Command::Reverse {
             of: of.into(),
+            points: None,
+            what: None,
+            reference: None,
+            reason: "returned".into(),
+        }
+    }
+
+    /// So many of what was earned.
+    pub fn reverse_part(of: &str, points: i64) -> loyalty::Command {
+        loyalty::Command::Reverse {
+            of: of.into(),
+            points: Some(points),
+            what: Some(loyalty::What::Earned),
+            reference: None,
             reason: "returned".into(),
         }
     }
 
     /// Anything that may be asked of an account; much of it will be refused.
     pub fn commands() -> impl Strategy<Value = Vec<loyalty::Command>> {
-        let command = (0..6, 1_i64..60, 0_usize..5, proptest::option::of(1_i8..80));
+        let command = (0..7, 1_i64..60, 0_usize..5, proptest::option::of(1_i8..80));
         let command = command.prop_map(|(which, points, name, expires)| {
             let name = ["r1", "r2", "r3", "r4", "r5"][name];
             match which {
                 0 | 1 => earn(points, name, expires.map(day)),
                 2 => redeem(points, name),
                 3 => reverse(name),
-                4 => loyalty::Command::Expire {
-                    on: day(expires.unwrap_or(20)),
+                4 => reverse_part(name, points),
+                5 => loyalty::Command::Expire {
+                    on: day(expires.unwrap_or(5)),
                 },
                 _ => loyalty::Command::Adjust {
                     points: points - 30,
+                    reference: None,
+                    shortfall: loyalty::Shortfall::Debt,
                     reason: "goodwill".into(),
                 },
             }
@@ -247,6 +264,32 @@ pub(crate) mod specs {
         let (world, _) = account(&[&MODEL], commands);
         let row = world.rows::<LoyaltyBalanceRow>().remove(0);
         assert_eq!((row.balance, row.debt, row.earned, row.redeemed), (0, 80, 0, 80));
+    }
+
+    #[test]
+    fn a_part_that_comes_back_after_its_points_were_spent_is_a_debt_in_every_read_model() {
+        let correction = loyalty::Command::Adjust {
+            points: -5,
+            reference: None,
+            shortfall: loyalty::Shortfall::Debt,
+            reason: "typed twice".into(),
+        };
+        let commands = vec![
+            earn(90, "r1", None),
+            redeem(90, "coffee"),
+            reverse_part("r1", 30),
+            reverse_part("r1", 20),
+            correction,
+            earn(10, "r2", None),
+        ];
+        let (world, state) = account(&[&MODEL, &crate::loyalty_liability::MODEL], commands);
+        let row = world.rows::<LoyaltyBalanceRow>().remove(0);
+        assert_eq!((row.balance, row.debt), (0, 45));
+        assert_eq!((row.earned, row.redeemed, row.adjusted), (50, 90, -5));
+        assert_eq!((state.balance(), state.debt), (0, 45));
+        let owed = world.ask(&crate::loyalty_liability::MODEL, question(&[])).rows;
+        let ints: Vec<_> = owed[0][2..5].iter().map(crate::Value::as_int).collect();
+        assert_eq!(ints, [0, 90, 90], "outstanding, issued, redeemed");
     }
 
     proptest! {

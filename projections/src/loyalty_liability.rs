@@ -139,17 +139,17 @@ mod specs {
         let (world, _) = account(
             &[&MODEL],
             vec![
-                earn(100, "r1", Some(date(2026, 4, 1))),
+                earn(100, "r1", Some(date(2026, 3, 6))),
                 earn(50, "r2", None),
                 redeem(40, "coffee"),
                 redeem(20, "tea"),
                 reverse("tea"),
-                loyalty::Command::Expire { on: date(2026, 4, 1) },
+                loyalty::Command::Expire { on: date(2026, 3, 6) },
             ],
         );
         assert_eq!(
             ask(&world, &[]),
-            ["points  50 50 0 0 0", "points 2026-04 0 100 40 60 6000"]
+            ["points  50 50 0 0 0", "points 2026-03 0 100 40 60 6000"]
         );
         assert_eq!(ask(&world, &["expiry_month=null"]), ["points  50 50 0 0 0"]);
         assert_eq!(ask(&world, &["program=miles"]), Vec::<String>::new());

@@ -101,7 +101,13 @@ pub fn trade(book: &mut Book, scale: Scale) {
         }
         for n in shops.goodwill.remove(&day).unwrap_or_default() {
             let reason = "商品瑕疵補償".to_owned();
-            shops.loyalty(n, loyalty::Command::Adjust { points: 50, reason }, at(day, 9, 30));
+            let adjust = loyalty::Command::Adjust {
+                points: 50,
+                reference: None,
+                shortfall: loyalty::Shortfall::Refused,
+                reason,
+            };
+            shops.loyalty(n, adjust, at(day, 9, 30));
         }
         for receipt in shops.returns.remove(&day).unwrap_or_default() {
             shops.take_back(receipt, day);
@@ -376,6 +382,9 @@ impl Shops<'_> {
         {
             let reverse = loyalty::Command::Reverse {
                 of: sale.reference,
+                points: None,
+                what: None,
+                reference: None,
                 reason: "退貨".into(),
             };
             self.loyalty(n, reverse, returned_at);

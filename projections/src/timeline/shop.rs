@@ -117,21 +117,13 @@ pub fn loyalty(event: &loyalty::Event) -> Sentence {
             reason,
             balance,
             ..
-        } => {
-            let owed = (*debt != 0).then(|| {
-                say(
-                    format!("{} owed", count(*debt, "point")),
-                    format!("尚欠 {} 點", number(*debt)),
-                )
-            });
-            say(
-                format!("{} earned from {of} taken back", count(*points, "point")),
-                format!("沖回 {of} 獲得的 {} 點", number(*points)),
-            )
-            .and(owed)
-            .and(Some(left(*balance)))
-            .because(Some(reason))
-        }
+        } => say(
+            format!("{} earned from {of} taken back", count(*points, "point")),
+            format!("沖回 {of} 獲得的 {} 點", number(*points)),
+        )
+        .and(owed(*debt))
+        .and(Some(left(*balance)))
+        .because(Some(reason)),
         loyalty::Event::RedemptionReversed {
             of,
             points,
@@ -149,6 +141,7 @@ pub fn loyalty(event: &loyalty::Event) -> Sentence {
         loyalty::Event::Adjusted {
             points,
             debt_paid,
+            debt,
             reason,
             balance,
             ..
@@ -157,9 +150,19 @@ pub fn loyalty(event: &loyalty::Event) -> Sentence {
             format!("點數調整 {points:+} 點"),
         )
         .and(paid_off(*debt_paid))
+        .and(owed(*debt))
         .and(Some(left(*balance)))
         .because(Some(reason)),
     }
+}
+
+fn owed(debt: i64) -> Option<Sentence> {
+    (debt != 0).then(|| {
+        say(
+            format!("{} owed", count(debt, "point")),
+            format!("尚欠 {} 點", number(debt)),
+        )
+    })
 }
 
 fn paid_off(debt: i64) -> Option<Sentence> {

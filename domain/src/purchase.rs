@@ -15,6 +15,8 @@ use crate::{Currency, Home, Id, MINOR_MAX, Moment, Money, Stream, StreamKind, St
 
 /// More lines than this are no receipt but a file that lost its separators.
 pub const LINES_MAX: usize = 10_000;
+/// A receipt that was corrected more often than this is two systems that disagree.
+pub const VERSIONS_MAX: usize = 100;
 
 /// Amounts are signed as the customer pays: a return's are negative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +74,48 @@ pub enum Event {
         currency: Currency,
         total_minor: i64,
     },
+    /// It says this now, whatever it said before.
+    Corrected {
+        kind: Kind,
+        source: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        store: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        till: Option<String>,
+        receipt: String,
+        business_date: Date,
+        currency: Currency,
+        lines: Vec<Line>,
+        /// The sum of the lines.
+        total_minor: i64,
+        /// How much of the total is tax.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tax_minor: Option<i64>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tenders: Vec<Tender>,
+        /// The customer it belongs to from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        customer: Option<Id<Customer>>,
+        /// The receipt of the sale that this return takes back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
+        /// What leaves the sums; nothing when it was void.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<Was>,
+    },
+}
+
+/// What a receipt said before it was corrected, as far as sums need it. The lines are those of the event before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Was {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customer: Option<Id<Customer>>,
+    pub kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    pub business_date: Date,
+    pub currency: Currency,
+    pub total_minor: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -126,6 +170,31 @@ pub enum Command {
         /// The receipt of the sale that this return takes back.
         of: Option<String>,
     },
+    /// Make the receipt say this, whatever it said before. The fields are those of `record`. A receipt that is not recorded yet is
+    /// recorded. What it said before stays in the log: a question with `known_at` still gives the figures as they were reported.
+    Correct {
+        kind: Kind,
+        source: String,
+        store: Option<String>,
+        till: Option<String>,
+        receipt: String,
+        /// The day whose takings it belongs to; after midnight that may still be yesterday.
+        business_date: Date,
+        currency: Currency,
+        lines: Vec<RungLine>,
+        /// How much of the total is tax. The line amounts include it.
+        tax_minor: Option<i64>,
+        /// If any is given, they sum to the lines' total.
+        #[serde(default)]
+        tenders: Vec<Tender>,
+        /// Left out, the receipt keeps the customer that it has.
+        customer: Option<Id<Customer>>,
+        /// The receipt of the sale that this return takes back.
+        of: Option<String>,
+        /// Without it, a content that was voided, or corrected by a later one, is refused: it is an old file that comes again.
+        #[serde(default)]
+        reinstate: bool,
+    },
     /// It was this customer who bought, whoever it belonged to before.
     AttachCustomer { customer: Id<Customer> },
     /// It never happened: a training receipt, a slip of the till.
@@ -153,8 +222,18 @@ pub struct RungLine {
 pub enum Rejection {
     #[error("there is no such purchase; record it first")]
     NotRecorded,
-    #[error("this receipt is already recorded with other content, which stays; a correction is a receipt of its own")]
-    AlreadyRecorded,
+    #[error("this receipt is already recorded with other content ({0}); send `correct` to replace it")]
+    AlreadyRecorded(String),
+    #[error("receipt {known:?} of {system:?} is recorded here, and a correction cannot make another receipt of it")]
+    AnotherReceipt { system: String, known: String },
+    #[error(
+        "this receipt is void, and this is what was voided; send `correct` with `reinstate` if it counts after all"
+    )]
+    StaysVoid,
+    #[error("the receipt said this once and was corrected since; send `correct` with `reinstate` to go back")]
+    Superseded,
+    #[error("this receipt was corrected {VERSIONS_MAX} times already")]
+    TooManyVersions,
     #[error("this receipt is already recorded for customer {0}; use attach-customer to change that")]
     BelongsTo(Id<Customer>),
     #[error("this purchase is void")]
@@ -181,6 +260,10 @@ pub enum Rejection {
     AmountTooLarge(usize),
     #[error("the total is too large")]
     TotalTooLarge,
+    #[error("the tax is {tax_minor}, the total {total_minor} (minor units): tax is a part of it")]
+    TaxAboveTotal { tax_minor: i64, total_minor: i64 },
+    #[error("a return takes something back: all its quantities are zero")]
+    NothingReturned,
     #[error("the tenders sum to {tendered_minor}, the lines to {total_minor} (minor units)")]
     TendersDiffer { tendered_minor: i64, total_minor: i64 },
     #[error("a reason is needed")]
@@ -193,24 +276,31 @@ pub enum Rejection {
 pub struct State {
     /// `None` until it is recorded.
     pub purchase: Option<Summary>,
-    /// SHA-256 of what was recorded, the customer left out: the lines themselves are not kept here.
-    pub fingerprint: String,
     pub customer: Option<Id<Customer>>,
     /// Whom it belonged to before: a till that resends still names them.
     pub former_customers: BTreeSet<Id<Customer>>,
+    /// Digests of what it said before it was corrected: an old file that comes again is no correction.
+    pub superseded: BTreeSet<String>,
     pub voided: bool,
 }
 
-/// What later events say again of the purchase.
+/// What a receipt says, without its customer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     pub kind: Kind,
     pub source: String,
     pub store: Option<String>,
+    pub till: Option<String>,
     pub receipt: String,
     pub business_date: Date,
     pub currency: Currency,
     pub total_minor: i64,
+    pub tax_minor: Option<i64>,
+    pub of: Option<String>,
+    /// SHA-256 of the lines, in whatever order they came: the lines themselves are not kept here.
+    pub lines: String,
+    /// The same of the tenders.
+    pub tenders: String,
 }
 
 #[derive(Debug)]
@@ -252,6 +342,14 @@ impl Stream for Purchase {
                 receipt,
                 business_date,
                 ..
+            }
+            | Command::Correct {
+                source,
+                store,
+                till,
+                receipt,
+                business_date,
+                ..
             } => {
                 let id = purchase_id(source, store.as_deref(), till.as_deref(), *business_date, receipt);
                 Home::Exactly(id.uuid())
@@ -266,58 +364,31 @@ impl Stream for Purchase {
                 customer: Some(customer),
                 ..
             }
+            | Command::Correct {
+                customer: Some(customer),
+                ..
+            }
             | Command::AttachCustomer { customer } => customer::companion(*customer),
-            Command::Record { customer: None, .. } | Command::Void { .. } => vec![],
+            Command::Record { customer: None, .. } | Command::Correct { customer: None, .. } | Command::Void { .. } => {
+                vec![]
+            }
         }
     }
 
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-        if let Command::Record { .. } = command {
-            return record(state, command, at);
-        }
-        let purchase = state.purchase.as_ref().ok_or(Rejection::NotRecorded)?;
+        let recorded = || state.purchase.as_ref().ok_or(Rejection::NotRecorded);
         match command {
-            Command::Record { .. } => unreachable!("answered above"),
-            Command::AttachCustomer { customer } => attach(state, purchase, customer, at),
-            Command::Void { reason } if reason.trim().is_empty() => Err(Rejection::ReasonMissing),
-            Command::Void { .. } if state.voided => Ok(vec![]),
-            Command::Void { reason } => Ok(vec![Event::Voided {
-                reason,
-                customer: state.customer,
-                kind: purchase.kind,
-                source: purchase.source.clone(),
-                store: purchase.store.clone(),
-                receipt: purchase.receipt.clone(),
-                business_date: purchase.business_date,
-                currency: purchase.currency,
-                total_minor: purchase.total_minor,
-            }]),
+            Command::Record { .. } => record(state, content(command)?, at),
+            Command::Correct { reinstate, .. } => correct(state, content(command)?, reinstate, at),
+            Command::AttachCustomer { customer } => attach(state, recorded()?, customer, at),
+            Command::Void { reason } => void(state, recorded()?, reason),
         }
     }
 
     fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
         match event {
-            Event::Recorded {
-                kind,
-                source,
-                store,
-                receipt,
-                business_date,
-                currency,
-                total_minor,
-                customer,
-                ..
-            } => {
-                state.purchase = Some(Summary {
-                    kind: *kind,
-                    source: source.clone(),
-                    store: store.clone(),
-                    receipt: receipt.clone(),
-                    business_date: *business_date,
-                    currency: *currency,
-                    total_minor: *total_minor,
-                });
-                state.fingerprint = fingerprint(event);
+            Event::Recorded { customer, .. } => {
+                state.purchase = summary(event);
                 state.customer = *customer;
             }
             Event::CustomerAttached { from, to, .. } => {
@@ -325,6 +396,19 @@ impl Stream for Purchase {
                 state.customer = Some(*to);
             }
             Event::Voided { .. } => state.voided = true,
+            Event::Corrected { customer, .. } => {
+                let now = summary(event);
+                state.superseded.extend(state.purchase.as_ref().map(Summary::digest));
+                state
+                    .superseded
+                    .remove(&now.as_ref().map(Summary::digest).unwrap_or_default());
+                if state.customer != *customer {
+                    state.former_customers.extend(state.customer);
+                }
+                state.purchase = now;
+                state.customer = *customer;
+                state.voided = false;
+            }
         }
         state
     }
@@ -334,26 +418,120 @@ impl Stream for Purchase {
     }
 }
 
-fn record(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-    let Command::Record { customer, .. } = command else {
-        unreachable!("only record records");
+fn record(state: &State, recorded: Event, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    let Event::Recorded { customer, .. } = recorded else {
+        unreachable!("the content of a receipt is what is recorded");
     };
-    let recorded = recorded(command)?;
-    match &state.purchase {
-        None => {
-            if let Some(customer) = customer {
-                customer::must_be_open(customer, at)?;
-            }
-            Ok(vec![recorded])
+    let Some(purchase) = &state.purchase else {
+        if let Some(customer) = customer {
+            customer::must_be_open(customer, at)?;
         }
-        Some(_) if state.fingerprint != fingerprint(&recorded) => Err(Rejection::AlreadyRecorded),
-        Some(purchase) => match (customer, state.customer) {
-            (None, _) => Ok(vec![]),
-            (Some(named), Some(known)) if named == known || state.former_customers.contains(&named) => Ok(vec![]),
-            (Some(_), Some(known)) => Err(Rejection::BelongsTo(known)),
-            (Some(named), None) => attach(state, purchase, named, at),
-        },
+        return Ok(vec![recorded]);
+    };
+    let differences = summary(&recorded).map(|now| purchase.differences(&now));
+    if let Some(differences) = differences.filter(|differences| !differences.is_empty()) {
+        return Err(Rejection::AlreadyRecorded(differences.join(", ")));
     }
+    match (customer, state.customer) {
+        (None, _) => Ok(vec![]),
+        (Some(named), Some(known)) if named == known || state.former_customers.contains(&named) => Ok(vec![]),
+        (Some(_), Some(known)) => Err(Rejection::BelongsTo(known)),
+        (Some(named), None) => attach(state, purchase, named, at),
+    }
+}
+
+fn correct(state: &State, recorded: Event, reinstate: bool, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    let (Some(purchase), Some(now)) = (&state.purchase, summary(&recorded)) else {
+        return record(state, recorded, at);
+    };
+    if (&now.source, &now.receipt) != (&purchase.source, &purchase.receipt) {
+        return Err(Rejection::AnotherReceipt {
+            system: purchase.source.clone(),
+            known: purchase.receipt.clone(),
+        });
+    }
+    let Event::Recorded {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders,
+        customer: named,
+        of,
+    } = recorded
+    else {
+        unreachable!("the content of a receipt is what is recorded");
+    };
+    // A file still names whom it belonged to before somebody attached it to another customer.
+    let named = named.filter(|named| !state.former_customers.contains(named));
+    if now == *purchase && !state.voided {
+        return named.map_or(Ok(vec![]), |named| attach(state, purchase, named, at));
+    }
+    if now == *purchase && !reinstate {
+        return Err(Rejection::StaysVoid);
+    }
+    if state.superseded.contains(&now.digest()) && !reinstate {
+        return Err(Rejection::Superseded);
+    }
+    if state.superseded.len() >= VERSIONS_MAX {
+        return Err(Rejection::TooManyVersions);
+    }
+    let customer = named.or(state.customer);
+    if let Some(customer) = customer
+        && state.customer != Some(customer)
+    {
+        customer::must_be_open(customer, at)?;
+    }
+    let was = (!state.voided).then(|| Was {
+        customer: state.customer,
+        kind: purchase.kind,
+        store: purchase.store.clone(),
+        business_date: purchase.business_date,
+        currency: purchase.currency,
+        total_minor: purchase.total_minor,
+    });
+    Ok(vec![Event::Corrected {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders,
+        customer,
+        of,
+        was,
+    }])
+}
+
+fn void(state: &State, purchase: &Summary, reason: String) -> Result<Vec<Event>, Rejection> {
+    if reason.trim().is_empty() {
+        return Err(Rejection::ReasonMissing);
+    }
+    if state.voided {
+        return Ok(vec![]);
+    }
+    Ok(vec![Event::Voided {
+        reason,
+        customer: state.customer,
+        kind: purchase.kind,
+        source: purchase.source.clone(),
+        store: purchase.store.clone(),
+        receipt: purchase.receipt.clone(),
+        business_date: purchase.business_date,
+        currency: purchase.currency,
+        total_minor: purchase.total_minor,
+    }])
 }
 
 fn attach(state: &State, purchase: &Summary, customer: Id<Customer>, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
@@ -377,9 +555,9 @@ fn attach(state: &State, purchase: &Summary, customer: Id<Customer>, at: &Moment
     }])
 }
 
-/// The command as the event it becomes: amounts computed or checked, numbers in their shortest form.
-fn recorded(command: Command) -> Result<Event, Rejection> {
-    let Command::Record {
+/// What the command says, as the event that records it: amounts computed or checked, numbers in their shortest form.
+fn content(command: Command) -> Result<Event, Rejection> {
+    let (Command::Record {
         kind,
         source,
         store,
@@ -392,9 +570,24 @@ fn recorded(command: Command) -> Result<Event, Rejection> {
         tenders,
         customer,
         of,
-    } = command
+    }
+    | Command::Correct {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        tax_minor,
+        tenders,
+        customer,
+        of,
+        reinstate: _,
+    }) = command
     else {
-        unreachable!("only record records");
+        unreachable!("the other commands have no content");
     };
     if source.trim().is_empty() {
         return Err(Rejection::Empty("source"));
@@ -413,6 +606,12 @@ fn recorded(command: Command) -> Result<Event, Rejection> {
         checked.push(check_line(index + 1, line, kind, currency)?);
     }
     let total_minor = sum(checked.iter().map(|line| line.amount_minor))?;
+    if kind == Kind::Return && checked.iter().all(|line| line.quantity.is_zero()) {
+        return Err(Rejection::NothingReturned);
+    }
+    if let Some(tax_minor) = tax_minor {
+        check_tax(tax_minor, &checked, total_minor)?;
+    }
     if !tenders.is_empty() {
         check_tenders(&tenders, total_minor)?;
     }
@@ -480,6 +679,17 @@ fn amount(quantity: Decimal, unit_price: Decimal, currency: Currency) -> Option<
     Money::from_decimal(rounded, currency).ok().map(|money| money.minor)
 }
 
+/// Lines of both signs may have taxes of both signs, so that only their sums bound the tax.
+fn check_tax(tax_minor: i64, lines: &[Line], total_minor: i64) -> Result<(), Rejection> {
+    let amounts = || lines.iter().map(|line| line.amount_minor);
+    let given_back = sum(amounts().filter(|amount| *amount < 0))?;
+    let taken = sum(amounts().filter(|amount| *amount > 0))?;
+    match (given_back..=taken).contains(&tax_minor) {
+        true => Ok(()),
+        false => Err(Rejection::TaxAboveTotal { tax_minor, total_minor }),
+    }
+}
+
 fn check_tenders(tenders: &[Tender], total_minor: i64) -> Result<(), Rejection> {
     if tenders.iter().any(|tender| tender.kind.trim().is_empty()) {
         return Err(Rejection::Empty("type of a tender"));
@@ -505,15 +715,100 @@ fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64, Rejection> {
     Ok(total)
 }
 
-/// SHA-256 in hex of a `Recorded` event without its customer. States are stored with it: when the event gets a field,
-/// let it be skipped while empty, or receipts that come again look different.
-fn fingerprint(recorded: &Event) -> String {
-    let mut content = recorded.clone();
-    if let Event::Recorded { customer, .. } = &mut content {
-        *customer = None;
+/// What a `Recorded` or a `Corrected` says; `None` of other events.
+fn summary(event: &Event) -> Option<Summary> {
+    let (Event::Recorded {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders,
+        of,
+        ..
     }
-    let json = serde_json::to_vec(&content).expect("an event is plain data");
-    crate::hex(&Sha256::digest(json))
+    | Event::Corrected {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders,
+        of,
+        ..
+    }) = event
+    else {
+        return None;
+    };
+    Some(Summary {
+        kind: *kind,
+        source: source.clone(),
+        store: store.clone(),
+        till: till.clone(),
+        receipt: receipt.clone(),
+        business_date: *business_date,
+        currency: *currency,
+        total_minor: *total_minor,
+        tax_minor: *tax_minor,
+        of: of.clone(),
+        lines: digest_of_all(lines),
+        tenders: digest_of_all(tenders),
+    })
+}
+
+impl Summary {
+    fn digest(&self) -> String {
+        digest_of_all(std::slice::from_ref(self))
+    }
+
+    /// What `now` says otherwise, in words.
+    fn differences(&self, now: &Summary) -> Vec<String> {
+        let mut differences = Vec::new();
+        let (was_total, total) = (
+            Money::new(self.total_minor, self.currency),
+            Money::new(now.total_minor, now.currency),
+        );
+        if was_total != total {
+            differences.push(format!("total {was_total}, now {total}"));
+        }
+        if self.business_date != now.business_date {
+            differences.push(format!("day {}, now {}", self.business_date, now.business_date));
+        }
+        let others = [
+            ("kind", self.kind != now.kind),
+            ("source", self.source != now.source),
+            ("store", self.store != now.store),
+            ("till", self.till != now.till),
+            ("receipt", self.receipt != now.receipt),
+            ("lines", self.lines != now.lines),
+            ("tax", self.tax_minor != now.tax_minor),
+            ("tenders", self.tenders != now.tenders),
+            ("the sale it takes back", self.of != now.of),
+        ];
+        let others = others.iter().filter(|(_, differs)| *differs);
+        differences.extend(others.map(|(what, _)| (*what).to_owned()));
+        differences
+    }
+}
+
+/// SHA-256 in hex of all of them, in whatever order they stand.
+fn digest_of_all<T: Serialize>(all: &[T]) -> String {
+    let mut parts: Vec<String> = all
+        .iter()
+        .map(|one| serde_json::to_string(one).expect("a receipt is plain data"))
+        .collect();
+    parts.sort_unstable();
+    crate::hex(&Sha256::digest(parts.join("\n")))
 }
 
 /// Decimals that come as text and lose nothing on the way; a JSON number with a fraction has lost it already.
@@ -523,6 +818,8 @@ mod exact {
     use rust_decimal::Decimal;
     use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::de::{Deserializer, Error, Visitor};
+
+    use crate::exact_decimal;
 
     struct Exact {
         integers: bool,
@@ -540,8 +837,8 @@ mod exact {
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
-            Decimal::from_str_exact(text)
-                .map_err(|_| E::custom(format!("{text:?} is no decimal of at most 28 digits such as \"2.55\"")))
+            exact_decimal(text)
+                .ok_or_else(|| E::custom(format!("{text:?} is no decimal of at most 28 digits such as \"2.55\"")))
         }
 
         fn visit_i64<E: Error>(self, integer: i64) -> Result<Decimal, E> {
@@ -573,447 +870,4 @@ mod exact {
 }
 
 #[cfg(test)]
-mod specs {
-    use jiff::civil::date;
-    use proptest::prelude::{prop_assert_eq, proptest};
-    use serde_json::json;
-
-    use super::*;
-    use crate::spec::{given, neighbour, stranger};
-    use crate::{command_from_json, decode_event, encode_event};
-
-    fn decimal(text: &str) -> Decimal {
-        text.parse().unwrap()
-    }
-
-    fn rung(sku: &str, quantity: &str, unit_price: &str) -> RungLine {
-        RungLine {
-            sku: sku.into(),
-            name: None,
-            quantity: decimal(quantity),
-            unit_price: decimal(unit_price),
-            amount_minor: None,
-        }
-    }
-
-    fn sale(lines: Vec<RungLine>, customer: Option<Id<Customer>>) -> Command {
-        receipt(Kind::Sale, lines, vec![], customer)
-    }
-
-    fn receipt(kind: Kind, lines: Vec<RungLine>, tenders: Vec<Tender>, customer: Option<Id<Customer>>) -> Command {
-        Command::Record {
-            kind,
-            source: "online-retail".into(),
-            store: None,
-            till: None,
-            receipt: "536365".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            lines,
-            tax_minor: None,
-            tenders,
-            customer,
-            of: None,
-        }
-    }
-
-    fn lanterns() -> Vec<RungLine> {
-        vec![rung("71053", "6", "3.39"), rung("22752", "2", "7.650")]
-    }
-
-    fn recorded_for(customer: Option<Id<Customer>>) -> Event {
-        let line = |sku: &str, quantity: i64, unit_price: &str, amount_minor| Line {
-            sku: sku.into(),
-            name: None,
-            quantity: quantity.into(),
-            unit_price: decimal(unit_price),
-            amount_minor,
-        };
-        Event::Recorded {
-            kind: Kind::Sale,
-            source: "online-retail".into(),
-            store: None,
-            till: None,
-            receipt: "536365".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            lines: vec![line("71053", 6, "3.39", 2034), line("22752", 2, "7.65", 1530)],
-            total_minor: 3564,
-            tax_minor: None,
-            tenders: vec![],
-            customer,
-            of: None,
-        }
-    }
-
-    fn attached(from: Option<Id<Customer>>, to: Id<Customer>) -> Event {
-        Event::CustomerAttached {
-            from,
-            to,
-            kind: Kind::Sale,
-            source: "online-retail".into(),
-            store: None,
-            receipt: "536365".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            total_minor: 3564,
-        }
-    }
-
-    fn voided(customer: Option<Id<Customer>>) -> Event {
-        Event::Voided {
-            reason: "training".into(),
-            customer,
-            kind: Kind::Sale,
-            source: "online-retail".into(),
-            store: None,
-            receipt: "536365".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            total_minor: 3564,
-        }
-    }
-
-    fn void() -> Command {
-        Command::Void {
-            reason: "training".into(),
-        }
-    }
-
-    fn active() -> customer::State {
-        customer::State {
-            status: customer::Status::Active,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_receipt_is_recorded_with_its_amounts_and_total() {
-        given::<Purchase>([])
-            .when(sale(lanterns(), None))
-            .then([recorded_for(None)]);
-        given::<Purchase>([])
-            .when(sale(lanterns(), Some(stranger("a"))))
-            .then([recorded_for(Some(stranger("a")))]);
-    }
-
-    #[test]
-    fn a_receipt_that_comes_again_is_the_same_receipt() {
-        given::<Purchase>([recorded_for(None)])
-            .when(sale(lanterns(), None))
-            .then_nothing();
-        given::<Purchase>([recorded_for(None), voided(None)])
-            .when(sale(lanterns(), None))
-            .then_nothing();
-        given::<Purchase>([recorded_for(Some(stranger("a")))])
-            .when(sale(lanterns(), None))
-            .then_nothing();
-    }
-
-    #[test]
-    fn how_a_number_is_written_makes_no_other_receipt() {
-        let mut lines = vec![rung("71053", "6.0", "3.390"), rung("22752", "2", "7.65")];
-        lines[0].amount_minor = Some(2034);
-        given::<Purchase>([recorded_for(None)])
-            .when(sale(lines, None))
-            .then_nothing();
-    }
-
-    #[test]
-    fn the_first_content_of_a_receipt_wins() {
-        given::<Purchase>([recorded_for(None)])
-            .when(sale(vec![rung("71053", "6", "3.39")], None))
-            .then_rejected(Rejection::AlreadyRecorded);
-    }
-
-    #[test]
-    fn a_receipt_that_comes_again_with_its_customer_gets_the_customer() {
-        given::<Purchase>([recorded_for(None)])
-            .when(sale(lanterns(), Some(stranger("a"))))
-            .then([attached(None, stranger("a"))]);
-    }
-
-    #[test]
-    fn a_till_that_resends_does_not_take_a_purchase_back_from_its_customer() {
-        let (a, b) = (stranger("a"), stranger("b"));
-        let moved = || given::<Purchase>([recorded_for(Some(a)), attached(Some(a), b)]);
-        moved().when(sale(lanterns(), Some(a))).then_nothing();
-        moved()
-            .when(sale(lanterns(), Some(stranger("c"))))
-            .then_rejected(Rejection::BelongsTo(b));
-    }
-
-    #[test]
-    fn a_purchase_moves_from_one_customer_to_another() {
-        let (a, b) = (stranger("a"), stranger("b"));
-        given::<Purchase>([recorded_for(Some(a))])
-            .when(Command::AttachCustomer { customer: b })
-            .then([attached(Some(a), b)]);
-    }
-
-    #[test]
-    fn a_customer_of_the_same_slot_must_exist_and_be_open() {
-        let customer = neighbour("a");
-        let missing = || Rejection::from(customer::Unavailable::NotRegistered(customer));
-        given::<Purchase>([])
-            .when(sale(lanterns(), Some(customer)))
-            .then_rejected(missing());
-        given::<Purchase>([recorded_for(None)])
-            .when(Command::AttachCustomer { customer })
-            .then_rejected(missing());
-        given::<Purchase>([])
-            .with(customer, active())
-            .when(sale(lanterns(), Some(customer)))
-            .then([recorded_for(Some(customer))]);
-    }
-
-    #[test]
-    fn a_voided_purchase_says_what_leaves_the_sums_and_gets_no_customer() {
-        let a = stranger("a");
-        given::<Purchase>([recorded_for(Some(a))])
-            .when(void())
-            .then([voided(Some(a))]);
-        given::<Purchase>([recorded_for(None), voided(None)])
-            .when(Command::AttachCustomer { customer: a })
-            .then_rejected(Rejection::Voided);
-        given::<Purchase>([recorded_for(None), voided(None)])
-            .when(sale(lanterns(), Some(a)))
-            .then_rejected(Rejection::Voided);
-        given::<Purchase>([recorded_for(None)])
-            .when(Command::Void { reason: " ".into() })
-            .then_rejected(Rejection::ReasonMissing);
-    }
-
-    #[test]
-    fn nothing_happens_to_a_purchase_that_nobody_recorded() {
-        given::<Purchase>([]).when(void()).then_rejected(Rejection::NotRecorded);
-    }
-
-    #[test]
-    fn a_line_rounds_half_even_to_the_minor_unit() {
-        let minor = |quantity, unit_price, currency| amount(decimal(quantity), decimal(unit_price), currency);
-        assert_eq!(minor("0.5", "0.25", Currency::GBP), Some(12));
-        assert_eq!(minor("0.5", "0.27", Currency::GBP), Some(14));
-        assert_eq!(minor("-0.5", "0.25", Currency::GBP), Some(-12));
-        assert_eq!(minor("54", "36.301724", Currency::USD), Some(196_029));
-        assert_eq!(minor("3", "33.5", Currency::JPY), Some(100));
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_calculated_exactly_is_refused() {
-        let digits = "1.2345678901234567890123";
-        given::<Purchase>([])
-            .when(sale(vec![rung("A", "1", "2"), rung("B", digits, digits)], None))
-            .then_rejected(Rejection::AmountTooLarge(2));
-        given::<Purchase>([])
-            .when(sale(vec![rung("A", "1000000000000", "1000000000000")], None))
-            .then_rejected(Rejection::AmountTooLarge(1));
-        let large = || rung("A", "1", "9000000000000");
-        given::<Purchase>([])
-            .when(sale(vec![large(), large()], None))
-            .then_rejected(Rejection::TotalTooLarge);
-    }
-
-    #[test]
-    fn a_wrong_amount_is_named_with_its_line() {
-        let mut lines = lanterns();
-        lines[1].amount_minor = Some(1531);
-        let rejection = Rejection::WrongAmount {
-            line: 2,
-            given_minor: 1531,
-            computed_minor: 1530,
-        };
-        assert_eq!(
-            rejection.to_string(),
-            "line 2: the amount is 1531, quantity times unit price gives 1530 (minor units)"
-        );
-        given::<Purchase>([]).when(sale(lines, None)).then_rejected(rejection);
-    }
-
-    #[test]
-    fn a_return_gives_back_and_takes_nothing() {
-        let back = |quantity, unit_price| {
-            receipt(
-                Kind::Return,
-                vec![rung("A", "-1", "2"), rung("B", quantity, unit_price)],
-                vec![],
-                None,
-            )
-        };
-        given::<Purchase>([])
-            .when(back("1", "2"))
-            .then_rejected(Rejection::PositiveQuantityInReturn(2));
-        given::<Purchase>([])
-            .when(back("-1", "-2"))
-            .then_rejected(Rejection::PositiveAmountInReturn(2));
-        let events = given::<Purchase>([]).when(back("-2", "0"));
-        let Event::Recorded { lines, .. } = recorded_for(None) else {
-            panic!()
-        };
-        let line = |sku: &str, quantity: i64, unit_price: i64, amount_minor| Line {
-            sku: sku.into(),
-            quantity: quantity.into(),
-            unit_price: unit_price.into(),
-            amount_minor,
-            ..lines[0].clone()
-        };
-        events.then([Event::Recorded {
-            kind: Kind::Return,
-            source: "online-retail".into(),
-            store: None,
-            till: None,
-            receipt: "536365".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            lines: vec![line("A", -1, 2, -200), line("B", -2, 0, 0)],
-            total_minor: -200,
-            tax_minor: None,
-            tenders: vec![],
-            customer: None,
-            of: None,
-        }]);
-    }
-
-    #[test]
-    fn a_sale_may_have_discounts_and_adjustments() {
-        let lines = vec![
-            rung("A", "2", "10"),
-            rung("DISCOUNT", "-1", "1.50"),
-            rung("ADJUST", "-3", "0"),
-        ];
-        given::<Purchase>([]).same_intent_twice(sale(lines, None));
-    }
-
-    #[test]
-    fn tenders_sum_to_the_lines() {
-        let paid = |cash, card| {
-            let tender = |kind: &str, amount_minor| Tender {
-                kind: kind.into(),
-                amount_minor,
-            };
-            receipt(
-                Kind::Sale,
-                lanterns(),
-                vec![tender("cash", cash), tender("card", card)],
-                None,
-            )
-        };
-        given::<Purchase>([])
-            .when(paid(2000, 1500))
-            .then_rejected(Rejection::TendersDiffer {
-                tendered_minor: 3500,
-                total_minor: 3564,
-            });
-        given::<Purchase>([]).same_intent_twice(paid(2000, 1564));
-    }
-
-    #[test]
-    fn a_receipt_has_a_source_a_number_lines_and_skus() {
-        let refused = |command, rejection| given::<Purchase>([]).when(command).then_rejected(rejection);
-        refused(sale(vec![], None), Rejection::NoLines);
-        refused(
-            sale(vec![rung("A", "1", "1"), rung(" ", "1", "1")], None),
-            Rejection::SkuMissing(2),
-        );
-        let many = vec![rung("A", "1", "1"); LINES_MAX + 1];
-        refused(sale(many, None), Rejection::TooManyLines(10_001));
-        let Command::Record { lines, .. } = sale(lanterns(), None) else {
-            panic!()
-        };
-        let numberless = Command::Record {
-            kind: Kind::Sale,
-            source: "online-retail".into(),
-            store: None,
-            till: None,
-            receipt: " ".into(),
-            business_date: date(2010, 12, 1),
-            currency: Currency::GBP,
-            lines,
-            tax_minor: None,
-            tenders: vec![],
-            customer: None,
-            of: None,
-        };
-        refused(numberless, Rejection::Empty("receipt"));
-    }
-
-    #[test]
-    fn a_receipt_number_is_unique_in_its_source_or_in_the_day_of_its_till() {
-        let day = date(2026, 3, 2);
-        let bare = purchase_id("erp", None, None, day, "17");
-        assert_eq!(bare.uuid(), id_from_key("purchase", "erp", "17"));
-        assert_eq!(bare, purchase_id("erp", None, None, date(2026, 3, 3), "17"));
-        let till = purchase_id("pos", Some("taipei-101"), Some("3"), day, "17");
-        assert_eq!(
-            till.uuid(),
-            id_from_key("purchase", "pos", "taipei-101/3/2026-03-02/17")
-        );
-        assert_ne!(
-            till,
-            purchase_id("pos", Some("taipei-101"), Some("3"), date(2026, 3, 3), "17")
-        );
-    }
-
-    #[test]
-    fn quantities_are_integers_or_text_and_prices_are_text() {
-        let command = |quantity: serde_json::Value, unit_price: serde_json::Value| {
-            command_from_json::<Command>(json!({
-                "type": "record", "kind": "sale", "source": "pos", "receipt": "1", "business_date": "2026-03-02",
-                "currency": "TWD", "lines": [{"sku": "A", "quantity": quantity, "unit_price": unit_price}],
-            }))
-            .map(|_| ())
-            .map_err(|error| error.to_string())
-        };
-        assert_eq!(command(json!(3), json!("2.55")), Ok(()));
-        assert_eq!(command(json!("-0.350"), json!("2.55")), Ok(()));
-        let error = command(json!(0.35), json!("2.55")).unwrap_err();
-        assert!(error.starts_with("lines[0].quantity: "), "{error}");
-        assert!(
-            error.contains("expected an integer, or a decimal as text such as \"2.55\""),
-            "{error}"
-        );
-        let error = command(json!(1), json!(255)).unwrap_err();
-        assert!(error.contains("expected a decimal as text"), "{error}");
-        let error = command(json!(1), json!("12,50")).unwrap_err();
-        assert!(error.contains("\"12,50\" is no decimal"), "{error}");
-    }
-
-    #[test]
-    fn a_stored_receipt_is_read_as_it_was_written() {
-        let (kind, body) = encode_event::<Purchase>(&recorded_for(Some(stranger("a"))));
-        assert_eq!(kind.to_string(), "crm.purchase.recorded.v1");
-        assert_eq!(
-            decode_event::<Purchase>(&kind, &body).unwrap(),
-            recorded_for(Some(stranger("a")))
-        );
-        assert!(String::from_utf8(body).unwrap().contains(r#""unit_price":"3.39""#));
-    }
-
-    #[test]
-    fn the_same_intent_twice_gives_nothing_the_second_time() {
-        let customer = neighbour("a");
-        given::<Purchase>([]).same_intent_twice(sale(lanterns(), None));
-        given::<Purchase>([])
-            .with(customer, active())
-            .same_intent_twice(sale(lanterns(), Some(customer)));
-        given::<Purchase>([recorded_for(None)]).same_intent_twice(sale(lanterns(), Some(stranger("a"))));
-        given::<Purchase>([recorded_for(None)]).same_intent_twice(Command::AttachCustomer {
-            customer: stranger("a"),
-        });
-        given::<Purchase>([recorded_for(None)]).same_intent_twice(void());
-    }
-
-    proptest! {
-        #[test]
-        fn an_amount_is_the_nearest_minor_unit_and_even_between_two(
-            thousandths in -1_000_000_i64..1_000_000, price in -10_000_000_i64..10_000_000, price_decimals in 0_u32..6,
-        ) {
-            let computed = amount(Decimal::new(thousandths, 3), Decimal::new(price, price_decimals), Currency::GBP);
-            let divisor = 10_i128.pow(3 + price_decimals);
-            let hundredths = i128::from(thousandths) * i128::from(price) * 100;
-            let (floor, rest) = (hundredths.div_euclid(divisor), hundredths.rem_euclid(divisor));
-            let is_up = rest * 2 > divisor || (rest * 2 == divisor && floor % 2 != 0);
-            prop_assert_eq!(computed.map(i128::from), Some(floor + i128::from(is_up)));
-        }
-    }
-}
+mod specs;

@@ -1,6 +1,6 @@
 //! What was bought, receipt by receipt.
 
-use domain::{Currency, Fact, StreamKind, purchase};
+use domain::{Currency, Fact, Id, StreamKind, purchase};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
@@ -28,6 +28,8 @@ table! {
         /// `recorded` or `voided`; what is void counts in no sum.
         set status: String,
         set void_reason: Option<String>,
+        /// How often it was corrected.
+        set corrections: i64,
         set at: Timestamp,
     }
 }
@@ -49,38 +51,11 @@ pub static MODEL: ReadModel = ReadModel {
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Purchase(fact) = &event.fact else { return };
     match fact {
-        purchase::Event::Recorded {
-            kind,
-            source,
-            store,
-            till,
-            receipt,
-            business_date,
-            currency,
-            lines,
-            total_minor,
-            tax_minor,
-            tenders: _,
-            customer,
-            of,
-        } => rows.put(PurchaseRow {
-            purchase: event.stream.id,
-            kind: word(kind),
-            source: source.clone(),
-            store: store.clone(),
-            till: till.clone(),
-            receipt: receipt.clone(),
-            business_date: *business_date,
-            currency: *currency,
-            lines: lines.len() as i64,
-            total_minor: *total_minor,
-            tax_minor: *tax_minor,
-            customer: customer.map(domain::Id::uuid),
-            of: of.clone(),
-            status: "recorded".to_owned(),
-            void_reason: None,
-            at: event.effective_at,
-        }),
+        purchase::Event::Recorded { .. } => rows.put(row(event, fact, 0)),
+        purchase::Event::Corrected { .. } => {
+            let before = rows.get::<PurchaseRow>(event.stream.id);
+            rows.put(row(event, fact, before.map_or(0, |row| row.corrections) + 1));
+        }
         purchase::Event::CustomerAttached { to, .. } => {
             rows.update(event.stream.id, |row: &mut PurchaseRow| row.customer = Some(to.uuid()));
         }
@@ -88,6 +63,62 @@ fn project(event: &Event, rows: &mut Rows) {
             row.status = "voided".to_owned();
             row.void_reason = Some(reason.clone());
         }),
+    }
+}
+
+fn row(event: &Event, fact: &purchase::Event, corrections: i64) -> PurchaseRow {
+    let (purchase::Event::Recorded {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders: _,
+        customer,
+        of,
+    }
+    | purchase::Event::Corrected {
+        kind,
+        source,
+        store,
+        till,
+        receipt,
+        business_date,
+        currency,
+        lines,
+        total_minor,
+        tax_minor,
+        tenders: _,
+        customer,
+        of,
+        was: _,
+    }) = fact
+    else {
+        unreachable!("the other events have no content");
+    };
+    PurchaseRow {
+        purchase: event.stream.id,
+        kind: word(kind),
+        source: source.clone(),
+        store: store.clone(),
+        till: till.clone(),
+        receipt: receipt.clone(),
+        business_date: *business_date,
+        currency: *currency,
+        lines: lines.len() as i64,
+        total_minor: *total_minor,
+        tax_minor: *tax_minor,
+        customer: customer.map(Id::uuid),
+        of: of.clone(),
+        status: "recorded".to_owned(),
+        void_reason: None,
+        corrections,
+        at: event.effective_at,
     }
 }
 
@@ -102,8 +133,18 @@ pub(crate) struct Movement {
     pub total_minor: i64,
 }
 
-/// What an event moves from and to customers. A void takes back at the purchase's own day, for it never happened.
+/// What an event moves from and to customers. A void takes back at the purchase's own day, for it never happened; a correction does
+/// the same, and puts in what is right at the day that is right.
 pub(crate) fn movements(fact: &purchase::Event) -> Vec<Movement> {
+    let movement = |customer: Option<Id<_>>, sign: i64, kind, business_date, currency, total_minor: i64| {
+        customer.map(|customer| Movement {
+            customer: customer.uuid(),
+            business_date,
+            currency,
+            sales: sign * i64::from(kind == purchase::Kind::Sale),
+            total_minor: total_minor.saturating_mul(sign),
+        })
+    };
     let (kind, business_date, currency, total_minor) = match fact {
         purchase::Event::Recorded {
             kind,
@@ -125,30 +166,40 @@ pub(crate) fn movements(fact: &purchase::Event) -> Vec<Movement> {
             currency,
             total_minor,
             ..
+        }
+        | purchase::Event::Corrected {
+            kind,
+            business_date,
+            currency,
+            total_minor,
+            ..
         } => (*kind, *business_date, *currency, *total_minor),
     };
     let (comes_to, leaves) = match fact {
-        purchase::Event::Recorded { customer, .. } => (*customer, None),
+        purchase::Event::Recorded { customer, .. } | purchase::Event::Corrected { customer, .. } => (*customer, None),
         purchase::Event::CustomerAttached { from, to, .. } => (Some(*to), *from),
         purchase::Event::Voided { customer, .. } => (None, *customer),
     };
-    let is_sale = kind == purchase::Kind::Sale;
-    let signed = [(comes_to, 1), (leaves, -1)];
-    let moved = signed.into_iter().filter_map(|(customer, sign)| {
-        Some(Movement {
-            customer: customer?.uuid(),
-            business_date,
-            currency,
-            sales: sign * i64::from(is_sale),
-            total_minor: total_minor.saturating_mul(sign),
-        })
-    });
-    moved.collect()
+    let mut moved: Vec<Option<Movement>> = vec![
+        movement(comes_to, 1, kind, business_date, currency, total_minor),
+        movement(leaves, -1, kind, business_date, currency, total_minor),
+    ];
+    if let purchase::Event::Corrected { was: Some(was), .. } = fact {
+        moved.push(movement(
+            was.customer,
+            -1,
+            was.kind,
+            was.business_date,
+            was.currency,
+            was.total_minor,
+        ));
+    }
+    moved.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
 pub(crate) mod specs {
-    use domain::{Id, StreamRef};
+    use domain::StreamRef;
     use jiff::civil::date;
 
     use super::*;
@@ -246,6 +297,61 @@ pub(crate) mod specs {
         }
     }
 
+    /// That receipt says what `now` says; it belonged to `customer`, and was not void.
+    pub fn corrected(recorded: &purchase::Event, customer: Option<&str>, now: &purchase::Event) -> purchase::Event {
+        let (
+            purchase::Event::Recorded {
+                kind: was_kind,
+                store: was_store,
+                business_date: was_date,
+                currency: was_currency,
+                total_minor: was_total,
+                ..
+            },
+            purchase::Event::Recorded {
+                kind,
+                source,
+                store,
+                till,
+                receipt,
+                business_date,
+                currency,
+                lines,
+                total_minor,
+                tax_minor,
+                tenders,
+                customer: now_customer,
+                of,
+            },
+        ) = (recorded.clone(), now.clone())
+        else {
+            panic!("only what was recorded is corrected");
+        };
+        purchase::Event::Corrected {
+            kind,
+            source,
+            store,
+            till,
+            receipt,
+            business_date,
+            currency,
+            lines,
+            total_minor,
+            tax_minor,
+            tenders,
+            customer: now_customer,
+            of,
+            was: Some(purchase::Was {
+                customer: customer.map(|name| Id::new(id(name))),
+                kind: was_kind,
+                store: was_store,
+                business_date: was_date,
+                currency: was_currency,
+                total_minor: was_total,
+            }),
+        }
+    }
+
     pub fn stream(name: &str) -> StreamRef {
         StreamRef::of::<purchase::Purchase>(Id::new(id(name)))
     }
@@ -274,9 +380,36 @@ pub(crate) mod specs {
             of: None,
             status: "voided".into(),
             void_reason: Some("training".into()),
+            corrections: 0,
             at: moment(at),
         };
         assert_eq!(world.rows::<PurchaseRow>(), vec![expected]);
         assert_eq!(world.ask(&MODEL, question(&["status=recorded"])).rows.len(), 0);
+    }
+
+    #[test]
+    fn a_corrected_purchase_says_what_is_right_and_is_void_no_more() {
+        let mut world = World::new(&[&MODEL]);
+        let at = "2026-03-02T20:15:00+08:00";
+        let short = recorded("taipei", date(2026, 3, 2), &[("A", "1", 100)], None);
+        let whole = recorded(
+            "taipei",
+            date(2026, 3, 3),
+            &[("A", "1", 100), ("B", "2", 50)],
+            Some("mei"),
+        );
+        world.record(stream("one"), None, short.clone(), at, at);
+        world.record(stream("one"), None, voided(&short, None), at, at);
+        world.record(stream("one"), None, corrected(&short, None, &whole), at, at);
+        let rows = world.rows::<PurchaseRow>();
+        let row = &rows[0];
+        assert_eq!(
+            (row.business_date, row.total_minor, row.lines, row.customer),
+            (date(2026, 3, 3), 150, 2, Some(id("mei")))
+        );
+        assert_eq!(
+            (row.status.as_str(), &row.void_reason, row.corrections),
+            ("recorded", &None, 1)
+        );
     }
 }

@@ -1,12 +1,13 @@
 //! Sales by month, country and store, and by product: as they were reported at any time, and as they are known to be now.
 //!
-//! What a receipt sold counts at its day of business, whenever it was sent; a void takes it back at that same day. So a late
-//! receipt changes the month it belongs to, and the question's `known_at` still gives the month as it was reported.
+//! What a receipt sold counts at its day of business, whenever it was sent; a void takes it back at that same day, and a
+//! correction puts what is right in its place. So a late receipt changes the month it belongs to, and the question's `known_at` still gives the month as it was reported.
 
 use std::collections::BTreeMap;
 
 use domain::{Currency, Fact, StreamKind, purchase};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 table! {
-    /// What a receipt sold, kept until it is void: only then is it needed again.
+    /// What a receipt sold, kept until it is void: only then, and when it is corrected, is it needed again.
     entity SalesReceipt "sales_receipts" {
         key purchase: Uuid,
         set sold: Vec<Sold>,
@@ -99,61 +100,100 @@ const ALL_PRODUCTS: &str = "";
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Purchase(fact) = &event.fact else { return };
     let purchase = event.stream.id;
-    let (sold, sign) = match fact {
-        purchase::Event::Recorded { lines, .. } => {
-            let sold = sold(lines);
-            rows.put(SalesReceipt {
-                purchase,
-                sold: sold.clone(),
-            });
-            (sold, 1)
+    match fact {
+        purchase::Event::Recorded {
+            kind,
+            store,
+            business_date,
+            currency,
+            lines,
+            ..
+        } => {
+            let receipt = Counted::new(*kind, store.as_deref(), *business_date, *currency);
+            put_in(event, rows, &receipt, sold(lines));
         }
-        purchase::Event::Voided { .. } => {
-            let Some(receipt) = rows.get::<SalesReceipt>(purchase) else {
-                return;
-            };
+        purchase::Event::Voided {
+            kind,
+            store,
+            business_date,
+            currency,
+            ..
+        } => {
+            take_out(
+                event,
+                rows,
+                &Counted::new(*kind, store.as_deref(), *business_date, *currency),
+            );
             rows.remove::<SalesReceipt>(purchase);
-            (receipt.sold, -1)
         }
-        purchase::Event::CustomerAttached { .. } => return,
-    };
-    let (purchase::Event::Recorded {
-        kind,
-        store,
-        business_date,
-        currency,
-        ..
+        purchase::Event::Corrected {
+            kind,
+            store,
+            business_date,
+            currency,
+            lines,
+            was,
+            ..
+        } => {
+            if let Some(was) = was {
+                let before = Counted::new(was.kind, was.store.as_deref(), was.business_date, was.currency);
+                take_out(event, rows, &before);
+            }
+            let receipt = Counted::new(*kind, store.as_deref(), *business_date, *currency);
+            put_in(event, rows, &receipt, sold(lines));
+        }
+        purchase::Event::CustomerAttached { .. } => {}
     }
-    | purchase::Event::CustomerAttached {
-        kind,
-        store,
-        business_date,
-        currency,
-        ..
+}
+
+/// Where a receipt counts.
+struct Counted<'a> {
+    is_return: bool,
+    store: &'a str,
+    business_date: Date,
+    currency: Currency,
+}
+
+impl Counted<'_> {
+    fn new(kind: purchase::Kind, store: Option<&str>, business_date: Date, currency: Currency) -> Counted<'_> {
+        Counted {
+            is_return: kind == purchase::Kind::Return,
+            store: store.unwrap_or_default(),
+            business_date,
+            currency,
+        }
     }
-    | purchase::Event::Voided {
-        kind,
-        store,
-        business_date,
-        currency,
-        ..
-    }) = fact;
-    let store = store.clone().unwrap_or_default();
-    let country = store.strip_prefix("country:").unwrap_or_default().to_owned();
-    let is_return = *kind == purchase::Kind::Return;
+}
+
+fn put_in(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>) {
+    rows.put(SalesReceipt {
+        purchase: event.stream.id,
+        sold: sold.clone(),
+    });
+    count(event, rows, receipt, sold, 1);
+}
+
+fn take_out(event: &Event, rows: &mut Rows, receipt: &Counted<'_>) {
+    if let Some(before) = rows.get::<SalesReceipt>(event.stream.id) {
+        count(event, rows, receipt, before.sold, -1);
+    }
+}
+
+fn count(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>, sign: i64) {
+    let country = receipt.store.strip_prefix("country:").unwrap_or_default();
     for part in sold {
         let total = SalesTotal {
-            month: month_of(*business_date),
-            country: country.clone(),
-            store: store.clone(),
+            month: month_of(receipt.business_date),
+            country: country.to_owned(),
+            store: receipt.store.to_owned(),
             sku: part.sku,
-            currency: *currency,
+            currency: receipt.currency,
             quantity_milli: part.quantity_milli * sign,
             amount_minor: part.amount_minor.saturating_mul(sign),
             receipts: sign,
-            returns: sign * i64::from(is_return),
+            returns: sign * i64::from(receipt.is_return),
         };
-        rows.append(total.clone().at(day_start(*business_date), event.recorded_at));
+        rows.append(total.clone().at(day_start(receipt.business_date), event.recorded_at));
         rows.add(total);
     }
 }
@@ -300,12 +340,12 @@ fn plan(question: &Question, columns: &'static [(&'static str, ColumnType)], sum
 
 #[cfg(test)]
 mod specs {
-    use jiff::civil::{Date, date};
+    use jiff::civil::date;
     use proptest::prelude::*;
 
     use super::*;
     use crate::Answer;
-    use crate::purchases::specs::{attached, recorded, stream, voided};
+    use crate::purchases::specs::{attached, corrected, recorded, stream, voided};
     use crate::spec::{World, question};
 
     fn day(n: i8) -> Date {
@@ -390,6 +430,28 @@ mod specs {
         assert_eq!(rows(&world.ask(&MODEL, then.clone())), Vec::<String>::new());
         then.known_until = Some(world.known_at(noon(5)));
         assert_eq!(rows(&world.ask(&MODEL, then)), ["2026-03  taipei TWD 1000 100 1 0"]);
+    }
+
+    #[test]
+    fn a_correction_restates_the_month_and_leaves_it_as_it_was_reported() {
+        let mut world = World::new(&[&MODEL, &BY_PRODUCT]);
+        let short = recorded("taipei", date(2026, 2, 28), &[("A", "1", 100)], None);
+        let whole = recorded("country:France", day(1), &[("A", "1", 100), ("B", "2", 50)], None);
+        record(&mut world, "1", short.clone(), 1);
+        record(&mut world, "1", corrected(&short, None, &whole), 9);
+        let restated = ["2026-03 France country:France TWD 3000 150 1 0"];
+        assert_eq!(rows(&world.ask(&MODEL, question(&[]))), restated);
+        let products = ["2026-03 A TWD 1000 100 1 0", "2026-03 B TWD 2000 50 1 0"];
+        assert_eq!(rows(&world.ask(&BY_PRODUCT, question(&[]))), products);
+
+        let mut then = question(&[]);
+        then.as_of = Some(noon(5));
+        assert_eq!(rows(&world.ask(&MODEL, then.clone())), restated);
+        then.known_until = Some(world.known_at(noon(5)));
+        assert_eq!(rows(&world.ask(&MODEL, then)), ["2026-02  taipei TWD 1000 100 1 0"]);
+
+        record(&mut world, "1", voided(&whole, None), 10);
+        assert_eq!(rows(&world.ask(&MODEL, question(&[]))), Vec::<String>::new());
     }
 
     #[test]

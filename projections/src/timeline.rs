@@ -79,9 +79,11 @@ fn customer(event: &Event) -> Option<Uuid> {
     let about = match &event.fact {
         Fact::Customer(_) => Some(event.stream.id),
         Fact::Link(link::Event::Linked { customer, .. } | link::Event::Unlinked { customer }) => Some(customer.uuid()),
-        Fact::Purchase(purchase::Event::Recorded { customer, .. } | purchase::Event::Voided { customer, .. }) => {
-            customer.map(|customer| customer.uuid())
-        }
+        Fact::Purchase(
+            purchase::Event::Recorded { customer, .. }
+            | purchase::Event::Voided { customer, .. }
+            | purchase::Event::Corrected { customer, .. },
+        ) => customer.map(|customer| customer.uuid()),
         Fact::Purchase(purchase::Event::CustomerAttached { to, .. }) => Some(to.uuid()),
         Fact::Lead(_)
         | Fact::Opportunity(_)

@@ -1,5 +1,6 @@
 //! What every stream stands on: ids that route themselves, money, personal data, and the shape of a stream.
 
+mod decimal;
 mod history;
 mod id;
 mod money;
@@ -10,6 +11,7 @@ mod stream;
 mod streams;
 mod wire;
 
+pub use decimal::exact_decimal;
 pub use history::{Card, Differing, History, STEPS_MAX, Step, same_beginning};
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, id_from_key, slot_of};
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};

@@ -131,7 +131,11 @@ impl<S: Stream> Given<S> {
         assert_eq!(second, Vec::new(), "the second time gives nothing");
     }
 
-    fn decide(&self, command: S::Command) -> Result<Vec<S::Event>, S::Rejection> {
+    /// What the stream says to `command`, for a spec that goes on with it.
+    ///
+    /// # Errors
+    /// The stream's rejection.
+    pub fn decide(&self, command: S::Command) -> Result<Vec<S::Event>, S::Rejection> {
         let declared = S::companions(&command)
             .into_iter()
             .map(|stream| (stream, AnyState::initial(stream.kind)))

@@ -68,6 +68,28 @@ pub fn purchase(event: &purchase::Event) -> Sentence {
             )
             .because(Some(reason))
         }
+        purchase::Event::Corrected {
+            receipt,
+            currency,
+            total_minor,
+            was,
+            ..
+        } => {
+            let total = amount(*total_minor, *currency);
+            match was {
+                Some(was) => {
+                    let before = amount(was.total_minor, was.currency);
+                    say(
+                        format!("Receipt {receipt} corrected: {total}, before {before}"),
+                        format!("單號 {receipt} 更正為 {total}，原為 {before}"),
+                    )
+                }
+                None => say(
+                    format!("Receipt {receipt} counts again, for {total}"),
+                    format!("單號 {receipt} 恢復有效，金額 {total}"),
+                ),
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::pipeline::{PIPELINE, PIPELINE_VERSION, stage, stage_names};
-use crate::{Currency, Home, Id, Moment, Money, Stream, StreamKind, StreamRef};
+use crate::{Currency, Differing, History, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, same_beginning};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -70,6 +70,31 @@ pub enum Event {
         stage: String,
         reason: String,
     },
+    /// Why it was won or lost was put right.
+    CloseReasonSet {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_competitor: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        competitor: Option<String>,
+    },
+    OwnerAssigned {
+        from: String,
+        to: String,
+    },
+    Renamed {
+        from: String,
+        to: String,
+    },
+    /// It is a deal with another customer than was thought.
+    CustomerChanged {
+        from: Id<Customer>,
+        to: Id<Customer>,
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -90,8 +115,12 @@ pub enum Command {
         to: String,
         reason: Option<String>,
     },
-    /// The amount keeps the currency that it was first given in.
+    /// The amount keeps the currency that it was first given in; `change-currency` gives it another one.
     SetAmount {
+        amount: Money,
+    },
+    /// The deal is made in another currency from now on, for this amount.
+    ChangeCurrency {
         amount: Money,
     },
     SetCloseDate {
@@ -106,17 +135,29 @@ pub enum Command {
         basis_points: u16,
         reason: String,
     },
-    /// Won, for `amount` if it differs from the one that was set.
+    /// Won, for `amount` if it differs from the one that was set. Said again with another reason, the reason is put right.
     Win {
         amount: Option<Money>,
         reason: Option<String>,
     },
+    /// Said again with another reason or competitor, that is put right.
     Lose {
         reason: String,
         competitor: Option<String>,
     },
     /// Back to the stage from which it was won or lost.
     Reopen {
+        reason: String,
+    },
+    AssignOwner {
+        owner: String,
+    },
+    Rename {
+        name: String,
+    },
+    /// It is a deal with another customer than was thought.
+    ChangeCustomer {
+        customer: Id<Customer>,
         reason: String,
     },
 }
@@ -135,8 +176,8 @@ pub enum ForecastCategory {
 pub enum Rejection {
     #[error("there is no such opportunity; open it first")]
     NotOpened,
-    #[error("this opportunity is already open with other data")]
-    AlreadyOpened,
+    #[error("this opportunity is already open with other data: {0}")]
+    AlreadyOpened(Differing),
     #[error("an opportunity needs a name")]
     NameMissing,
     #[error("an opportunity needs an owner")]
@@ -147,7 +188,7 @@ pub enum Rejection {
     UnknownStage(String),
     #[error("an amount is not negative")]
     NegativeAmount,
-    #[error("this opportunity is in {0}, an amount in {1} does not fit")]
+    #[error("this opportunity is in {0}, an amount in {1} does not fit; use change-currency if that is meant")]
     ForeignCurrency(Currency, Currency),
     #[error("a probability lies between 0 and 10000 basis points")]
     ProbabilityOutOfRange,
@@ -159,22 +200,40 @@ pub enum Rejection {
     AlreadyWon,
     #[error("opportunity is already lost")]
     AlreadyLost,
+    #[error("this opportunity is {0} since {1}, not since an earlier time; take that back first")]
+    OnlySince(&'static str, Timestamp),
     #[error(transparent)]
     Customer(#[from] customer::Unavailable),
 }
 
+/// A deal and its history, which reads as its latest card.
+pub type State = History<Card>;
+
+/// A deal as it stood at some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct State {
+pub struct Card {
     pub status: Status,
     pub customer: Option<Id<Customer>>,
     pub name: String,
     pub stage: String,
+    /// The stage's probability in basis points, as the event recorded it.
+    pub stage_probability: u16,
     pub amount: Option<Money>,
+    /// The day on which it is planned to close. When it closed, `closed_at` says.
     pub close_date: Option<Date>,
     pub owner: String,
+    pub source: Option<String>,
     pub category: ForecastCategory,
-    /// The probability that was put in the place of the stage's, in basis points.
+    /// The probability that was put in the place of the stage's, in basis points, and why.
     pub probability_override: Option<u16>,
+    pub probability_reason: Option<String>,
+    pub opened_at: Timestamp,
+    pub stage_since: Timestamp,
+    pub closed_at: Option<Timestamp>,
+    /// How often the planned close date was moved to a later month.
+    pub push_count: u32,
+    pub close_reason: Option<String>,
+    pub competitor: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -185,6 +244,148 @@ pub enum Status {
     Open,
     Won,
     Lost,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::NotOpened => "not-opened",
+            Status::Open => "open",
+            Status::Won => "won",
+            Status::Lost => "lost",
+        }
+    }
+
+    fn is_closed(self) -> bool {
+        match self {
+            Status::Won | Status::Lost => true,
+            Status::NotOpened | Status::Open => false,
+        }
+    }
+}
+
+impl Event {
+    /// Does it open or close the deal? Each such event is the cause of the next one.
+    fn opens_or_closes(&self) -> bool {
+        match self {
+            Event::Opened { .. } | Event::Won { .. } | Event::Lost { .. } | Event::Reopened { .. } => true,
+            Event::StageChanged { .. }
+            | Event::AmountSet { .. }
+            | Event::CloseDateSet { .. }
+            | Event::ForecastCategorySet { .. }
+            | Event::ProbabilityOverridden { .. }
+            | Event::CloseReasonSet { .. }
+            | Event::OwnerAssigned { .. }
+            | Event::Renamed { .. }
+            | Event::CustomerChanged { .. } => false,
+        }
+    }
+}
+
+impl crate::Card for Card {
+    type Event = Event;
+
+    fn is_cause(earlier: &Event, event: &Event) -> bool {
+        match event {
+            // Why it was closed is put right after it was closed.
+            Event::CloseReasonSet { .. } => earlier.opens_or_closes(),
+            _ => event.opens_or_closes() && earlier.opens_or_closes(),
+        }
+    }
+
+    /// A closed deal stands still: stage, amount, plans and chances are those that it was closed with. What was entered
+    /// earlier and is dated after the end says nothing about it.
+    fn after(mut self, event: &Event, at: Timestamp) -> Card {
+        let stands_still = self.status.is_closed();
+        match event {
+            Event::Opened {
+                customer,
+                name,
+                stage,
+                probability_bp,
+                amount,
+                close_date,
+                owner,
+                source,
+                ..
+            } => {
+                self.status = Status::Open;
+                self.customer = Some(*customer);
+                self.name = name.clone();
+                self.stage = stage.clone();
+                self.stage_probability = *probability_bp;
+                self.amount = *amount;
+                self.close_date = Some(*close_date);
+                self.owner = owner.clone();
+                self.source = source.clone();
+                (self.opened_at, self.stage_since) = (at, at);
+            }
+            Event::StageChanged { .. }
+            | Event::AmountSet { .. }
+            | Event::CloseDateSet { .. }
+            | Event::ForecastCategorySet { .. }
+            | Event::ProbabilityOverridden { .. }
+                if stands_still => {}
+            Event::StageChanged { to, probability_bp, .. } => {
+                if self.stage != *to {
+                    self.stage_since = at;
+                }
+                self.stage = to.clone();
+                self.stage_probability = *probability_bp;
+                self.probability_override = None;
+                self.probability_reason = None;
+            }
+            Event::AmountSet { to, .. } => self.amount = Some(*to),
+            Event::CloseDateSet { to, .. } => {
+                if self
+                    .close_date
+                    .is_some_and(|from| to.first_of_month() > from.first_of_month())
+                {
+                    self.push_count += 1;
+                }
+                self.close_date = Some(*to);
+            }
+            Event::ForecastCategorySet { to, .. } => self.category = *to,
+            Event::ProbabilityOverridden { basis_points, reason } => {
+                self.probability_override = Some(*basis_points);
+                self.probability_reason = Some(reason.clone());
+            }
+            Event::Won { amount, reason, .. } => {
+                self.status = Status::Won;
+                self.amount = Some(*amount);
+                self.closed_at = Some(at);
+                self.close_reason = reason.clone();
+                self.competitor = None;
+            }
+            Event::Lost { reason, competitor, .. } => {
+                self.status = Status::Lost;
+                self.closed_at = Some(at);
+                self.close_reason = Some(reason.clone());
+                self.competitor = competitor.clone();
+            }
+            Event::Reopened { stage: back_to, .. } => {
+                self.status = Status::Open;
+                self.closed_at = None;
+                self.close_reason = None;
+                self.competitor = None;
+                self.stage_since = at;
+                if self.stage != *back_to {
+                    self.stage_probability =
+                        stage(back_to).map_or(self.stage_probability, |known| known.probability_bp);
+                    self.stage = back_to.clone();
+                }
+            }
+            Event::CloseReasonSet { .. } if !stands_still => {}
+            Event::CloseReasonSet { reason, competitor, .. } => {
+                self.close_reason = reason.clone();
+                self.competitor = competitor.clone();
+            }
+            Event::OwnerAssigned { to, .. } => self.owner = to.clone(),
+            Event::Renamed { to, .. } => self.name = to.clone(),
+            Event::CustomerChanged { to, .. } => self.customer = Some(*to),
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -207,29 +408,43 @@ impl Stream for Opportunity {
 
     fn companions(command: &Command) -> Vec<StreamRef> {
         match command {
-            Command::Open { customer, .. } => customer::companion(*customer),
+            Command::Open { customer, .. } | Command::ChangeCustomer { customer, .. } => customer::companion(*customer),
             _ => vec![],
         }
     }
 
+    /// Each command is decided on the deal as it stood at the command's own time, so that a late one is "already so" only
+    /// if it was so then, and `from` is what was true just before.
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-        match (state.status, &command) {
-            (Status::NotOpened, Command::Open { .. }) => {}
-            (Status::NotOpened, _) => return Err(Rejection::NotOpened),
-            (_, Command::Open { .. }) | (Status::Open, _) => {}
+        if let Command::Open { .. } = command {
+            return open(state, command, at);
+        }
+        if state.status == Status::NotOpened {
+            return Err(Rejection::NotOpened);
+        }
+        let time = match command {
+            Command::Win { .. } | Command::Lose { .. } | Command::Reopen { .. } => {
+                state.not_before_cause(at.effective_at, Event::opens_or_closes)
+            }
+            _ => state.not_before_cause(at.effective_at, |_| false),
+        };
+        let card = &*state.at(time);
+        match (card.status, &command) {
+            (_, Command::AssignOwner { .. } | Command::Rename { .. } | Command::ChangeCustomer { .. }) => {}
+            (Status::NotOpened | Status::Open, _) => {}
             (Status::Won, Command::Win { .. } | Command::Reopen { .. }) => {}
             (Status::Won, _) => return Err(Rejection::AlreadyWon),
             (Status::Lost, Command::Lose { .. } | Command::Reopen { .. }) => {}
             (Status::Lost, _) => return Err(Rejection::AlreadyLost),
         }
         Ok(match command {
-            Command::Open { .. } => open(state, command, at)?,
-            Command::ChangeStage { to, .. } if to == state.stage => vec![],
+            Command::Open { .. } => unreachable!("decided above"),
+            Command::ChangeStage { to, .. } if to == card.stage => vec![],
             Command::ChangeStage { to, reason } => {
                 let probability_bp = stage(&to)
                     .ok_or_else(|| Rejection::UnknownStage(to.clone()))?
                     .probability_bp;
-                let from = state.stage.clone();
+                let from = card.stage.clone();
                 vec![Event::StageChanged {
                     from,
                     to,
@@ -239,24 +454,19 @@ impl Stream for Opportunity {
                 }]
             }
             Command::SetAmount { amount } => {
-                check_amount(state, amount)?;
-                if state.amount == Some(amount) {
-                    vec![]
-                } else {
-                    vec![Event::AmountSet {
-                        from: state.amount,
-                        to: amount,
-                    }]
-                }
+                check_amount(card, amount)?;
+                set_amount(card, amount)
             }
-            Command::SetCloseDate { close_date } => match state.close_date {
+            Command::ChangeCurrency { amount } if amount.minor < 0 => return Err(Rejection::NegativeAmount),
+            Command::ChangeCurrency { amount } => set_amount(card, amount),
+            Command::SetCloseDate { close_date } => match card.close_date {
                 Some(from) if from != close_date => vec![Event::CloseDateSet { from, to: close_date }],
                 _ => vec![],
             },
-            Command::SetForecastCategory { category } if category == state.category => vec![],
+            Command::SetForecastCategory { category } if category == card.category => vec![],
             Command::SetForecastCategory { category } => {
                 vec![Event::ForecastCategorySet {
-                    from: state.category,
+                    from: card.category,
                     to: category,
                 }]
             }
@@ -266,79 +476,80 @@ impl Stream for Opportunity {
             Command::OverrideProbability { reason, .. } if reason.trim().is_empty() => {
                 return Err(Rejection::ReasonMissing);
             }
-            Command::OverrideProbability { basis_points, .. } if state.probability_override == Some(basis_points) => {
-                vec![]
-            }
             Command::OverrideProbability { basis_points, reason } => {
-                vec![Event::ProbabilityOverridden { basis_points, reason }]
+                let is_so = card.probability_override == Some(basis_points);
+                if is_so && card.probability_reason.as_ref() == Some(&reason) {
+                    vec![]
+                } else {
+                    vec![Event::ProbabilityOverridden { basis_points, reason }]
+                }
             }
-            Command::Win { amount, .. } if state.status == Status::Won => match amount {
-                Some(amount) if Some(amount) != state.amount => return Err(Rejection::AlreadyWon),
-                _ => vec![],
-            },
+            Command::Win { amount, reason } if card.status == Status::Won => {
+                if amount.is_some_and(|amount| Some(amount) != card.amount) {
+                    return Err(Rejection::AlreadyWon);
+                }
+                already_so(state, card, at)?;
+                put_reason_right(card, reason.or_else(|| card.close_reason.clone()), None)
+            }
             Command::Win { amount, reason } => {
-                let amount = amount.or(state.amount).ok_or(Rejection::AmountMissing)?;
-                check_amount(state, amount)?;
+                let amount = amount.or(card.amount).ok_or(Rejection::AmountMissing)?;
+                check_amount(card, amount)?;
                 vec![Event::Won {
-                    stage: state.stage.clone(),
+                    stage: card.stage.clone(),
                     amount,
                     reason,
                 }]
             }
             Command::Lose { reason, .. } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::Lose { .. } if state.status == Status::Lost => vec![],
+            Command::Lose { reason, competitor } if card.status == Status::Lost => {
+                already_so(state, card, at)?;
+                put_reason_right(card, Some(reason), competitor.or_else(|| card.competitor.clone()))
+            }
             Command::Lose { reason, competitor } => vec![Event::Lost {
-                stage: state.stage.clone(),
+                stage: card.stage.clone(),
                 reason,
                 competitor,
             }],
             Command::Reopen { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::Reopen { .. } if state.status == Status::Open => vec![],
+            Command::Reopen { .. } if card.status == Status::Open => {
+                already_so(state, card, at)?;
+                vec![]
+            }
             Command::Reopen { reason } => vec![Event::Reopened {
-                stage: state.stage.clone(),
+                stage: card.stage.clone(),
                 reason,
             }],
+            Command::AssignOwner { owner } if owner.trim().is_empty() => return Err(Rejection::OwnerMissing),
+            Command::AssignOwner { owner } if owner == card.owner => vec![],
+            Command::AssignOwner { owner } => vec![Event::OwnerAssigned {
+                from: card.owner.clone(),
+                to: owner,
+            }],
+            Command::Rename { name } if name.trim().is_empty() => return Err(Rejection::NameMissing),
+            Command::Rename { name } if name == card.name => vec![],
+            Command::Rename { name } => vec![Event::Renamed {
+                from: card.name.clone(),
+                to: name,
+            }],
+            Command::ChangeCustomer { reason, .. } if reason.trim().is_empty() => {
+                return Err(Rejection::ReasonMissing);
+            }
+            Command::ChangeCustomer { customer, reason } => match card.customer {
+                Some(from) if from != customer => {
+                    customer::must_be_open(customer, at)?;
+                    vec![Event::CustomerChanged {
+                        from,
+                        to: customer,
+                        reason,
+                    }]
+                }
+                _ => vec![],
+            },
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
-        match event {
-            Event::Opened {
-                customer,
-                name,
-                stage,
-                amount,
-                close_date,
-                owner,
-                ..
-            } => {
-                state.status = Status::Open;
-                state.customer = Some(*customer);
-                state.name = name.clone();
-                state.stage = stage.clone();
-                state.amount = *amount;
-                state.close_date = Some(*close_date);
-                state.owner = owner.clone();
-            }
-            Event::StageChanged { to, .. } => {
-                state.stage = to.clone();
-                state.probability_override = None;
-            }
-            Event::AmountSet { to, .. } => state.amount = Some(*to),
-            Event::CloseDateSet { to, .. } => state.close_date = Some(*to),
-            Event::ForecastCategorySet { to, .. } => state.category = *to,
-            Event::ProbabilityOverridden { basis_points, .. } => state.probability_override = Some(*basis_points),
-            Event::Won { amount, .. } => {
-                state.status = Status::Won;
-                state.amount = Some(*amount);
-            }
-            Event::Lost { .. } => state.status = Status::Lost,
-            Event::Reopened { stage, .. } => {
-                state.status = Status::Open;
-                state.stage = stage.clone();
-            }
-        }
-        state
+    fn evolve(state: State, event: &Event, at: Timestamp) -> State {
+        state.record(event, at)
     }
 
     fn customer(state: &State) -> Option<Uuid> {
@@ -360,48 +571,86 @@ fn open(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, 
     else {
         unreachable!("only open opens");
     };
+    let pipeline = pipeline.unwrap_or_else(|| PIPELINE.to_owned());
+    let first = first.unwrap_or_else(|| crate::pipeline::STAGES[0].name.to_owned());
+    let probability_bp = stage(&first).map(|stage| stage.probability_bp);
+    let opened = Event::Opened {
+        customer,
+        name,
+        pipeline,
+        pipeline_version: PIPELINE_VERSION,
+        stage: first,
+        probability_bp: probability_bp.unwrap_or_default(),
+        amount,
+        close_date,
+        owner,
+        source,
+    };
     if state.status != Status::NotOpened {
-        let same = state.customer == Some(customer) && state.name == name;
-        return if same {
-            Ok(vec![])
-        } else {
-            Err(Rejection::AlreadyOpened)
-        };
+        let derived = ["pipeline_version", "probability_bp"];
+        same_beginning(state.begun(), &opened, &derived).map_err(Rejection::AlreadyOpened)?;
+        return Ok(vec![]);
     }
+    let Event::Opened {
+        name,
+        owner,
+        pipeline,
+        stage: first,
+        ..
+    } = &opened
+    else {
+        unreachable!("it was just made");
+    };
     if name.trim().is_empty() {
         return Err(Rejection::NameMissing);
     }
     if owner.trim().is_empty() {
         return Err(Rejection::OwnerMissing);
     }
-    let pipeline = pipeline.unwrap_or_else(|| PIPELINE.to_owned());
     if pipeline != PIPELINE {
-        return Err(Rejection::UnknownPipeline(pipeline));
+        return Err(Rejection::UnknownPipeline(pipeline.clone()));
     }
-    let first = first.unwrap_or_else(|| crate::pipeline::STAGES[0].name.to_owned());
-    let probability_bp = stage(&first)
-        .ok_or_else(|| Rejection::UnknownStage(first.clone()))?
-        .probability_bp;
+    if probability_bp.is_none() {
+        return Err(Rejection::UnknownStage(first.clone()));
+    }
     if amount.is_some_and(|amount| amount.minor < 0) {
         return Err(Rejection::NegativeAmount);
     }
     customer::must_be_open(customer, at)?;
-    Ok(vec![Event::Opened {
-        customer,
-        name,
-        pipeline,
-        pipeline_version: PIPELINE_VERSION,
-        stage: first,
-        probability_bp,
-        amount,
-        close_date,
-        owner,
-        source,
-    }])
+    Ok(vec![opened])
 }
 
-fn check_amount(state: &State, amount: Money) -> Result<(), Rejection> {
-    match state.amount {
+/// "Already so" holds at the command's own time, too: who says that it was so earlier is told since when it is.
+fn already_so(state: &State, card: &Card, at: &Moment<'_>) -> Result<(), Rejection> {
+    let was_so = state.at(at.effective_at).status == card.status;
+    if was_so || at.effective_at == at.now {
+        return Ok(());
+    }
+    let since = card.closed_at.unwrap_or(card.stage_since);
+    Err(Rejection::OnlySince(card.status.name(), since))
+}
+
+fn set_amount(card: &Card, amount: Money) -> Vec<Event> {
+    match card.amount {
+        Some(set) if set == amount => vec![],
+        from => vec![Event::AmountSet { from, to: amount }],
+    }
+}
+
+fn put_reason_right(card: &Card, reason: Option<String>, competitor: Option<String>) -> Vec<Event> {
+    if reason == card.close_reason && competitor == card.competitor {
+        return vec![];
+    }
+    vec![Event::CloseReasonSet {
+        from_reason: card.close_reason.clone(),
+        from_competitor: card.competitor.clone(),
+        reason,
+        competitor,
+    }]
+}
+
+fn check_amount(card: &Card, amount: Money) -> Result<(), Rejection> {
+    match card.amount {
         _ if amount.minor < 0 => Err(Rejection::NegativeAmount),
         Some(set) if set.currency != amount.currency => Err(Rejection::ForeignCurrency(set.currency, amount.currency)),
         _ => Ok(()),
@@ -409,206 +658,4 @@ fn check_amount(state: &State, amount: Money) -> Result<(), Rejection> {
 }
 
 #[cfg(test)]
-mod specs {
-    use jiff::civil::date;
-
-    use super::*;
-    use crate::spec::{folded, given, neighbour, stranger};
-
-    fn open_for(customer: Id<Customer>) -> Command {
-        Command::Open {
-            customer,
-            name: "五軸加工機 2 台".into(),
-            pipeline: None,
-            stage: None,
-            amount: Some(Money::new(120_000_000, Currency::TWD)),
-            close_date: date(2026, 6, 30),
-            owner: "mei".into(),
-            source: Some("fair".into()),
-        }
-    }
-
-    fn opened() -> Event {
-        Event::Opened {
-            customer: neighbour("a"),
-            name: "五軸加工機 2 台".into(),
-            pipeline: "default".into(),
-            pipeline_version: 1,
-            stage: "prospecting".into(),
-            probability_bp: 1_000,
-            amount: Some(Money::new(120_000_000, Currency::TWD)),
-            close_date: date(2026, 6, 30),
-            owner: "mei".into(),
-            source: Some("fair".into()),
-        }
-    }
-
-    fn won() -> Event {
-        Event::Won {
-            stage: "prospecting".into(),
-            amount: Money::new(120_000_000, Currency::TWD),
-            reason: None,
-        }
-    }
-
-    fn lose() -> Command {
-        Command::Lose {
-            reason: "price".into(),
-            competitor: None,
-        }
-    }
-
-    fn active() -> customer::State {
-        customer::State {
-            status: customer::Status::Active,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_deal_is_opened_for_a_customer_that_exists_and_is_open() {
-        let customer = neighbour("a");
-        let closed = customer::State {
-            status: customer::Status::Closed,
-            ..Default::default()
-        };
-        given::<Opportunity>([])
-            .with(customer, active())
-            .when(open_for(customer))
-            .then([opened()]);
-        given::<Opportunity>([])
-            .when(open_for(customer))
-            .then_rejected(customer::Unavailable::NotRegistered(customer).into());
-        given::<Opportunity>([])
-            .with(customer, closed)
-            .when(open_for(customer))
-            .then_rejected(customer::Unavailable::Closed(customer).into());
-    }
-
-    #[test]
-    fn a_customer_of_another_slot_is_a_reference_that_cannot_be_checked() {
-        let elsewhere = stranger("b");
-        let Event::Opened {
-            name,
-            pipeline,
-            stage,
-            amount,
-            close_date,
-            owner,
-            source,
-            ..
-        } = opened()
-        else {
-            panic!()
-        };
-        let opened = Event::Opened {
-            customer: elsewhere,
-            name,
-            pipeline,
-            pipeline_version: 1,
-            stage,
-            probability_bp: 1_000,
-            amount,
-            close_date,
-            owner,
-            source,
-        };
-        given::<Opportunity>([]).when(open_for(elsewhere)).then([opened]);
-    }
-
-    #[test]
-    fn a_won_opportunity_cannot_be_lost() {
-        given::<Opportunity>([opened(), won()])
-            .when(lose())
-            .then_rejected(Rejection::AlreadyWon);
-    }
-
-    #[test]
-    fn a_reopened_deal_stands_where_it_was_won() {
-        given::<Opportunity>([opened(), won()])
-            .when(Command::Reopen {
-                reason: "order cancelled".into(),
-            })
-            .then([Event::Reopened {
-                stage: "prospecting".into(),
-                reason: "order cancelled".into(),
-            }]);
-    }
-
-    #[test]
-    fn one_deal_has_one_currency() {
-        let dollars = Command::SetAmount {
-            amount: Money::new(1, Currency::USD),
-        };
-        given::<Opportunity>([opened()])
-            .when(dollars)
-            .then_rejected(Rejection::ForeignCurrency(Currency::TWD, Currency::USD));
-    }
-
-    #[test]
-    fn a_stage_that_the_pipeline_does_not_have_is_refused() {
-        given::<Opportunity>([opened()])
-            .when(Command::ChangeStage {
-                to: "closing".into(),
-                reason: None,
-            })
-            .then_rejected(Rejection::UnknownStage("closing".into()));
-    }
-
-    #[test]
-    fn a_new_stage_ends_an_overridden_probability() {
-        let state = folded::<Opportunity>(&[
-            opened(),
-            Event::ProbabilityOverridden {
-                basis_points: 9_000,
-                reason: "letter of intent".into(),
-            },
-            Event::StageChanged {
-                from: "prospecting".into(),
-                to: "proposal".into(),
-                pipeline_version: 1,
-                probability_bp: 5_000,
-                reason: None,
-            },
-        ]);
-        assert_eq!(state.probability_override, None);
-    }
-
-    #[test]
-    fn the_same_intent_twice_gives_nothing_the_second_time() {
-        let customer = neighbour("a");
-        given::<Opportunity>([])
-            .with(customer, active())
-            .same_intent_twice(open_for(customer));
-        let intents = [
-            Command::ChangeStage {
-                to: "proposal".into(),
-                reason: None,
-            },
-            Command::SetAmount {
-                amount: Money::new(5, Currency::TWD),
-            },
-            Command::SetCloseDate {
-                close_date: date(2026, 7, 31),
-            },
-            Command::SetForecastCategory {
-                category: ForecastCategory::Commit,
-            },
-            Command::OverrideProbability {
-                basis_points: 9_000,
-                reason: "letter of intent".into(),
-            },
-            Command::Win {
-                amount: None,
-                reason: None,
-            },
-            lose(),
-        ];
-        for intent in intents {
-            given::<Opportunity>([opened()]).same_intent_twice(intent);
-        }
-        given::<Opportunity>([opened(), won()]).same_intent_twice(Command::Reopen {
-            reason: "cancelled".into(),
-        });
-    }
-}
+mod specs;

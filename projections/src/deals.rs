@@ -1,16 +1,17 @@
 //! The history of a deal, from which the sales read models are made: what was true when, late entries included.
 //!
-//! A deal's events are kept with the time from which they are true. Folded in that order they give the deal's card at any
-//! time; an entry that comes late goes to its place among the others, and only the days until the next one change.
+//! The domain says what the events come to at any time, by the same fold that gives a deal its state.
 
-use domain::opportunity::{Event as DealEvent, ForecastCategory};
-use domain::{Currency, Fact, Money};
+use domain::opportunity::Event as DealEvent;
+use domain::opportunity::ForecastCategory;
+use domain::{Currency, Fact, History};
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Event, Rows, business_date, table};
+use crate::{Event, Rows, table};
+
+pub use domain::opportunity::{Card, Status};
 
 table! {
     /// The events of one deal, in the order they were recorded.
@@ -26,47 +27,6 @@ pub struct Step {
     pub version: u64,
     pub at: Timestamp,
     pub event: DealEvent,
-}
-
-/// A deal as it stood at some time.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Card {
-    pub customer: Uuid,
-    pub name: String,
-    pub owner: String,
-    pub source: Option<String>,
-    pub status: Status,
-    pub stage: String,
-    /// The stage's probability, as the event recorded it.
-    pub stage_bp: u16,
-    pub override_bp: Option<u16>,
-    pub amount: Option<Money>,
-    pub category: ForecastCategory,
-    pub expected_close: Date,
-    pub opened_at: Timestamp,
-    pub stage_since: Timestamp,
-    pub closed_at: Option<Timestamp>,
-    /// How often the expected close date was moved to a later month.
-    pub push_count: i64,
-    pub close_reason: Option<String>,
-    pub competitor: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    Open,
-    Won,
-    Lost,
-}
-
-impl Status {
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Open => "open",
-            Status::Won => "won",
-            Status::Lost => "lost",
-        }
-    }
 }
 
 /// What one event did to the history of its deal.
@@ -87,23 +47,17 @@ impl Advance {
         let opportunity = event.stream.id;
         let mut steps = match fact {
             DealEvent::Opened { .. } => vec![],
-            DealEvent::StageChanged { .. }
-            | DealEvent::AmountSet { .. }
-            | DealEvent::CloseDateSet { .. }
-            | DealEvent::ForecastCategorySet { .. }
-            | DealEvent::ProbabilityOverridden { .. }
-            | DealEvent::Won { .. }
-            | DealEvent::Lost { .. }
-            | DealEvent::Reopened { .. } => rows.get::<DealHistory>(opportunity)?.steps,
+            _ => rows.get::<DealHistory>(opportunity)?.steps,
         };
         steps.retain(|step| step.version < event.version);
-        let old = cards(&steps);
+        let mut deal = history(&steps);
+        let old = deal.cards();
         steps.push(Step {
             version: event.version,
-            at: not_before_its_cause(fact, event.effective_at, &steps),
+            at: deal.enter(fact, event.effective_at),
             event: fact.clone(),
         });
-        let new = cards(&steps);
+        let new = deal.cards();
         rows.put(DealHistory { opportunity, steps });
         Some(Advance { opportunity, old, new })
     }
@@ -114,178 +68,58 @@ impl Advance {
     }
 }
 
-/// Nothing about a deal is true before the deal was opened, and it is not reopened before it was closed.
-fn not_before_its_cause(event: &DealEvent, effective_at: Timestamp, steps: &[Step]) -> Timestamp {
-    let opens_or_closes = |event: &DealEvent| match event {
-        DealEvent::Opened { .. } | DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. } => true,
-        DealEvent::StageChanged { .. }
-        | DealEvent::AmountSet { .. }
-        | DealEvent::CloseDateSet { .. }
-        | DealEvent::ForecastCategorySet { .. }
-        | DealEvent::ProbabilityOverridden { .. } => false,
-    };
-    let cause = if opens_or_closes(event) {
-        steps.iter().rfind(|step| opens_or_closes(&step.event))
-    } else {
-        steps.first()
-    };
-    cause.map_or(effective_at, |cause| effective_at.max(cause.at))
-}
-
-/// The deal's cards in the order in which they were true: one per event.
-pub fn cards(steps: &[Step]) -> Vec<(Timestamp, Card)> {
-    let mut in_order: Vec<&Step> = steps.iter().collect();
-    in_order.sort_by_key(|step| (step.at, step.version));
-    let mut cards: Vec<(Timestamp, Card)> = Vec::with_capacity(steps.len());
-    for step in in_order {
-        let next = match (cards.last(), &step.event) {
-            (None, event) => opened(event, step.at),
-            (Some((_, card)), event) => Some(card.clone().after(event, step.at, steps)),
-        };
-        cards.extend(next.map(|card| (step.at, card)));
+/// The deal of which these steps are, all of them remembered.
+pub fn history(steps: &[Step]) -> History<Card> {
+    let mut deal = History::<Card>::default();
+    for step in steps {
+        deal.enter(&step.event, step.at);
     }
-    cards
+    deal
 }
 
-fn opened(event: &DealEvent, at: Timestamp) -> Option<Card> {
-    let DealEvent::Opened {
-        customer,
-        name,
-        stage,
-        probability_bp,
-        amount,
-        close_date,
-        owner,
-        source,
-        ..
-    } = event
-    else {
-        return None;
-    };
-    Some(Card {
-        customer: customer.uuid(),
-        name: name.clone(),
-        owner: owner.clone(),
-        source: source.clone(),
-        status: Status::Open,
-        stage: stage.clone(),
-        stage_bp: *probability_bp,
-        override_bp: None,
-        amount: *amount,
-        category: ForecastCategory::default(),
-        expected_close: *close_date,
-        opened_at: at,
-        stage_since: at,
-        closed_at: None,
-        push_count: 0,
-        close_reason: None,
-        competitor: None,
-    })
-}
-
-impl Card {
-    fn after(mut self, event: &DealEvent, at: Timestamp, steps: &[Step]) -> Card {
-        match event {
-            DealEvent::Opened { .. } => {}
-            DealEvent::StageChanged { to, probability_bp, .. } => {
-                if self.stage != *to {
-                    self.stage_since = at;
-                }
-                self.stage = to.clone();
-                self.stage_bp = *probability_bp;
-                self.override_bp = None;
-            }
-            DealEvent::AmountSet { to, .. } => self.amount = Some(*to),
-            DealEvent::CloseDateSet { to, .. } => {
-                if to.first_of_month() > self.expected_close.first_of_month() {
-                    self.push_count += 1;
-                }
-                self.expected_close = *to;
-            }
-            DealEvent::ForecastCategorySet { to, .. } => self.category = *to,
-            DealEvent::ProbabilityOverridden { basis_points, .. } => self.override_bp = Some(*basis_points),
-            DealEvent::Won { amount, reason, .. } => {
-                self.status = Status::Won;
-                self.amount = Some(*amount);
-                self.closed_at = Some(at);
-                self.close_reason = reason.clone();
-            }
-            DealEvent::Lost { reason, competitor, .. } => {
-                self.status = Status::Lost;
-                self.closed_at = Some(at);
-                self.close_reason = Some(reason.clone());
-                self.competitor = competitor.clone();
-            }
-            DealEvent::Reopened { stage, .. } => {
-                self.status = Status::Open;
-                self.closed_at = None;
-                self.close_reason = None;
-                self.competitor = None;
-                self.stage_since = at;
-                if self.stage != *stage {
-                    self.stage_bp = recorded_probability(stage, steps).unwrap_or(self.stage_bp);
-                    self.stage = stage.clone();
-                }
-            }
-        }
-        self
-    }
-
+/// What the sales read models count of a card.
+pub trait Figures {
+    fn amount_minor(&self) -> i64;
+    fn currency(&self) -> Option<Currency>;
     /// How likely it is won, in basis points: what was overridden, else its stage's; certain once it is closed.
-    pub fn probability_bp(&self) -> u16 {
+    fn probability_bp(&self) -> u16;
+    /// Amount times probability, rounded half-even to the minor unit.
+    fn weighted_minor(&self) -> i64;
+    /// The forecast category; what is won is closed, what is lost is out.
+    fn category(&self) -> &'static str;
+}
+
+impl Figures for Card {
+    fn probability_bp(&self) -> u16 {
         match self.status {
-            Status::Open => self.override_bp.unwrap_or(self.stage_bp),
+            Status::NotOpened | Status::Open => self.probability_override.unwrap_or(self.stage_probability),
             Status::Won => 10_000,
             Status::Lost => 0,
         }
     }
 
-    pub fn amount_minor(&self) -> i64 {
+    fn amount_minor(&self) -> i64 {
         self.amount.map_or(0, |amount| amount.minor)
     }
 
-    pub fn currency(&self) -> Option<Currency> {
+    fn currency(&self) -> Option<Currency> {
         self.amount.map(|amount| amount.currency)
     }
 
-    /// Amount times probability, rounded half-even to the minor unit.
-    pub fn weighted_minor(&self) -> i64 {
+    fn weighted_minor(&self) -> i64 {
         weigh(self.amount_minor(), self.probability_bp())
     }
 
-    /// The date it closed; while it is open, the date it is expected to.
-    pub fn close_date(&self) -> Date {
-        self.closed_at.map_or(self.expected_close, business_date)
-    }
-
-    /// The forecast category; what is won is closed, what is lost is out.
-    pub fn category(&self) -> &'static str {
+    fn category(&self) -> &'static str {
         match (self.status, self.category) {
             (Status::Won, _) => "closed",
             (Status::Lost, _) => "omitted",
-            (Status::Open, ForecastCategory::Pipeline) => "pipeline",
-            (Status::Open, ForecastCategory::BestCase) => "best-case",
-            (Status::Open, ForecastCategory::Commit) => "commit",
-            (Status::Open, ForecastCategory::Omitted) => "omitted",
+            (_, ForecastCategory::Pipeline) => "pipeline",
+            (_, ForecastCategory::BestCase) => "best-case",
+            (_, ForecastCategory::Commit) => "commit",
+            (_, ForecastCategory::Omitted) => "omitted",
         }
     }
-}
-
-/// What the events said of the stage's probability when the deal last entered it.
-fn recorded_probability(stage: &str, steps: &[Step]) -> Option<u16> {
-    steps.iter().rev().find_map(|step| match &step.event {
-        DealEvent::Opened {
-            stage: to,
-            probability_bp,
-            ..
-        }
-        | DealEvent::StageChanged { to, probability_bp, .. }
-            if to == stage =>
-        {
-            Some(*probability_bp)
-        }
-        _ => None,
-    })
 }
 
 /// `amount_minor * basis_points / 10000`, rounded half-even.
@@ -304,7 +138,7 @@ pub fn stage_rank(stage: &str) -> usize {
 
 #[cfg(test)]
 pub mod specs {
-    use domain::{Id, StreamRef, customer::Customer, opportunity};
+    use domain::{Currency, Id, Money, StreamRef, customer::Customer, opportunity};
     use jiff::civil::date;
     use proptest::prelude::*;
 
@@ -402,13 +236,16 @@ pub mod specs {
             2 => proptest::option::of(money()).prop_map(|amount| Command::Win { amount, reason: None }),
             2 => Just(Command::Lose { reason: "price".into(), competitor: Some("rival".into()) }),
             2 => Just(Command::Reopen { reason: "cancelled".into() }),
+            1 => Just(Command::Lose { reason: "no budget".into(), competitor: None }),
+            1 => Just(Command::AssignOwner { owner: "jun".into() }),
+            1 => (1_i64..1_000).prop_map(|minor| Command::ChangeCurrency { amount: Money::new(minor, Currency::USD) }),
         ];
         let late = prop_oneof![3 => Just(0_i64), 2 => 0_i64..15];
         proptest::collection::vec((0_u8..3, 0_i64..3, late, command), 1..40)
     }
 
-    /// Records what comes of those wishes.
-    pub fn live(world: &mut World, lives: Vec<(u8, i64, i64, opportunity::Command)>) {
+    /// Records what comes of those wishes, and gives the states of the three deals.
+    pub fn live(world: &mut World, lives: Vec<(u8, i64, i64, opportunity::Command)>) -> Vec<opportunity::State> {
         use domain::{AnyState, Companions, Moment, Stream};
         struct Nobody;
         impl Companions for Nobody {
@@ -433,40 +270,41 @@ pub mod specs {
                 world.record_at(stream, customer, event, effective_at, recorded_at);
             }
         }
+        states
     }
 
-    /// The state of a deal at `t`, found again from its events by the domain's own fold: those true by then, in their order.
-    pub fn naive_state(events: &[&Event], t: Timestamp) -> Option<opportunity::State> {
-        use domain::Stream;
-        let mut opened_at = Timestamp::MIN;
-        let mut opened_or_closed_at = Timestamp::MIN;
+    /// The deal at `t`, found again from its events by a fold of its own: those true by then, in their order.
+    pub fn naive_card(events: &[&Event], t: Timestamp) -> Option<Card> {
+        use domain::Card as _;
+        let turns = |fact: &DealEvent| {
+            matches!(
+                fact,
+                DealEvent::Opened { .. } | DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. }
+            )
+        };
         let mut timed: Vec<(Timestamp, &DealEvent)> = Vec::new();
         for event in events {
             let Fact::Opportunity(fact) = &event.fact else {
                 panic!("an event of a deal")
             };
-            let at = match fact {
-                DealEvent::Opened { .. } => event.effective_at,
-                DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. } => {
-                    event.effective_at.max(opened_or_closed_at)
-                }
-                _ => event.effective_at.max(opened_at),
-            };
-            match fact {
-                DealEvent::Opened { .. } => (opened_at, opened_or_closed_at) = (at, at),
-                DealEvent::Won { .. } | DealEvent::Lost { .. } | DealEvent::Reopened { .. } => opened_or_closed_at = at,
-                _ => {}
+            let mut at = event.effective_at;
+            if let Some((opened_at, _)) = timed.first() {
+                at = at.max(*opened_at);
+            }
+            if turns(fact) || matches!(fact, DealEvent::CloseReasonSet { .. }) {
+                at = timed
+                    .iter()
+                    .rfind(|(_, fact)| turns(fact))
+                    .map_or(at, |(turned, _)| at.max(*turned));
             }
             timed.push((at, fact));
         }
         timed.retain(|(at, _)| *at <= t);
         timed.sort_by_key(|(at, _)| *at);
-        let state = timed
-            .into_iter()
-            .fold(opportunity::State::default(), |state, (at, fact)| {
-                opportunity::Opportunity::evolve(state, fact, at)
-            });
-        (state.status != opportunity::Status::NotOpened).then_some(state)
+        let card = timed
+            .iter()
+            .fold(Card::default(), |card, (at, fact)| card.after(fact, *at));
+        (card.status != Status::NotOpened).then_some(card)
     }
 
     fn step(version: u64, at: i64, event: DealEvent) -> Step {
@@ -484,19 +322,12 @@ pub mod specs {
             step(2, 10, amount_set(twd(200))),
             step(3, 5, amount_set(twd(150))),
         ];
-        let amounts: Vec<_> = cards(&steps)
+        let amounts: Vec<_> = history(&steps)
+            .cards()
             .into_iter()
             .map(|(at, card)| (at, card.amount_minor()))
             .collect();
         assert_eq!(amounts, vec![(noon(1), 100), (noon(5), 150), (noon(10), 200)]);
-    }
-
-    #[test]
-    fn a_deal_is_not_reopened_before_it_was_closed() {
-        let steps = [step(1, 1, opened(None)), step(2, 10, lost("price"))];
-        assert_eq!(not_before_its_cause(&reopened(), noon(5), &steps), noon(10));
-        assert_eq!(not_before_its_cause(&amount_set(twd(1)), noon(0), &steps), noon(1));
-        assert_eq!(not_before_its_cause(&amount_set(twd(1)), noon(5), &steps), noon(5));
     }
 
     #[test]
@@ -522,6 +353,6 @@ pub mod specs {
             step(4, 4, moved(6, 1)),
             step(5, 5, moved(9, 1)),
         ];
-        assert_eq!(cards(&steps).last().unwrap().1.push_count, 2);
+        assert_eq!(history(&steps).push_count, 2);
     }
 }

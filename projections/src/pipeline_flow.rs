@@ -1,6 +1,7 @@
 //! What came into the open pipeline and what left it, day by day: it balances to the cent.
 //!
-//! opening + new + up - down + reopened - won - lost = closing. A deal that is won for more than was open goes up first.
+//! opening + new + up - down + reopened - won - lost + moved = closing. A deal that is won for more than was open goes up
+//! first. A deal that moves to another owner or currency moves out there and in here: over all owners that is nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::deals::{Advance, Card, Status};
+use crate::deals::{Advance, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::pipeline_daily::{Days, date};
 use crate::{
@@ -27,7 +28,7 @@ table! {
         set opportunity: Uuid,
         set owner: String,
         set currency: Currency,
-        /// `new`, `up`, `down`, `reopened`, `won`, `lost`.
+        /// `new`, `up`, `down`, `reopened`, `won`, `lost`; `moved` to another owner or currency.
         set movement: String,
         set deals: i64,
         set amount_minor: i64,
@@ -46,6 +47,7 @@ const COLUMNS: &[(&str, ColumnType)] = &[
     ("reopened_minor", ColumnType::Int),
     ("won_minor", ColumnType::Int),
     ("lost_minor", ColumnType::Int),
+    ("moved_minor", ColumnType::Int),
     ("closing_minor", ColumnType::Int),
 ];
 
@@ -53,7 +55,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "pipeline_flow",
     about: "What came into the open pipeline and what left it, per day (Taiwan time) and currency; 60 days unless `day` says otherwise",
     group: Group::Sales,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Opportunity],
     tables: &[PipelineMove::TABLE],
     project,
@@ -69,16 +71,19 @@ enum Movement {
     Reopened,
     Won,
     Lost,
+    /// Signed: out of the old place, into the new one.
+    Moved,
 }
 
 impl Movement {
-    const ALL: [Movement; 6] = [
+    const ALL: [Movement; 7] = [
         Movement::New,
         Movement::Up,
         Movement::Down,
         Movement::Reopened,
         Movement::Won,
         Movement::Lost,
+        Movement::Moved,
     ];
 
     fn name(self) -> &'static str {
@@ -89,13 +94,14 @@ impl Movement {
             Movement::Reopened => "reopened",
             Movement::Won => "won",
             Movement::Lost => "lost",
+            Movement::Moved => "moved",
         }
     }
 
     /// Does it add to what is open, or take away?
     fn sign(self) -> i64 {
         match self {
-            Movement::New | Movement::Up | Movement::Reopened => 1,
+            Movement::New | Movement::Up | Movement::Reopened | Movement::Moved => 1,
             Movement::Down | Movement::Won | Movement::Lost => -1,
         }
     }
@@ -142,19 +148,32 @@ fn moves(cards: &[(Timestamp, Card)]) -> Vec<Move> {
     let mut moves = Vec::new();
     let mut before: Option<&Card> = None;
     for (at, card) in cards {
-        if let Some(currency) = card.currency() {
-            let step = |(movement, amount_minor)| Move {
+        let step = |card: &Card, (movement, amount_minor)| {
+            card.currency().map(|currency| Move {
                 at: *at,
                 owner: card.owner.clone(),
                 currency,
                 movement,
                 amount_minor,
-            };
-            moves.extend(movements(before, card).into_iter().map(step));
+            })
+        };
+        match before.filter(|before| changes_place(before, card)) {
+            Some(before) => {
+                moves.extend(step(before, (Movement::Moved, -before.amount_minor())));
+                moves.extend(step(card, (Movement::Moved, card.amount_minor())));
+            }
+            None => moves.extend(movements(before, card).into_iter().filter_map(|what| step(card, what))),
         }
         before = Some(card);
     }
     moves
+}
+
+/// Does an open deal go to another owner or currency?
+fn changes_place(before: &Card, card: &Card) -> bool {
+    let has_amounts = before.amount.is_some() && card.amount.is_some();
+    let are_open = before.status == Status::Open && card.status == Status::Open;
+    has_amounts && are_open && (before.owner != card.owner || before.currency() != card.currency())
 }
 
 fn movements(before: Option<&Card>, card: &Card) -> Vec<(Movement, i64)> {
@@ -169,6 +188,7 @@ fn movements(before: Option<&Card>, card: &Card) -> Vec<(Movement, i64)> {
         ..0 => Some((Movement::Down, -difference)),
     };
     match (before.status, card.status) {
+        (Status::NotOpened, _) | (_, Status::NotOpened) => vec![],
         (Status::Open, Status::Open) => change.into_iter().collect(),
         (Status::Open, Status::Won) => change.into_iter().chain([(Movement::Won, amount)]).collect(),
         (Status::Open, Status::Lost) => change.into_iter().chain([(Movement::Lost, amount)]).collect(),
@@ -261,7 +281,7 @@ mod specs {
         world.ask(&MODEL, question).rows
     }
 
-    fn line(day: i8, figures: [i64; 8]) -> Vec<Value> {
+    fn line(day: i8, figures: [i64; 9]) -> Vec<Value> {
         let mut line = vec![Value::Date(on(2026, 1, day)), Value::Text("TWD".into())];
         line.extend(figures.map(Value::Int));
         line
@@ -277,14 +297,20 @@ mod specs {
         world.record_at(deal("b"), None, reopened(), noon(3), noon(3));
         assert_eq!(
             ask(&world, "day=2026-01-02"),
-            [line(2, [0, 1_300, 0, 0, 0, 0, 0, 1_300])]
+            [line(2, [0, 1_300, 0, 0, 0, 0, 0, 0, 1_300])]
         );
         assert_eq!(
             ask(&world, "day=2026-01-03"),
-            [line(3, [1_300, 0, 200, 0, 0, 1_200, 300, 0])]
+            [line(3, [1_300, 0, 200, 0, 0, 1_200, 300, 0, 0])]
         );
-        assert_eq!(ask(&world, "day=2026-01-04"), [line(4, [0, 0, 0, 0, 300, 0, 0, 300])]);
-        assert_eq!(ask(&world, "day=2026-01-05"), [line(5, [300, 0, 0, 0, 0, 0, 0, 300])]);
+        assert_eq!(
+            ask(&world, "day=2026-01-04"),
+            [line(4, [0, 0, 0, 0, 300, 0, 0, 0, 300])]
+        );
+        assert_eq!(
+            ask(&world, "day=2026-01-05"),
+            [line(5, [300, 0, 0, 0, 0, 0, 0, 0, 300])]
+        );
     }
 
     #[test]
@@ -295,12 +321,34 @@ mod specs {
         world.record_at(deal("a"), None, amount_set(twd(900)), noon(2), noon(6));
         assert_eq!(
             ask(&world, "day=2026-01-03"),
-            [line(3, [1_000, 0, 0, 100, 0, 0, 0, 900])]
+            [line(3, [1_000, 0, 0, 100, 0, 0, 0, 0, 900])]
         );
         assert_eq!(
             ask(&world, "day=2026-01-05"),
-            [line(5, [900, 0, 600, 0, 0, 0, 0, 1_500])]
+            [line(5, [900, 0, 600, 0, 0, 0, 0, 0, 1_500])]
         );
+    }
+
+    #[test]
+    fn a_deal_that_goes_to_another_owner_or_currency_moves_out_there_and_in_here() {
+        let mut world = World::new(&[&MODEL]);
+        world.record_at(deal("a"), None, opened(Some(twd(1_000))), noon(1), noon(1));
+        let to_jun = domain::opportunity::Event::OwnerAssigned {
+            from: "mei".into(),
+            to: "jun".into(),
+        };
+        world.record_at(deal("a"), None, to_jun, noon(2), noon(2));
+        let all = line(3, [1_000, 0, 0, 0, 0, 0, 0, 0, 1_000]);
+        assert_eq!(ask(&world, "day=2026-01-03"), [all]);
+        let of = |owner: &str| {
+            let question = Question {
+                now: Some(noon(59)),
+                ..question(&["day=2026-01-03", owner])
+            };
+            world.ask(&MODEL, question).rows
+        };
+        assert_eq!(of("owner=mei"), [line(3, [1_000, 0, 0, 0, 0, 0, 0, -1_000, 0])]);
+        assert_eq!(of("owner=jun"), [line(3, [0, 0, 0, 0, 0, 0, 0, 1_000, 1_000])]);
     }
 
     proptest! {
@@ -322,14 +370,15 @@ mod specs {
             }
             held.retain(|_, amount| *amount != 0);
             let mut closings = BTreeMap::new();
-            let mut yesterday = 0;
+            let mut yesterday: BTreeMap<String, i64> = BTreeMap::new();
             for row in world.ask(&MODEL, question).rows {
                 let figures: Vec<i64> = row[2..].iter().map(Value::as_int).collect();
-                let [opening, new, up, down, reopened, won, lost, closing] = figures[..] else { panic!("eight figures") };
-                prop_assert_eq!(opening, yesterday);
-                prop_assert_eq!(opening + new + up - down + reopened - won - lost, closing);
-                closings.insert((date(&row[0]), row[1].as_text().to_owned()), closing);
-                yesterday = closing;
+                let [opening, new, up, down, reopened, won, lost, moved, closing] = figures[..] else { panic!("nine figures") };
+                let currency = row[1].as_text().to_owned();
+                prop_assert_eq!(opening, yesterday.get(&currency).copied().unwrap_or(0));
+                prop_assert_eq!(opening + new + up - down + reopened - won - lost + moved, closing);
+                closings.insert((date(&row[0]), currency.clone()), closing);
+                yesterday.insert(currency, closing);
             }
             closings.retain(|_, amount| *amount != 0);
             prop_assert_eq!(closings, held);

@@ -27,7 +27,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "stage_visits",
     about: "Every visit of a deal to a stage and how long it took; what is open runs to now",
     group: Group::Sales,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Opportunity],
     tables: &[StageVisit::TABLE],
     project,
@@ -113,7 +113,7 @@ mod specs {
 
     use super::*;
     use crate::deals::specs::{deal, live, lives, lost, noon, opened, reopened, stage_changed, won};
-    use crate::deals::{DealHistory, cards};
+    use crate::deals::{DealHistory, history};
     use crate::spec::{World, id};
 
     fn visit(visit: i64, stage: &str, entered: i64, left: Option<(i64, &str)>) -> StageVisit {
@@ -186,22 +186,22 @@ mod specs {
             let mut world = World::new(&[&MODEL]);
             live(&mut world, lives);
             let now = noon(200);
-            for history in world.rows::<DealHistory>() {
+            for deal in world.rows::<DealHistory>() {
                 let mut lifetime = 0;
                 let mut open_since: Option<Timestamp> = None;
-                for (at, card) in cards(&history.steps) {
+                for (at, card) in history(&deal.steps).cards() {
                     match (open_since, card.status) {
                         (None, Status::Open) => open_since = Some(at),
                         (Some(since), Status::Won | Status::Lost) => {
                             lifetime += at.as_second() - since.as_second();
                             open_since = None;
                         }
-                        (Some(_), Status::Open) | (None, Status::Won | Status::Lost) => {}
+                        (Some(_), _) | (None, _) => {}
                     }
                 }
                 lifetime += open_since.map_or(0, |since| now.as_second() - since.as_second());
                 let all = world.rows::<StageVisit>();
-                let visits = all.iter().filter(|visit| visit.opportunity == history.opportunity);
+                let visits = all.iter().filter(|visit| visit.opportunity == deal.opportunity);
                 let sum: i64 = visits
                     .map(|visit| visit.seconds.unwrap_or(now.as_second() - visit.entered_at.as_second()))
                     .sum();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::StreamKind;
 use jiff::Timestamp;
 
-use crate::deals::{Advance, Card, Status};
+use crate::deals::{Advance, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::{
     BadQuestion, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value, business_date,
@@ -52,7 +52,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "win_loss",
     about: "Deals won and lost by month of closing, reason, competitor, source and currency",
     group: Group::Sales,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Opportunity],
     tables: &[Outcome::TABLE],
     project,
@@ -191,7 +191,7 @@ pub mod specs {
 
     use super::*;
     use crate::deals::specs::{deal, live, lives, lost, noon, opened, reopened, twd, won};
-    use crate::deals::{DealHistory, cards};
+    use crate::deals::{DealHistory, history};
     use crate::spec::{World, question};
 
     /// A deal of 1,000 cents that was opened on the first day and ended so many days later.
@@ -250,10 +250,10 @@ pub mod specs {
             let mut world = World::new(&[&MODEL]);
             live(&mut world, lives);
             let mut expected = (0, 0, 0, 0);
-            for history in world.rows::<DealHistory>() {
-                let card = cards(&history.steps).pop().unwrap().1;
+            for deal in world.rows::<DealHistory>() {
+                let card = history(&deal.steps).cards().pop().unwrap().1;
                 match card.status {
-                    Status::Open => {}
+                    Status::NotOpened | Status::Open => {}
                     Status::Won => expected = (expected.0 + 1, expected.1, expected.2 + card.amount_minor(), expected.3),
                     Status::Lost => expected = (expected.0, expected.1 + 1, expected.2, expected.3 + card.amount_minor()),
                 }

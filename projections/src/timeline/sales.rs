@@ -188,6 +188,25 @@ pub fn opportunity(event: &opportunity::Event) -> Sentence {
             format!("商機重新開啟，階段{}", stage_zh(stage)),
         )
         .because(Some(reason)),
+        opportunity::Event::CloseReasonSet { reason, competitor, .. } => {
+            let competitor = competitor
+                .as_ref()
+                .map(|competitor| say(format!("to {competitor}"), format!("競爭對手 {competitor}")));
+            say("Why the deal ended was put right", "更正結案原因")
+                .because(reason.as_deref())
+                .and(competitor)
+        }
+        opportunity::Event::OwnerAssigned { from, to } => say(
+            format!("Deal handed over from {from} to {to}"),
+            format!("商機由 {from} 轉給 {to}"),
+        ),
+        opportunity::Event::Renamed { from, to } => say(
+            format!("Deal renamed from {from} to {to}"),
+            format!("商機「{from}」改名為「{to}」"),
+        ),
+        opportunity::Event::CustomerChanged { reason, .. } => {
+            say("Deal moved to another customer", "商機改屬其他客戶").because(Some(reason))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Companion, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, id_from_key};
+use crate::{Companion, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, at_the_door, id_from_key};
 
 /// More checklists than this on one machine are a loop in somebody's program.
 pub const PLANS_MAX: usize = 100;
@@ -68,6 +68,8 @@ pub enum Command {
         serial: String,
         model: String,
         site: Personal<String>,
+        #[serde(default, deserialize_with = "at_the_door::day_if_any")]
+        #[schemars(schema_with = "at_the_door::day_if_any_schema")]
         warranty_until: Option<Date>,
     },
     Move {
@@ -88,6 +90,8 @@ pub enum Command {
         checklist: String,
         #[schemars(range(min = 1, max = 3_650))]
         every_days: u32,
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         first_due: Date,
     },
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::equipment::{self, Equipment};
-use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, derived_in};
+use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in};
 
 /// More items than this are no checklist but a measurement series, which belongs in a file.
 pub const ITEMS_MAX: usize = 1_000;
@@ -75,6 +75,8 @@ pub enum Command {
     /// Begin an inspection. Equipment, checklist and due day are its identity: one due item per period.
     Schedule {
         equipment: Id<Equipment>,
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         due: Date,
         checklist: String,
     },

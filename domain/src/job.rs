@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::equipment::{self, Equipment};
-use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef};
+use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, at_the_door};
 
 /// More than two months round the clock is a typing error.
 pub const LABOUR_MINUTES_MAX: u32 = 100_000;
@@ -99,7 +99,9 @@ pub enum Command {
     },
     /// Agree on a time, for the first time or again.
     Schedule {
+        #[serde(deserialize_with = "at_the_door::time")]
         start: Timestamp,
+        #[serde(deserialize_with = "at_the_door::time")]
         end: Timestamp,
         technician: String,
     },

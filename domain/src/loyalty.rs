@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::Offset;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, derived_in};
+use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, business_date, derived_in};
 
 /// So many points a command moves at most: more is a slip of the keyboard.
 pub const POINTS_MAX: i64 = 1_000_000_000;
@@ -107,6 +106,8 @@ pub enum Command {
         points: i64,
         source: String,
         /// The first day on which the points are no longer good.
+        #[serde(default, deserialize_with = "at_the_door::day_if_any")]
+        #[schemars(schema_with = "at_the_door::day_if_any_schema")]
         expires_on: Option<Date>,
     },
     /// Spend points for something, once for each reference.
@@ -117,7 +118,11 @@ pub enum Command {
         reference: String,
     },
     /// Take out what is no longer good on this day. The day must have come.
-    Expire { on: Date },
+    Expire {
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
+        on: Date,
+    },
     /// Take back what was earned from a source, and give back what was redeemed under a reference, of this name.
     ///
     /// Earned points that were spent meanwhile become a debt. All reversals together take back what was earned and no more.
@@ -923,11 +928,6 @@ fn first_points(lots: Vec<LotPoints>, points: i64) -> Vec<LotPoints> {
 
 fn sum(lots: &[LotPoints]) -> i64 {
     lots.iter().map(|part| part.points).sum()
-}
-
-/// The day in Taiwan, where points expire at midnight. It has had no other offset since 1979.
-fn business_date(at: Timestamp) -> Date {
-    Offset::constant(8).to_datetime(at).date()
 }
 
 fn is_zero(points: &i64) -> bool {

@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::pipeline::{PIPELINE, PIPELINE_VERSION, stage, stage_names};
-use crate::{Currency, Differing, History, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, same_beginning};
+use crate::{
+    Currency, Differing, History, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, at_the_door, same_beginning,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -107,6 +109,8 @@ pub enum Command {
         pipeline: Option<String>,
         stage: Option<String>,
         amount: Option<Money>,
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         close_date: Date,
         owner: String,
         source: Option<String>,
@@ -124,6 +128,8 @@ pub enum Command {
         amount: Money,
     },
     SetCloseDate {
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         close_date: Date,
     },
     SetForecastCategory {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use jiff::ToSpan;
 use jiff::civil::Date;
 use rust_decimal::{Decimal, RoundingStrategy};
 use schemars::JsonSchema;
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Currency, Home, Id, MINOR_MAX, Moment, Money, Stream, StreamKind, StreamRef, id_from_key};
+use crate::{Currency, Home, Id, MINOR_MAX, Moment, Money, Stream, StreamKind, StreamRef, at_the_door, id_from_key};
 
 /// More lines than this are no receipt but a file that lost its separators.
 pub const LINES_MAX: usize = 10_000;
@@ -157,7 +158,9 @@ pub enum Command {
         store: Option<String>,
         till: Option<String>,
         receipt: String,
-        /// The day whose takings it belongs to; after midnight that may still be yesterday.
+        /// The day whose takings it belongs to; after midnight that may still be yesterday. Tomorrow at the latest.
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         business_date: Date,
         currency: Currency,
         lines: Vec<RungLine>,
@@ -178,7 +181,9 @@ pub enum Command {
         store: Option<String>,
         till: Option<String>,
         receipt: String,
-        /// The day whose takings it belongs to; after midnight that may still be yesterday.
+        /// The day whose takings it belongs to; after midnight that may still be yesterday. Tomorrow at the latest.
+        #[serde(deserialize_with = "at_the_door::day")]
+        #[schemars(schema_with = "at_the_door::day_schema")]
         business_date: Date,
         currency: Currency,
         lines: Vec<RungLine>,
@@ -266,6 +271,8 @@ pub enum Rejection {
     NothingReturned,
     #[error("the tenders sum to {tendered_minor}, the lines to {total_minor} (minor units)")]
     TendersDiffer { tendered_minor: i64, total_minor: i64 },
+    #[error("the business date {business_date} is still to come, today is {today}")]
+    StillToCome { business_date: Date, today: Date },
     #[error("a reason is needed")]
     ReasonMissing,
     #[error(transparent)]
@@ -419,10 +426,16 @@ impl Stream for Purchase {
 }
 
 fn record(state: &State, recorded: Event, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-    let Event::Recorded { customer, .. } = recorded else {
+    let Event::Recorded {
+        customer,
+        business_date,
+        ..
+    } = recorded
+    else {
         unreachable!("the content of a receipt is what is recorded");
     };
     let Some(purchase) = &state.purchase else {
+        must_have_come(business_date, at)?;
         if let Some(customer) = customer {
             customer::must_be_open(customer, at)?;
         }
@@ -479,6 +492,7 @@ fn correct(state: &State, recorded: Event, reinstate: bool, at: &Moment<'_>) -> 
     if state.superseded.contains(&now.digest()) && !reinstate {
         return Err(Rejection::Superseded);
     }
+    must_have_come(business_date, at)?;
     if state.superseded.len() >= VERSIONS_MAX {
         return Err(Rejection::TooManyVersions);
     }
@@ -532,6 +546,15 @@ fn void(state: &State, purchase: &Summary, reason: String) -> Result<Vec<Event>,
         currency: purchase.currency,
         total_minor: purchase.total_minor,
     }])
+}
+
+/// A till may be in a time zone ahead of ours, where it is tomorrow. No further.
+fn must_have_come(business_date: Date, at: &Moment<'_>) -> Result<(), Rejection> {
+    let today = crate::business_date(at.now);
+    match business_date > today.saturating_add(1.day()) {
+        true => Err(Rejection::StillToCome { business_date, today }),
+        false => Ok(()),
+    }
 }
 
 fn attach(state: &State, purchase: &Summary, customer: Id<Customer>, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {

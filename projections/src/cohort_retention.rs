@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::{DAY_MAX, DAY_MIN};
 use domain::{Fact, StreamKind};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use crate::purchases::movements;
 use crate::{
     BadQuestion, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows, Select,
-    Value, day_start, month_of, table,
+    Value, business_date, day_start, month_of, table,
 };
 
 table! {
@@ -27,7 +28,7 @@ table! {
 
 pub static MODEL: ReadModel = ReadModel {
     name: "cohort_retention",
-    about: "Of the customers who first bought in a month (cohort), how many bought k months later",
+    about: "Of the customers who first bought in a month (cohort), how many bought k months later; cohorts of the last ten years",
     group: Group::Analytics,
     version: 1,
     streams: &[StreamKind::Purchase],
@@ -49,6 +50,10 @@ fn project(event: &Event, rows: &mut Rows) {
     }
 }
 
+/// Months of cohorts, and so months for which one is followed, at most: ten years up to the last purchase. The answer has
+/// `MONTHS_MAX * (MONTHS_MAX + 1) / 2` rows at most, whatever days are in the log. `as_of` asks for earlier ones.
+const MONTHS_MAX: i64 = 120;
+
 const COLUMNS: &[(&str, ColumnType)] = &[
     ("cohort", ColumnType::Text),
     ("k", ColumnType::Int),
@@ -61,11 +66,14 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let page = Page::of(question, COLUMNS)?;
     let months = [Expr::Column("customer"), Expr::Column("month"), Expr::Sum("sales")];
     let select = question.dated(Select::of(CohortPurchase::TABLE, months), "effective_at");
+    // Old logs have days of the year 10 and of the year 9999; nobody bought then, and nobody bought tomorrow.
+    let today = question.as_of.or(question.now).map_or(DAY_MAX, business_date);
+    let months = month_number(&month_of(DAY_MIN))..=month_number(&month_of(today.min(DAY_MAX)));
     Ok(Plan::new(vec![select], move |mut results| {
         let mut bought: BTreeMap<Uuid, BTreeSet<i64>> = BTreeMap::new();
         for row in results.remove(0) {
-            if row[2].as_int() > 0 {
-                let month = month_number(row[1].as_text());
+            let month = month_number(row[1].as_text());
+            if row[2].as_int() > 0 && months.contains(&month) {
                 bought
                     .entry(Uuid::from_value(row[0].clone()))
                     .or_default()
@@ -76,7 +84,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     }))
 }
 
-/// Each cohort from its first month (k = 0) to the last month in which anybody bought.
+/// Each cohort from its first month (k = 0) to the last month in which anybody bought; those of the last `MONTHS_MAX` months.
 fn retention(bought: impl Iterator<Item = BTreeSet<i64>>) -> Vec<Vec<Value>> {
     let mut active: BTreeMap<i64, BTreeMap<i64, i64>> = BTreeMap::new();
     let mut last = i64::MIN;
@@ -88,6 +96,7 @@ fn retention(bought: impl Iterator<Item = BTreeSet<i64>>) -> Vec<Vec<Value>> {
         }
     }
     let mut rows = Vec::new();
+    active.retain(|cohort, _| last - cohort < MONTHS_MAX);
     for (cohort, by_month) in active {
         let size = by_month[&cohort];
         for month in cohort..=last {
@@ -171,6 +180,32 @@ mod specs {
         assert_eq!(ask(&world, Some(date(2025, 12, 31))), ["2025-11 0 3 3 10000"]);
         let rows = world.ask(&MODEL, question(&["k=2"])).rows;
         assert_eq!(rows.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_has_the_cohorts_of_ten_years_whatever_days_are_in_the_log() {
+        let mut sales = vec![
+            ("a", date(10, 12, 1)),
+            ("b", date(9999, 12, 31)),
+            ("b", date(2026, 3, 1)),
+        ];
+        let months: Vec<Date> = (0..200).map(|n| date(2010 + n / 12, (n % 12 + 1) as i8, 1)).collect();
+        let names: Vec<String> = (0..200).map(|n| format!("customer-{n}")).collect();
+        sales.extend(names.iter().map(String::as_str).zip(months));
+        let world = world(&sales);
+        let ask = |now: Option<Date>| {
+            let mut question = question(&[]);
+            question.now = now.map(day_start);
+            question.limit = Some(10_000);
+            let rows = world.ask(&MODEL, question).rows;
+            let cohort = |row: Option<&Vec<Value>>| row.map(|row| row[0].to_text()).unwrap();
+            (rows.len() as i64, cohort(rows.first()), cohort(rows.last()))
+        };
+        // One cohort a month from April 2016 to August 2026, and the last purchase is in August 2026.
+        let all = MONTHS_MAX * (MONTHS_MAX + 1) / 2;
+        assert_eq!(ask(None), (all, "2016-09".into(), "2026-08".into()));
+        // Nobody bought after today.
+        assert_eq!(ask(Some(date(2020, 5, 31))), (all, "2010-06".into(), "2020-05".into()));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use domain::{
-    AnyCommand, Home, Slot, StreamKind, StreamRef, customer, derived_id, derived_in, id_from_key, link, slot_of,
+    AnyCommand, BadText, Home, Slot, StreamKind, StreamRef, customer, derived_id, derived_in, id_from_key, link,
+    slot_of, tidy_key, time_within,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -17,8 +18,6 @@ use crate::shard::{
 
 /// How long a client-made command id is remembered, and so accepted.
 pub const COMMAND_ID_DAYS_MAX: i64 = 30;
-/// No time before it is accepted: not every store has one.
-const YEAR_ONE: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 /// Commands of one bundle at most.
 pub const BUNDLE_MAX: usize = 100;
 
@@ -79,6 +78,17 @@ fn malformed(at: &str, message: impl Into<String>) -> CommandFailure {
 }
 
 impl Reference {
+    /// A key of another system, in the form in which keys are stored and compared.
+    ///
+    /// # Errors
+    /// [`BadText`]: it has characters that no key has.
+    pub fn key(source: &str, key: &str) -> Result<Reference, BadText> {
+        Ok(Reference::Key {
+            source: tidy_key(source)?,
+            key: tidy_key(key)?,
+        })
+    }
+
     /// Reads `"0192…"` or `{"key": ["erp", "4711"]}`; `at` is where it stands, for the error.
     ///
     /// # Errors
@@ -93,10 +103,7 @@ impl Reference {
                 };
                 match pair.as_slice() {
                     [Value::String(source), Value::String(key)] if !source.is_empty() && !key.is_empty() => {
-                        Ok(Reference::Key {
-                            source: source.clone(),
-                            key: key.clone(),
-                        })
+                        Reference::key(source, key).map_err(|bad| malformed(at, bad.to_string()))
                     }
                     _ => Err(wrong()),
                 }
@@ -394,8 +401,10 @@ fn effective_at(given: Option<Timestamp>, now: Timestamp) -> Result<Option<Times
             "effective_at",
             format!("{at} lies in the future: what has not happened is no event"),
         )),
-        Some(at) if at < YEAR_ONE => Err(malformed("effective_at", format!("{at} lies before the year 1"))),
-        Some(at) => Ok(Some(whole_microseconds(at))),
+        Some(at) => match time_within(at) {
+            Ok(at) => Ok(Some(whole_microseconds(at))),
+            Err(bad) => Err(malformed("effective_at", bad.to_string())),
+        },
         None => Ok(None),
     }
 }

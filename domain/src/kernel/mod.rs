@@ -1,5 +1,6 @@
 //! What every stream stands on: ids that route themselves, money, personal data, and the shape of a stream.
 
+mod day;
 mod decimal;
 mod history;
 mod id;
@@ -9,8 +10,10 @@ mod recorded;
 pub mod spec;
 mod stream;
 mod streams;
+mod text;
 mod wire;
 
+pub use day::{BadDay, DAY_MAX, DAY_MIN, at_the_door, business_date, parse_day, time_within};
 pub use decimal::exact_decimal;
 pub use history::{Card, Differing, History, STEPS_MAX, Step, same_beginning};
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, id_from_key, slot_of};
@@ -18,6 +21,7 @@ pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};
 pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef};
+pub use text::{BadText, is_blank, tidy_key, tidy_texts};
 pub use wire::{
     CommandError, EventType, UnreadableEvent, command_from_json, command_to_json, decode_event, encode_event, variants,
 };

@@ -40,9 +40,9 @@ impl From<String> for Personal<String> {
 }
 
 impl Personal<String> {
-    /// Is nothing but white space in it?
+    /// Is there nothing to see in it?
     pub fn is_blank(&self) -> bool {
-        self.0.trim().is_empty()
+        super::is_blank(&self.0)
     }
 }
 

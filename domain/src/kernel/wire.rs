@@ -10,7 +10,7 @@ use serde::de::{
 use serde::{Deserialize, Serialize, forward_to_deserialize_any};
 use serde_json::Value;
 
-use super::Stream;
+use super::{Stream, tidy_texts};
 
 /// `crm.<stream>.<event>.v<version>`, the type of an event outside.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,24 +112,19 @@ pub struct CommandError {
     pub message: String,
 }
 
-/// Read a command from `{"type": "change-stage", "to": "proposal"}`.
+/// Read a command from `{"type": "change-stage", "to": "proposal"}`. Its texts are in the form in which they are stored.
 ///
 /// # Errors
 /// [`CommandError`] names the field at fault.
-pub fn command_from_json<C: DeserializeOwned>(json: Value) -> Result<C, CommandError> {
+pub fn command_from_json<C: DeserializeOwned>(mut json: Value) -> Result<C, CommandError> {
     let whole = |message: &str| CommandError {
         at: ".".into(),
         message: message.into(),
     };
+    tidy_texts(&mut json)?;
     let Value::Object(mut fields) = json else {
         return Err(whole("a command is a JSON object"));
     };
-    for (name, value) in &fields {
-        check_texts(name, value).map_err(|message| CommandError {
-            at: name.clone(),
-            message,
-        })?;
-    }
     let tag = match fields.remove("type") {
         Some(Value::String(tag)) => tag,
         Some(_) => {
@@ -166,49 +161,6 @@ pub fn command_from_json<C: DeserializeOwned>(json: Value) -> Result<C, CommandE
             message: error.into_inner().to_string(),
         }
     })
-}
-
-/// Bytes of a text at most: read models are keyed by reasons, stores and the like, and an index row of a database holds three of this
-/// length and no more.
-pub const TEXT_BYTES_MAX: usize = 800;
-/// Bytes at most of what people write at length.
-pub const LONG_TEXT_BYTES_MAX: usize = 100_000;
-/// The fields that hold it.
-const LONG_TEXTS: [&str; 10] = [
-    "body",
-    "text",
-    "note",
-    "subject",
-    "summary",
-    "resolution",
-    "symptom",
-    "name",
-    "value",
-    "item",
-];
-
-/// Texts that no store could keep are refused at the door: too long ones, and NUL, which databases do not take.
-fn check_texts(name: &str, json: &Value) -> Result<(), String> {
-    match json {
-        Value::String(text) => {
-            let bytes_max = if LONG_TEXTS.contains(&name) {
-                LONG_TEXT_BYTES_MAX
-            } else {
-                TEXT_BYTES_MAX
-            };
-            match text.len() > bytes_max {
-                _ if text.contains('\0') => Err("a text must not contain the character NUL".into()),
-                true => Err(format!("the text has {} bytes, {bytes_max} at most", text.len())),
-                false => Ok(()),
-            }
-        }
-        Value::Array(list) => list.iter().try_for_each(|item| check_texts(name, item)),
-        Value::Object(object) => object.iter().try_for_each(|(name, value)| match name.contains('\0') {
-            true => Err("a text must not contain the character NUL".into()),
-            false => check_texts(name, value),
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-    }
 }
 
 /// The names of an enum's variants as its derive knows them.
@@ -326,28 +278,4 @@ pub fn command_to_json<C: Serialize>(command: &C) -> Value {
         object.extend(fields);
     }
     Value::Object(object)
-}
-
-#[cfg(test)]
-mod specs {
-    use serde_json::json;
-
-    use super::*;
-    use crate::opportunity;
-
-    #[test]
-    fn a_text_that_no_index_could_hold_is_refused_with_its_field() {
-        let lose = |bytes: usize| {
-            command_from_json::<opportunity::Command>(json!({"type": "lose", "reason": "x".repeat(bytes)}))
-        };
-        assert!(lose(TEXT_BYTES_MAX).is_ok());
-        let message = "the text has 801 bytes, 800 at most".to_owned();
-        assert_eq!(
-            lose(TEXT_BYTES_MAX + 1).unwrap_err(),
-            CommandError {
-                at: "reason".into(),
-                message
-            }
-        );
-    }
 }

@@ -167,6 +167,27 @@ fn active() -> customer::State {
 }
 
 #[test]
+fn a_receipt_is_of_tomorrow_at_the_latest() {
+    let command = || sale(lanterns(), None);
+    given::<Purchase>([])
+        .at("2010-11-30T00:00:00+08:00")
+        .when(command())
+        .then([recorded_for(None)]);
+    given::<Purchase>([])
+        .at("2010-11-29T23:59:59+08:00")
+        .when(command())
+        .then_rejected(Rejection::StillToCome {
+            business_date: date(2010, 12, 1),
+            today: date(2010, 11, 29),
+        });
+    // What is recorded already, from before there was this rule, is still the same receipt.
+    given::<Purchase>([recorded_for(None)])
+        .at("2010-11-29T23:59:59+08:00")
+        .when(command())
+        .then_nothing();
+}
+
+#[test]
 fn a_receipt_is_recorded_with_its_amounts_and_total() {
     given::<Purchase>([])
         .when(sale(lanterns(), None))

@@ -4,12 +4,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::Offset;
 
-const TAIWAN: Offset = Offset::constant(8);
+pub use domain::business_date;
 
-/// The day of business at this time.
-pub fn business_date(at: Timestamp) -> Date {
-    TAIWAN.to_datetime(at).date()
-}
+const TAIWAN: Offset = Offset::constant(8);
 
 /// The midnight with which a day of business begins.
 pub fn day_start(day: Date) -> Timestamp {

@@ -147,10 +147,9 @@ fn reference(text: &str) -> Result<Reference, Problem> {
         return Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong());
     };
     match pair.split_once(':') {
-        Some((source, key)) if !source.is_empty() && !key.is_empty() => Ok(Reference::Key {
-            source: source.to_owned(),
-            key: key.to_owned(),
-        }),
+        Some((source, key)) if !source.is_empty() && !key.is_empty() => {
+            Reference::key(source, key).map_err(|bad| Problem::malformed("id", bad.to_string()))
+        }
         _ => Err(wrong()),
     }
 }

@@ -237,6 +237,24 @@ fn the_form(ids: &Ids) -> Vec<Bad> {
         )
         .at("close_date", "year"),
         bad(
+            "a day with a time and an offset",
+            "/api/opportunity",
+            open(json!({"customer": customer, "close_date": "2026-10-31T17:30:00+00:00"})),
+        )
+        .at("close_date", "written YYYY-MM-DD"),
+        bad(
+            "a year of two digits",
+            "/api/opportunity",
+            open(json!({"customer": customer, "close_date": "0026-10-31"})),
+        )
+        .at("close_date", "outside of 1900-01-01 to 2200-12-31"),
+        bad(
+            "a day that stands for never",
+            "/api/opportunity",
+            open(json!({"customer": customer, "close_date": "9999-12-31"})),
+        )
+        .at("close_date", "outside of 1900-01-01 to 2200-12-31"),
+        bad(
             "an id that is none",
             "/api/opportunity",
             open(json!({"customer": "C-12"})),
@@ -260,6 +278,49 @@ fn the_form(ids: &Ids) -> Vec<Bad> {
             json!({"type": "register", "kind": "person", "name": "a\u{0}b"}),
         )
         .at("name", "NUL"),
+        bad(
+            "a text that a terminal obeys",
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "王\u{1b}[2J"}),
+        )
+        .at("name", "U+001B"),
+        bad(
+            "a name that turns the text behind it",
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "\u{202e}王"}),
+        )
+        .at("name", "U+202E"),
+        bad(
+            "a name with nothing to see",
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "\u{200b}\u{3164}"}),
+        )
+        .at("name", "no visible character"),
+        bad(
+            "a name of two lines",
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "王\r\n小明"}),
+        )
+        .at("name", "one line"),
+        bad(
+            "an outside key with a control character",
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "王",
+                "external": [{"source": "erp", "key": "1"}, {"source": "erp", "key": "2\u{9b}"}]}),
+        )
+        .at("external[1].key", "U+009B"),
+        bad(
+            "a key in the place of an id with a control character",
+            "/api/opportunity",
+            open(json!({"customer": {"key": ["erp", "C\u{7f}"]}})),
+        )
+        .at("customer", "U+007F"),
+        bad(
+            "a key in the path with a line break",
+            "/api/customer/key:erp:C%0A1",
+            register(),
+        )
+        .at("id", "one line"),
         bad(
             "points that are no number",
             &format!("/api/loyalty/{}", ids.account),
@@ -370,6 +431,12 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
             lose(),
         )
         .at("effective_at", "year"),
+        bad(
+            "a year of two digits in a time",
+            &format!("{deal}?effective_at=0026-02-03T09:00:00Z"),
+            lose(),
+        )
+        .at("effective_at", "outside of 1900-01-01"),
         bad(
             "two times",
             &format!("{deal}?effective_at=2026-02-03T09:00:00Z&effective_at=2026-02-04T09:00:00Z"),

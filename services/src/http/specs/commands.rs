@@ -65,6 +65,41 @@ async fn the_same_command_id_has_one_effect_and_one_answer() {
 }
 
 #[tokio::test]
+async fn a_name_or_a_key_is_the_same_in_whatever_form_a_keyboard_sends_it() {
+    let world = World::new().await;
+    // A letter and its accent as two characters, as a Mac writes file names, and as one.
+    let (two, one) = ("cafe\u{301}", "caf\u{e9}");
+    let register = |name: &str| json!({"type": "register", "kind": "organisation", "name": name});
+    let first = world.post(&format!("/api/customer/key:erp:{two}"), register(two)).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let again = world.post(&format!("/api/customer/key:erp:{one}"), register(one)).await;
+    assert_eq!((again.status, &again.json()["events"]), (200, &json!(0)));
+    assert_eq!(again.json()["id"], first.json()["id"]);
+    let deal = |key: &str| {
+        let mut open = open_for("");
+        open["customer"] = json!({"key": ["erp", key]});
+        open
+    };
+    for key in [one, two] {
+        let opened = world.post("/api/opportunity", deal(key)).await;
+        assert_eq!(opened.status, 201, "{}", opened.text);
+    }
+    // The same command in the other form has the same content.
+    let id = made_at_ms(now_ms(), 2).to_string();
+    let rename = |name: &str| json!({"type": "rename", "name": name});
+    let path = format!("/api/customer/key:erp:{one}");
+    for name in [format!("{two} 2"), format!("{one} 2")] {
+        let renamed = world.post_with(&path, &[("idempotency-key", &id)], rename(&name)).await;
+        assert_eq!(
+            (renamed.status, &renamed.json()["events"]),
+            (200, &json!(1)),
+            "{}",
+            renamed.text
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_bundle_is_applied_whole_and_its_retry_has_the_same_answer() {
     let world = World::new().await;
     let bundle = json!({"commands": [

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    BadQuestion, ColumnType, Event, Expr, Group, Op, Page, Plan, Question, ReadModel, Row, Rows, Select, Value, enter,
-    restate, table, word,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Op, Page, Plan, Question, ReadModel, Row, Rows, Select, Value,
+    enter, restate, table, word,
 };
 
 table! {
@@ -138,11 +138,11 @@ fn is_open(status: Status) -> bool {
     }
 }
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("state", ColumnType::Text),
-    ("priority", ColumnType::Text),
-    ("age_days", ColumnType::Text),
-    ("cases", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("state", ColumnType::Text),
+    Column::shown("priority", ColumnType::Text),
+    Column::shown("age_days", ColumnType::Text),
+    Column::shown("cases", ColumnType::Int),
 ];
 
 /// Days since the opening: at least the first, less than the second.
@@ -178,7 +178,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
         select = page.narrow(select, &["state", "priority"]);
         selects.push(question.dated(select, "effective_at"));
     }
-    Ok(Plan::new(selects, move |results| {
+    Ok(page.plan(selects, move |results| {
         let mut rows = Vec::new();
         for ((age, _, _), sums) in AGES.iter().zip(results) {
             for sum in sums.into_iter().filter(|sum| sum[2].as_int() != 0) {
@@ -194,7 +194,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
                 .position(|priority| word(priority) == row[1].as_text());
             (state, priority)
         });
-        page.answer(rows)
+        rows
     }))
 }
 

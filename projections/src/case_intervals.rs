@@ -59,11 +59,10 @@ pub static MODEL: ReadModel = ReadModel {
         question.present_only()?;
         let now = question.now;
         let plan = List::of::<CaseInterval>().plan(question)?;
-        Ok(plan.then(move |mut answer| {
+        Ok(plan.then(move |rows| {
             if let Some(now) = now {
-                count_up_to(now, &mut answer.rows);
+                count_up_to(now, rows);
             }
-            answer
         }))
     },
 };

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::purchases::movements;
 use crate::{
-    BadQuestion, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows, Select,
-    Value, business_date, day_start, month_of, table,
+    BadQuestion, Column, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows,
+    Select, Value, business_date, day_start, month_of, table,
 };
 
 table! {
@@ -54,12 +54,12 @@ fn project(event: &Event, rows: &mut Rows) {
 /// `MONTHS_MAX * (MONTHS_MAX + 1) / 2` rows at most, whatever days are in the log. `as_of` asks for earlier ones.
 const MONTHS_MAX: i64 = 120;
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("cohort", ColumnType::Text),
-    ("k", ColumnType::Int),
-    ("size", ColumnType::Int),
-    ("active", ColumnType::Int),
-    ("retention_bp", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("cohort", ColumnType::Text),
+    Column::shown("k", ColumnType::Int),
+    Column::shown("size", ColumnType::Int),
+    Column::shown("active", ColumnType::Int),
+    Column::shown("retention_bp", ColumnType::Int),
 ];
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
@@ -69,7 +69,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     // Old logs have days of the year 10 and of the year 9999; nobody bought then, and nobody bought tomorrow.
     let today = question.as_of.or(question.now).map_or(DAY_MAX, business_date);
     let months = month_number(&month_of(DAY_MIN))..=month_number(&month_of(today.min(DAY_MAX)));
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let mut bought: BTreeMap<Uuid, BTreeSet<i64>> = BTreeMap::new();
         for row in results.remove(0) {
             let month = month_number(row[1].as_text());
@@ -80,7 +80,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
                     .insert(month);
             }
         }
-        page.answer(retention(bought.into_values()))
+        retention(bought.into_values())
     }))
 }
 

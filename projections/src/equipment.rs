@@ -6,7 +6,10 @@ use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{BadQuestion, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, days_between, table, word};
+use crate::{
+    BadQuestion, Column, ColumnType, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, days_between,
+    table, word,
+};
 
 table! {
     entity EquipmentRow "equipment" {
@@ -226,16 +229,16 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
     let now = question.now;
     let plan = List::of::<EquipmentRow>().plan(question)?;
-    Ok(plan.then(move |mut answer| {
-        answer
-            .columns
-            .extend(["in_service_seconds", "mtbf_seconds", "mttr_seconds"]);
-        for row in &mut answer.rows {
+    let figures = ["in_service_seconds", "mtbf_seconds", "mttr_seconds"];
+    let figures = figures.map(|name| Column::shown(name, ColumnType::Int).or_null());
+    let columns = plan.columns.iter().copied().chain(figures).collect();
+    let plan = plan.then(move |rows| {
+        for row in rows {
             let machine = EquipmentRow::from_values(row.clone());
             row.extend(reliability(&machine, now));
         }
-        answer
-    }))
+    });
+    Ok(plan.showing(columns))
 }
 
 /// The time it was in service; that per failure (MTBF); the time down per repair (MTTR).

@@ -10,21 +10,21 @@ use domain::StreamKind;
 
 use crate::deals::Status;
 use crate::pipeline::{self, PipelineChange, summed};
-use crate::{BadQuestion, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value};
+use crate::{BadQuestion, Column, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value};
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("close_month", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("open_deals", ColumnType::Int),
-    ("open_minor", ColumnType::Int),
-    ("weighted_minor", ColumnType::Int),
-    ("won_deals", ColumnType::Int),
-    ("won_minor", ColumnType::Int),
-    ("forecast_minor", ColumnType::Int),
-    ("commit_minor", ColumnType::Int),
-    ("best_case_minor", ColumnType::Int),
-    ("pipeline_minor", ColumnType::Int),
-    ("omitted_minor", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("close_month", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text).or_null(),
+    Column::shown("open_deals", ColumnType::Int),
+    Column::shown("open_minor", ColumnType::Int),
+    Column::shown("weighted_minor", ColumnType::Int),
+    Column::shown("won_deals", ColumnType::Int),
+    Column::shown("won_minor", ColumnType::Int),
+    Column::shown("forecast_minor", ColumnType::Int),
+    Column::shown("commit_minor", ColumnType::Int),
+    Column::shown("best_case_minor", ColumnType::Int),
+    Column::shown("pipeline_minor", ColumnType::Int),
+    Column::shown("omitted_minor", ColumnType::Int),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -67,7 +67,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let select = select.filter("status", Op::Ne, Value::Text(Status::Lost.name().to_owned()));
     let (select, page) = summed(question, select, &pipeline::DIMENSIONS, COLUMNS)?;
     let select = question.dated(select, "effective_at");
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let mut months: BTreeMap<(Value, Value), Month> = BTreeMap::new();
         for row in results.remove(0) {
             let month = months.entry((row[0].clone(), row[1].clone())).or_default();
@@ -75,7 +75,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
         }
         months.retain(|_, month| *month != Month::default());
         let rows = months.into_iter().map(|(key, month)| month.row(key));
-        page.answer(rows.collect())
+        rows.collect()
     }))
 }
 

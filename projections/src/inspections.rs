@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    BadQuestion, Event, Group, List, Op, Plan, Question, ReadModel, Row, Rows, Value, Where, business_date, table, word,
+    BadQuestion, Column, ColumnType, Event, Group, List, Op, Operand, Plan, Question, ReadModel, Row, Rows, Value,
+    Where, business_date, table, word,
 };
 
 table! {
@@ -139,36 +140,44 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
             *filter = overdue(filter, today)?;
         }
     }
-    let plan = List::of::<InspectionRow>().plan(&question)?;
-    Ok(plan.then(move |mut answer| {
-        let columns = answer.columns.iter_mut().enumerate();
-        for (at, column) in columns.filter(|(_, column)| **column == "overdue_after") {
-            *column = "overdue";
-            for row in &mut answer.rows {
-                row[at] = Value::Bool(row[at] < Value::Date(today));
-            }
+    let plan = List::of::<InspectionRow>().plan(&question).map_err(in_our_words)?;
+    let mut columns = plan.columns.clone();
+    let at = columns.iter().position(|column| column.name == "overdue_after");
+    let at = at.expect("the table has the column");
+    columns[at] = Column::shown("overdue", ColumnType::Bool);
+    let plan = plan.then(move |rows| {
+        for row in rows {
+            row[at] = Value::Bool(row[at] < Value::Date(today));
         }
-        answer
-    }))
+    });
+    Ok(plan.showing(columns))
+}
+
+/// The question knows nothing of the stored day.
+fn in_our_words(error: BadQuestion) -> BadQuestion {
+    match error {
+        BadQuestion::Column { column, known } => BadQuestion::Column {
+            column,
+            known: known.replace("overdue_after", "overdue"),
+        },
+        other => other,
+    }
 }
 
 /// `overdue=true` as a comparison of the stored day.
 fn overdue(filter: &Where, today: Date) -> Result<Where, BadQuestion> {
-    let op = match (filter.op, filter.value.as_str()) {
-        (Op::Eq, "true") | (Op::Ne, "false") => Op::Lt,
-        (Op::Eq, "false") | (Op::Ne, "true") => Op::Ge,
+    let values: Vec<&str> = filter.texts().collect();
+    let op = match (filter.op, values.as_slice()) {
+        (Op::Eq | Op::In, ["true"]) | (Op::Ne, ["false"]) => Op::Lt,
+        (Op::Eq | Op::In, ["false"]) | (Op::Ne, ["true"]) => Op::Ge,
         _ => {
             return Err(BadQuestion::Value {
                 column: filter.column.clone(),
-                value: filter.value.clone(),
+                value: values.join(", "),
             });
         }
     };
-    Ok(Where {
-        column: "overdue_after".to_owned(),
-        op,
-        value: today.to_string(),
-    })
+    Ok(Where::new("overdue_after", op, [Operand::Text(today.to_string())]))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::loyalty_balance::lot_deltas;
 use crate::{
-    BadQuestion, ColumnType, Event, Group, Page, Plan, Question, ReadModel, Row, Rows, Select, Value, month_of, table,
+    BadQuestion, Column, ColumnType, Event, Group, Page, Plan, Question, ReadModel, Row, Rows, Select, Value, month_of,
+    table,
 };
 
 table! {
@@ -79,21 +80,21 @@ fn project(event: &Event, rows: &mut Rows) {
     }
 }
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("program", ColumnType::Text),
-    ("expiry_month", ColumnType::Text),
-    ("outstanding", ColumnType::Int),
-    ("issued", ColumnType::Int),
-    ("redeemed", ColumnType::Int),
-    ("expired", ColumnType::Int),
-    ("breakage_bp", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("program", ColumnType::Text),
+    Column::shown("expiry_month", ColumnType::Text).or_null(),
+    Column::shown("outstanding", ColumnType::Int),
+    Column::shown("issued", ColumnType::Int),
+    Column::shown("redeemed", ColumnType::Int),
+    Column::shown("expired", ColumnType::Int),
+    Column::shown("breakage_bp", ColumnType::Int).or_null(),
 ];
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
     let page = Page::of(question, COLUMNS)?;
     let select = page.narrow(Select::all(LoyaltyLiabilityRow::TABLE), &["program"]);
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let mut rows: Vec<_> = results
             .remove(0)
             .into_iter()
@@ -101,7 +102,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
             .collect();
         rows.retain(|row| (row.outstanding, row.issued, row.redeemed, row.expired) != (0, 0, 0, 0));
         rows.sort_by(|a, b| (&a.program, &a.expiry_month).cmp(&(&b.program, &b.expiry_month)));
-        page.answer(rows.into_iter().map(with_breakage).collect())
+        rows.into_iter().map(with_breakage).collect()
     }))
 }
 
@@ -151,7 +152,7 @@ mod specs {
             ask(&world, &[]),
             ["points  50 50 0 0 0", "points 2026-03 0 100 40 60 6000"]
         );
-        assert_eq!(ask(&world, &["expiry_month=null"]), ["points  50 50 0 0 0"]);
+        assert_eq!(ask(&world, &["expiry_month is null"]), ["points  50 50 0 0 0"]);
         assert_eq!(ask(&world, &["program=miles"]), Vec::<String>::new());
     }
 

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::deals::{Advance, Card, DealHistory, Figures, Status, stage_rank};
 use crate::{
-    BadQuestion, ColumnType, Event, Expr, Group, LIMIT_MAX, List, Op, Page, Plan, Question, ReadModel, Row, Rows,
-    Select, Value, business_date, month_of, restate, table,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, LIMIT_MAX, List, Op, Page, Plan, Question, ReadModel, Row,
+    Rows, Select, Value, business_date, month_of, restate, table,
 };
 
 table! {
@@ -81,12 +81,12 @@ pub const DIMENSIONS: [&str; 9] = [
     "category",
 ];
 
-const SUMMARY: &[(&str, ColumnType)] = &[
-    ("stage", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("deals", ColumnType::Int),
-    ("amount_minor", ColumnType::Int),
-    ("weighted_minor", ColumnType::Int),
+const SUMMARY: &[Column] = &[
+    Column::shown("stage", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text).or_null(),
+    Column::shown("deals", ColumnType::Int),
+    Column::shown("amount_minor", ColumnType::Int),
+    Column::shown("weighted_minor", ColumnType::Int),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -210,7 +210,7 @@ pub fn summed(
     question: &Question,
     select: Select,
     dimensions: &[&str],
-    columns: &'static [(&'static str, ColumnType)],
+    columns: &'static [Column],
 ) -> Result<(Select, Page), BadQuestion> {
     let (mut before, mut after) = (question.clone(), question.clone());
     before.filters.clear();
@@ -220,13 +220,13 @@ pub fn summed(
         let name = filter.column.as_str();
         if dimensions.contains(&name) {
             before.filters.push(filter.clone());
-        } else if columns.iter().any(|(column, _)| *column == name) {
+        } else if columns.iter().any(|column| column.name == name) {
             after.filters.push(filter.clone());
         } else {
-            let names = columns.iter().map(|(column, _)| *column);
+            let names = columns.iter().map(|column| column.name);
             let others = dimensions
                 .iter()
-                .filter(|name| columns.iter().all(|(column, _)| column != *name));
+                .filter(|name| columns.iter().all(|column| column.name != **name));
             return Err(BadQuestion::Column {
                 column: filter.column.clone(),
                 known: names.chain(others.copied()).collect::<Vec<_>>().join(", "),
@@ -250,7 +250,7 @@ fn open_by_stage(question: &Question) -> Result<Plan, BadQuestion> {
     let open = select.filter("status", Op::Eq, Value::Text(Status::Open.name().to_owned()));
     let (select, page) = summed(question, open, &DIMENSIONS, SUMMARY)?;
     let select = question.dated(select, "effective_at");
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let mut stages = BTreeMap::new();
         for row in results.remove(0) {
             let is_empty = row[2..].iter().all(|sum| sum.as_int() == 0);
@@ -259,7 +259,7 @@ fn open_by_stage(question: &Question) -> Result<Plan, BadQuestion> {
                 stages.insert((stage_rank(&stage), stage, row[1].clone()), row);
             }
         }
-        page.answer(stages.into_values().collect())
+        stages.into_values().collect()
     }))
 }
 

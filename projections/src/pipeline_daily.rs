@@ -8,20 +8,22 @@ use jiff::civil::Date;
 
 use crate::deals::{Status, stage_rank};
 use crate::pipeline::{self, PipelineChange, summed};
-use crate::{BadQuestion, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value, business_date};
+use crate::{
+    BadQuestion, Column, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value, business_date,
+};
 
 /// Days that are shown when the question does not say.
 const DAYS_DEFAULT: i32 = 60;
 /// Days that are shown at most: ten years.
 const DAYS_MAX: i32 = 3_660;
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("day", ColumnType::Date),
-    ("stage", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("deals", ColumnType::Int),
-    ("amount_minor", ColumnType::Int),
-    ("weighted_minor", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("day", ColumnType::Date),
+    Column::shown("stage", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text).or_null(),
+    Column::shown("deals", ColumnType::Int),
+    Column::shown("amount_minor", ColumnType::Int),
+    Column::shown("weighted_minor", ColumnType::Int),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -52,9 +54,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let open = select.filter("status", Op::Eq, Value::Text(Status::Open.name().to_owned()));
     let (select, page) = summed(question, open, &pipeline::DIMENSIONS, COLUMNS)?;
     let select = days.bound(question.dated(select, "effective_at")).order_by("day");
-    Ok(Plan::new(vec![select], move |mut results| {
-        page.answer(closings(&days, results.remove(0)))
-    }))
+    Ok(page.plan(vec![select], move |mut results| closings(&days, results.remove(0))))
 }
 
 /// One row per day and stage from the changes of each day, which come in the order of days.
@@ -104,12 +104,19 @@ impl Days {
         let today = question.as_of.or(question.now).map(business_date);
         let mut days = Days { from: None, to: today };
         for filter in question.filters.iter().filter(|filter| filter.column == "day") {
-            let day: Date = filter.value.parse().map_err(|_| BadQuestion::Value {
-                column: filter.column.clone(),
-                value: filter.value.clone(),
-            })?;
+            let read = |text: &str| {
+                text.parse::<Date>().map_err(|_| BadQuestion::Value {
+                    column: filter.column.clone(),
+                    value: text.to_owned(),
+                })
+            };
+            let mut named: Vec<Date> = filter.texts().map(read).collect::<Result<_, _>>()?;
+            named.sort_unstable();
+            let (Some(&day), Some(&last)) = (named.first(), named.last()) else {
+                continue;
+            };
             let (from, to) = match filter.op {
-                Op::Eq => (Some(day), Some(day)),
+                Op::Eq | Op::In => (Some(day), Some(last)),
                 Op::Ge => (Some(day), None),
                 Op::Gt => (Some(day.saturating_add(1.day())), None),
                 Op::Le => (None, Some(day)),

@@ -14,8 +14,8 @@ use crate::deals::{Advance, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::pipeline_daily::{Days, date};
 use crate::{
-    BadQuestion, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value, business_date,
-    table,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value,
+    business_date, table,
 };
 
 table! {
@@ -37,18 +37,18 @@ table! {
 
 const DIMENSIONS: [&str; 3] = ["currency", "owner", "opportunity"];
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("day", ColumnType::Date),
-    ("currency", ColumnType::Text),
-    ("opening_minor", ColumnType::Int),
-    ("new_minor", ColumnType::Int),
-    ("up_minor", ColumnType::Int),
-    ("down_minor", ColumnType::Int),
-    ("reopened_minor", ColumnType::Int),
-    ("won_minor", ColumnType::Int),
-    ("lost_minor", ColumnType::Int),
-    ("moved_minor", ColumnType::Int),
-    ("closing_minor", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("day", ColumnType::Date),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("opening_minor", ColumnType::Int),
+    Column::shown("new_minor", ColumnType::Int),
+    Column::shown("up_minor", ColumnType::Int),
+    Column::shown("down_minor", ColumnType::Int),
+    Column::shown("reopened_minor", ColumnType::Int),
+    Column::shown("won_minor", ColumnType::Int),
+    Column::shown("lost_minor", ColumnType::Int),
+    Column::shown("moved_minor", ColumnType::Int),
+    Column::shown("closing_minor", ColumnType::Int),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -211,9 +211,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     );
     let (select, page) = summed(question, select, &DIMENSIONS, COLUMNS)?;
     let select = days.bound(question.dated(select, "effective_at")).order_by("day");
-    Ok(Plan::new(vec![select], move |mut results| {
-        page.answer(flow(&days, results.remove(0)))
-    }))
+    Ok(page.plan(vec![select], move |mut results| flow(&days, results.remove(0))))
 }
 
 /// One row per day and currency from the movements of each day, which come in the order of days.

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::purchases::movements;
 use crate::{
-    BadQuestion, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows, Select,
-    Value, business_date, day_start, days_between, table,
+    BadQuestion, Column, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows,
+    Select, Value, business_date, day_start, days_between, table,
 };
 
 table! {
@@ -60,17 +60,17 @@ fn project(event: &Event, rows: &mut Rows) {
     }
 }
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("customer", ColumnType::Uuid),
-    ("currency", ColumnType::Text),
-    ("last_purchase", ColumnType::Date),
-    ("recency_days", ColumnType::Int),
-    ("frequency", ColumnType::Int),
-    ("monetary_minor", ColumnType::Int),
-    ("r", ColumnType::Int),
-    ("f", ColumnType::Int),
-    ("m", ColumnType::Int),
-    ("segment", ColumnType::Text),
+const COLUMNS: &[Column] = &[
+    Column::shown("customer", ColumnType::Uuid),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("last_purchase", ColumnType::Date),
+    Column::shown("recency_days", ColumnType::Int),
+    Column::shown("frequency", ColumnType::Int),
+    Column::shown("monetary_minor", ColumnType::Int),
+    Column::shown("r", ColumnType::Int),
+    Column::shown("f", ColumnType::Int),
+    Column::shown("m", ColumnType::Int),
+    Column::shown("segment", ColumnType::Text),
 ];
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
@@ -86,12 +86,12 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let select = page.narrow(Select::of(CustomerPurchase::TABLE, days), &["currency"]);
     let select = question.dated(select, "effective_at");
     let today = question.as_of.or(question.now).map(business_date);
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let days: Vec<Day> = results.remove(0).into_iter().map(Day::from_row).collect();
         // Nobody said what day it is: the last one that is known.
         let today = today.or_else(|| days.iter().map(|day| day.date).max());
         let rows = today.map(|today| score(&days, today)).unwrap_or_default();
-        page.answer(rows)
+        rows
     }))
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    BadQuestion, ColumnType, Event, Expr, Group, Op, Page, Plan, Question, ReadModel, Row, Rows, Select, Value,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Op, Page, Plan, Question, ReadModel, Row, Rows, Select, Value,
     day_start, month_of, table,
 };
 
@@ -259,25 +259,25 @@ fn quantity_milli(line: &purchase::Line) -> i64 {
     rounded.unwrap_or(slip).clamp(-QUANTITY_MILLI_MAX, QUANTITY_MILLI_MAX)
 }
 
-const MONTH_COLUMNS: &[(&str, ColumnType)] = &[
-    ("month", ColumnType::Text),
-    ("country", ColumnType::Text),
-    ("store", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("quantity_milli", ColumnType::Int),
-    ("amount_minor", ColumnType::Int),
-    ("receipts", ColumnType::Int),
-    ("returns", ColumnType::Int),
+const MONTH_COLUMNS: &[Column] = &[
+    Column::shown("month", ColumnType::Text),
+    Column::shown("country", ColumnType::Text),
+    Column::shown("store", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("quantity_milli", ColumnType::Int),
+    Column::shown("amount_minor", ColumnType::Int),
+    Column::shown("receipts", ColumnType::Int),
+    Column::shown("returns", ColumnType::Int),
 ];
 
-const PRODUCT_COLUMNS: &[(&str, ColumnType)] = &[
-    ("month", ColumnType::Text),
-    ("sku", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("quantity_milli", ColumnType::Int),
-    ("amount_minor", ColumnType::Int),
-    ("receipts", ColumnType::Int),
-    ("returns", ColumnType::Int),
+const PRODUCT_COLUMNS: &[Column] = &[
+    Column::shown("month", ColumnType::Text),
+    Column::shown("sku", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("quantity_milli", ColumnType::Int),
+    Column::shown("amount_minor", ColumnType::Int),
+    Column::shown("receipts", ColumnType::Int),
+    Column::shown("returns", ColumnType::Int),
 ];
 
 const DIMENSIONS: [&str; 5] = ["month", "country", "store", "sku", "currency"];
@@ -289,9 +289,9 @@ enum Sum {
     EachProduct,
 }
 
-fn plan(question: &Question, columns: &'static [(&'static str, ColumnType)], sum: Sum) -> Result<Plan, BadQuestion> {
+fn plan(question: &Question, columns: &'static [Column], sum: Sum) -> Result<Plan, BadQuestion> {
     // A filter on a dimension that the answer does not show chooses what is summed.
-    let is_shown = |name: &str| columns.iter().any(|(column, _)| *column == name);
+    let is_shown = |name: &str| columns.iter().any(|column| column.name == name);
     let is_hidden = |name: &str| DIMENSIONS.contains(&name) && !is_shown(name);
     let filters = question.filters.iter().cloned();
     let (hidden, shown): (Vec<_>, Vec<_>) = filters.partition(|filter| is_hidden(&filter.column));
@@ -314,9 +314,9 @@ fn plan(question: &Question, columns: &'static [(&'static str, ColumnType)], sum
     } else {
         SalesTotal::TABLE
     };
-    let exprs = columns.iter().map(|(name, ty)| match ty {
-        ColumnType::Int => Expr::Sum(name),
-        _ => Expr::Column(name),
+    let exprs = columns.iter().map(|column| match column.ty {
+        ColumnType::Int => Expr::Sum(column.name),
+        _ => Expr::Column(column.name),
     });
     let mut select = page.narrow(hidden.narrow(Select::of(table, exprs))?, &DIMENSIONS);
     let all_products = Value::Text(ALL_PRODUCTS.to_owned());
@@ -329,12 +329,12 @@ fn plan(question: &Question, columns: &'static [(&'static str, ColumnType)], sum
         select = question.dated(select, "effective_at");
     }
     let sums_from = columns.len() - 4;
-    Ok(Plan::new(vec![select], move |mut results| {
+    Ok(page.plan(vec![select], move |mut results| {
         let mut rows = results.remove(0);
         // What was sold and taken back leaves nothing.
         rows.retain(|row| row[sums_from..].iter().any(|sum| sum.as_int() != 0));
         rows.sort_unstable();
-        page.answer(rows)
+        rows
     }))
 }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::deals::{Advance, Card, Status};
-use crate::{Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, table};
+use crate::{Column, ColumnType, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, table};
 
 table! {
     entity StageVisit "stage_visits" {
@@ -90,9 +90,10 @@ impl StageVisit {
 /// Gives the visits that are going on the time they took so far, and all of them whole days besides.
 fn running_to_now(plan: Plan, question: &Question) -> Plan {
     let now = question.now;
-    plan.then(move |mut answer| {
-        answer.columns.push("days");
-        for row in &mut answer.rows {
+    let days = Column::shown("days", ColumnType::Int).or_null();
+    let columns = plan.columns.iter().copied().chain([days]).collect();
+    let plan = plan.then(move |rows| {
+        for row in rows {
             let mut visit = StageVisit::from_values(row.clone());
             if let (None, Some(now)) = (visit.left_at, now) {
                 visit.seconds = Some((now.as_second() - visit.entered_at.as_second()).max(0));
@@ -103,8 +104,8 @@ fn running_to_now(plan: Plan, question: &Question) -> Plan {
             *row = visit.into_values();
             row.push(days);
         }
-        answer
-    })
+    });
+    plan.showing(columns)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::deals::{Advance, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::{
-    BadQuestion, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value, business_date,
-    month_of, table,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value,
+    business_date, month_of, table,
 };
 
 table! {
@@ -34,18 +34,18 @@ table! {
 /// The columns of the table that tell which deals are counted.
 pub const DIMENSIONS: [&str; 5] = ["close_month", "reason", "competitor", "source", "currency"];
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("close_month", ColumnType::Text),
-    ("reason", ColumnType::Text),
-    ("competitor", ColumnType::Text),
-    ("source", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("won", ColumnType::Int),
-    ("lost", ColumnType::Int),
-    ("won_minor", ColumnType::Int),
-    ("lost_minor", ColumnType::Int),
-    ("win_rate_bp", ColumnType::Int),
-    ("median_cycle_days", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("close_month", ColumnType::Text),
+    Column::shown("reason", ColumnType::Text),
+    Column::shown("competitor", ColumnType::Text),
+    Column::shown("source", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("won", ColumnType::Int),
+    Column::shown("lost", ColumnType::Int),
+    Column::shown("won_minor", ColumnType::Int),
+    Column::shown("lost_minor", ColumnType::Int),
+    Column::shown("win_rate_bp", ColumnType::Int).or_null(),
+    Column::shown("median_cycle_days", ColumnType::Int).or_null(),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -102,8 +102,8 @@ fn outcome(cards: &[(Timestamp, Card)]) -> Option<Outcome> {
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
     let (select, page) = summed(question, outcomes(DIMENSIONS), &DIMENSIONS, COLUMNS)?;
-    Ok(Plan::new(vec![select], move |mut results| {
-        page.answer(tally(results.remove(0), DIMENSIONS.len(), Tally::short))
+    Ok(page.plan(vec![select], move |mut results| {
+        tally(results.remove(0), DIMENSIONS.len(), Tally::short)
     }))
 }
 

@@ -4,19 +4,19 @@ use domain::StreamKind;
 
 use crate::pipeline::summed;
 use crate::win_loss::{DIMENSIONS, Tally, outcomes, share_bp, tally};
-use crate::{BadQuestion, ColumnType, Group, Plan, Question, ReadModel, Value};
+use crate::{BadQuestion, Column, ColumnType, Group, Plan, Question, ReadModel, Value};
 
-const COLUMNS: &[(&str, ColumnType)] = &[
-    ("close_month", ColumnType::Text),
-    ("currency", ColumnType::Text),
-    ("won", ColumnType::Int),
-    ("lost", ColumnType::Int),
-    ("won_minor", ColumnType::Int),
-    ("lost_minor", ColumnType::Int),
-    ("win_rate_bp", ColumnType::Int),
-    ("win_rate_value_bp", ColumnType::Int),
-    ("median_cycle_days", ColumnType::Int),
-    ("p80_cycle_days", ColumnType::Int),
+const COLUMNS: &[Column] = &[
+    Column::shown("close_month", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("won", ColumnType::Int),
+    Column::shown("lost", ColumnType::Int),
+    Column::shown("won_minor", ColumnType::Int),
+    Column::shown("lost_minor", ColumnType::Int),
+    Column::shown("win_rate_bp", ColumnType::Int).or_null(),
+    Column::shown("win_rate_value_bp", ColumnType::Int).or_null(),
+    Column::shown("median_cycle_days", ColumnType::Int).or_null(),
+    Column::shown("p80_cycle_days", ColumnType::Int).or_null(),
 ];
 
 pub static MODEL: ReadModel = ReadModel {
@@ -34,9 +34,7 @@ pub static MODEL: ReadModel = ReadModel {
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
     let (select, page) = summed(question, outcomes(["close_month", "currency"]), &DIMENSIONS, COLUMNS)?;
-    Ok(Plan::new(vec![select], move |mut results| {
-        page.answer(tally(results.remove(0), 2, figures))
-    }))
+    Ok(page.plan(vec![select], move |mut results| tally(results.remove(0), 2, figures)))
 }
 
 fn figures(tally: &Tally) -> Vec<Value> {

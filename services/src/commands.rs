@@ -149,7 +149,9 @@ impl Commands {
         }
         let now = self.clock.now();
         let command_id = self.command_id(terms.command_id, now)?;
-        let effective_at = effective_at(terms.effective_at, now)?;
+        let given = effective_at(terms.effective_at, now)?;
+        // A clock that runs ahead says "now": what happened is never later than what is known.
+        let effective_at = given.filter(|given| *given <= now);
         let is_bundle = bundle.len() > 1;
         let mut steps: Vec<Step> = Vec::new();
         for (index, incoming) in bundle.into_iter().enumerate() {
@@ -174,10 +176,12 @@ impl Commands {
             command_id,
             hash: String::new(),
             steps,
-            effective_at,
+            effective_at: given,
             who: terms.who,
         };
+        // Of what was sent: a retry says the same, when it is no longer ahead.
         request.hash = hash_of(&request);
+        request.effective_at = effective_at;
         let ack = self.routing.execute(self.shard_of(slot), request, terms.lane).await?;
         Ok(Accepted {
             command_id,
@@ -397,9 +401,9 @@ fn check_slot(id: Uuid, command: &AnyCommand) -> Result<(), CommandFailure> {
 
 fn effective_at(given: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>, CommandFailure> {
     match given {
-        Some(at) if at > now + SignedDuration::from_hours(24) => Err(malformed(
+        Some(at) if at > now + CLOCK_SKEW_MAX => Err(malformed(
             "effective_at",
-            format!("{at} lies in the future: what has not happened is no event"),
+            format!("{at} lies in the future: what has not happened is no event; does the time have its right offset?"),
         )),
         Some(at) => match time_within(at) {
             Ok(at) => Ok(Some(whole_microseconds(at))),

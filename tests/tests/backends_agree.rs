@@ -33,7 +33,7 @@ const QUESTIONS: &[&[&str]] = &[
     &["cohort_retention", "--as-of", "2025-06-30", "--limit", "1000"],
     &["sales_by_month", "--as-of", "2025-06-30", "--limit", "1000"],
     &["sales_by_product", "--where", "month=2025-03", "--limit", "1000"],
-    &["customers", "--where", "grade!=null", "--limit", "1000"],
+    &["customers", "--where", "grade is not null", "--limit", "1000"],
     &["purchases", "--where", "customer=null", "--limit", "1000"],
     &["jobs", "--limit", "1000"],
     &["equipment_history", "--limit", "1000"],

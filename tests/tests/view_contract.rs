@@ -393,6 +393,17 @@ fn selects(table: &'static Table, model: &Model, dice: &mut Dice) -> Vec<Select>
             let other = dice.value(column);
             selects.push(everything(table).filter(column.name, op, other));
         }
+        // One of none, of one, of several, and of several or no value.
+        let several: Vec<Value> = match column.ty {
+            ColumnType::Json => vec![],
+            _ => (0..3)
+                .map(|_| dice.pick(&rows)[model::place(table, column.name)].clone())
+                .collect(),
+        };
+        let with_null: Vec<Value> = several.iter().cloned().chain([Value::Null]).collect();
+        for values in [vec![], vec![Value::Null], several, with_null] {
+            selects.push(everything(table).filter_any(column.name, Op::In, values));
+        }
     }
     // Earlier and later than anything.
     for column in &comparable {

@@ -12,7 +12,7 @@ use services::views::Ask;
 use super::import::{ends, send_shown, wait_until_read};
 use super::output::out;
 use super::serve::{Serve, Sharing};
-use super::table::{Format, render};
+use super::table::Shown;
 use crate::config::{Places, Settings, Use};
 use crate::demo::{Scale, lines};
 use crate::import::Sender;
@@ -127,7 +127,7 @@ impl Demo {
                 .await?
                 .answer;
             answer.rows.drain(..answer.rows.len().saturating_sub(last));
-            out!("\n{title}\n{}", render(&answer, Format::Table)?);
+            out!("\n{title}\n{}", Shown::table().render(&answer)?);
         }
         Ok(())
     }

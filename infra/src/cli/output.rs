@@ -21,3 +21,20 @@ macro_rules! out {
 }
 
 pub(crate) use out;
+
+/// A text as a terminal may show it: control characters, and those that turn the direction of writing or have no width, are written out,
+/// for a name must not move the cursor or hide behind another one.
+pub fn visible(text: &str) -> String {
+    let acts = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+    };
+    let mut shown = String::new();
+    for letter in text.chars() {
+        match acts(letter) {
+            true => shown.extend(letter.escape_unicode()),
+            false => shown.push(letter),
+        }
+    }
+    shown
+}

@@ -6,12 +6,12 @@ use clap::Args;
 use domain::Position;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use projections::{Question, READ_MODELS, ReadModel, Where};
+use projections::{LIMIT_MAX, Question, READ_MODELS, ReadModel, Where};
 use services::clock::SystemClock;
-use services::views::{Ask, Queries};
+use services::views::{Answered, Ask, Queries};
 
 use super::output::out;
-use super::table::{Format, render};
+use super::table::{Format, Shown};
 use crate::config::Settings;
 
 /// Asks a read model. Without a name, lists them.
@@ -28,14 +28,22 @@ pub struct QueryCommand {
     /// Only what stands up to these positions, as an earlier answer gave them: 0:12,1:99
     #[arg(long, value_parser = positions)]
     known_until: Option<Positions>,
-    /// column=value, with =, !=, <, <=, > or >=; may be repeated
+    /// column=value, with =, !=, <, <=, > or >=; or "column in (a, b)", "column is null", "column is not null". A value may stand in double
+    /// quotes. May be repeated: all are meant, but of several equalities on one column any
     #[arg(long = "where", value_name = "FILTER")]
     filters: Vec<String>,
     /// Wait until the read model has passed this position (from an ack): 3:1207
     #[arg(long, value_parser = positions)]
     at_least: Option<Positions>,
-    #[arg(long)]
+    /// Rows of the table or of the page: 1 to 10000. Left out, 100; of CSV and Excel all
+    #[arg(long, value_parser = limit)]
     limit: Option<usize>,
+    /// The columns to show, in this order: name,owner. "all" for all of them
+    #[arg(long, value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Sorts the rows that are shown by a column; "-amount_minor" for the largest first
+    #[arg(long, allow_hyphen_values = true)]
+    sort: Option<String>,
     /// Where the last page ended
     #[arg(long)]
     cursor: Option<String>,
@@ -53,6 +61,11 @@ pub fn positions(text: &str) -> Result<Positions, String> {
     parsed
         .map(Positions)
         .ok_or_else(|| format!("{text:?} is not <shard>:<offset>[,…]"))
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    limit.ok_or_else(|| format!("{text:?} is no limit; it is a number from 1 to {LIMIT_MAX}, more come by --cursor"))
 }
 
 /// Reads a time with an offset, or a day: its last microsecond in Taipei (UTC+8).
@@ -86,7 +99,8 @@ impl QueryCommand {
             .filters
             .iter()
             .map(|text| Where::parse(text))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let filters = Where::gather(filters)?;
         let until = |positions: Positions| positions.0.into_iter().map(|at| (at.shard, at.offset)).collect();
         let question = Question {
             filters,
@@ -95,19 +109,29 @@ impl QueryCommand {
             limit: self.limit,
             cursor: self.cursor,
             now: None,
+            part: None,
         };
-        let at_least = self.at_least.map(|positions| positions.0).unwrap_or_default();
-        let answered = queries
-            .ask(
-                model,
-                Ask {
-                    question,
-                    known_at: self.known_at,
-                    at_least,
-                },
-            )
-            .await?;
-        out!("{}", render(&answered.answer, self.format)?);
+        let ask = Ask {
+            known_at: self.known_at,
+            at_least: self.at_least.map(|positions| positions.0).unwrap_or_default(),
+            question,
+        };
+        // A file is complete unless a limit is asked.
+        let is_file = matches!(self.format, Format::Csv | Format::Excel);
+        let wants_all = is_file && ask.question.limit.is_none() && ask.question.cursor.is_none();
+        let answered = match wants_all {
+            true => all(&queries, model, ask).await?,
+            false => queries.ask(model, ask).await?,
+        };
+        let shown = Shown {
+            columns: &self.columns,
+            sort: self.sort.as_deref(),
+            format: self.format,
+        };
+        out!("{}", shown.render(&answered.answer)?);
+        if self.sort.is_some() && answered.answer.cursor.is_some() {
+            eprintln!("sorted are the rows that are shown, and there are more of them");
+        }
         if let Some(cursor) = &answered.answer.cursor {
             eprintln!("there is more: --cursor {cursor}");
         }
@@ -124,4 +148,12 @@ impl QueryCommand {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn all(queries: &Queries, model: &'static ReadModel, ask: Ask) -> anyhow::Result<Answered> {
+    let (mut answered, mut rest) = queries.ask_all(model, ask).await?;
+    while let Some(rows) = rest.next().await? {
+        answered.answer.rows.extend(rows);
+    }
+    Ok(answered)
 }

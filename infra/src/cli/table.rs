@@ -1,66 +1,274 @@
 //! Answers as a table for people, as JSON, or as CSV.
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use projections::{Answer, Value};
+use projections::{Answer, People, Value, harmless};
+
+use super::output::visible;
+
+/// Columns of a table when the question does not name them.
+const COLUMNS_SHOWN: usize = 10;
+/// Characters that tell one id from another among the rows of a table.
+const ID_LENGTH: usize = 13;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// For people: chosen columns, money with its decimals, shares in per cent, ids shortened
     Table,
     Json,
+    /// For programs: all rows as they are
     Csv,
+    /// CSV for a spreadsheet: money with its decimals, no formulas
+    Excel,
 }
 
-/// Renders an answer.
-///
-/// # Errors
-/// When CSV cannot be written, which it can.
-pub fn render(answer: &Answer, format: Format) -> anyhow::Result<String> {
-    match format {
-        Format::Table => Ok(table(answer)),
-        Format::Json => {
-            let rows: Vec<serde_json::Value> = answer
-                .rows
-                .iter()
-                .map(|row| {
-                    let fields = answer
-                        .columns
-                        .iter()
-                        .zip(row)
-                        .map(|(name, value)| ((*name).to_owned(), value.to_json()));
-                    serde_json::Value::Object(fields.collect())
-                })
-                .collect();
-            Ok(serde_json::to_string_pretty(&rows)?)
+/// How an answer is to be shown.
+pub struct Shown<'a> {
+    /// Empty: those that tell most; `all`.
+    pub columns: &'a [String],
+    /// A column, with a minus before it for the largest first.
+    pub sort: Option<&'a str>,
+    pub format: Format,
+}
+
+impl Shown<'_> {
+    /// As people see it when they ask for nothing else.
+    pub fn table() -> Shown<'static> {
+        Shown {
+            columns: &[],
+            sort: None,
+            format: Format::Table,
         }
-        Format::Csv => {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            writer.write_record(&answer.columns)?;
-            for row in &answer.rows {
-                writer.write_record(row.iter().map(Value::to_text))?;
+    }
+
+    /// # Errors
+    /// A column that the answer does not have.
+    pub fn render(&self, answer: &Answer) -> anyhow::Result<String> {
+        let mut answer = answer.clone();
+        if let Some(sort) = self.sort {
+            let (name, descending) = sort.strip_prefix('-').map_or((sort, false), |name| (name, true));
+            let at = place(&answer, name)?;
+            answer.rows.sort_by(|a, b| match descending {
+                true => b[at].cmp(&a[at]),
+                false => a[at].cmp(&b[at]),
+            });
+        }
+        let chosen = self.chosen(&answer)?;
+        let hidden = answer.columns.len() - chosen.len();
+        let full = match self.format {
+            // The currency is needed, be it shown or not.
+            Format::Table | Format::Excel => Some(answer.clone()),
+            Format::Json | Format::Csv => None,
+        };
+        choose(&mut answer, &chosen);
+        match self.format {
+            Format::Table => {
+                let text = table(full.as_ref().unwrap_or(&answer), &chosen, !self.columns.is_empty());
+                Ok(match hidden {
+                    0 => text,
+                    _ => format!("{text}\n{hidden} more columns: --columns all"),
+                })
             }
-            Ok(String::from_utf8(writer.into_inner()?)?.trim_end().to_owned())
+            Format::Json => json(&answer),
+            Format::Csv => csv(&answer),
+            Format::Excel => excel(full.as_ref().unwrap_or(&answer), &chosen),
+        }
+    }
+
+    /// The places of the columns to show.
+    fn chosen(&self, answer: &Answer) -> anyhow::Result<Vec<usize>> {
+        let all = || (0..answer.columns.len()).collect();
+        match (self.columns, self.format) {
+            ([], Format::Table) => Ok(most_telling(answer)),
+            ([], _) => Ok(all()),
+            ([one], _) if one == "all" => Ok(all()),
+            (names, _) => names.iter().map(|name| place(answer, name.trim())).collect(),
         }
     }
 }
 
-fn table(answer: &Answer) -> String {
+fn place(answer: &Answer, name: &str) -> anyhow::Result<usize> {
+    let found = answer.columns.iter().position(|column| *column == name);
+    found.ok_or_else(|| anyhow::anyhow!("there is no column {name:?}; there are: {}", answer.columns.join(", ")))
+}
+
+fn choose(answer: &mut Answer, chosen: &[usize]) {
+    answer.columns = chosen.iter().map(|at| answer.columns[*at]).collect();
+    for row in &mut answer.rows {
+        *row = chosen.iter().map(|at| row[*at].clone()).collect();
+    }
+}
+
+/// What people look for first: names and figures. Ids come last, and what no row has is left out.
+fn most_telling(answer: &Answer) -> Vec<usize> {
+    let is_empty = |at: usize| {
+        let mut cells = answer.rows.iter().map(|row| &row[at]);
+        !answer.rows.is_empty() && cells.all(|cell| matches!(cell, Value::Null) || cell.to_text().is_empty())
+    };
+    let is_id = |at: usize| matches!(answer.rows.first().map(|row| &row[at]), Some(Value::Uuid(_)));
+    let mut shown: Vec<usize> = (0..answer.columns.len()).filter(|at| !is_empty(*at)).collect();
+    // The key is what the next command needs: one id stays, whatever else there is.
+    let ids: Vec<usize> = shown.iter().copied().filter(|at| is_id(*at)).collect();
+    shown.retain(|at| !is_id(*at));
+    shown.sort_by_key(|at| match answer.columns[*at] {
+        "name" | "subject" | "summary" | "summary_en" => 0,
+        _ => 1,
+    });
+    shown.truncate(COLUMNS_SHOWN - ids.len().min(1));
+    let room = COLUMNS_SHOWN - shown.len();
+    shown.extend(ids.into_iter().take(room));
+    shown
+}
+
+fn table(answer: &Answer, chosen: &[usize], in_full: bool) -> String {
+    let people = People::of(&answer.columns);
+    let headings: Vec<&str> = people.headings().collect();
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(&answer.columns);
+    table.set_header(chosen.iter().map(|at| headings[*at]));
+    // In a pipe the ids are wanted whole.
+    let shortens = !in_full && std::io::stdout().is_terminal();
     for row in &answer.rows {
-        table.add_row(row.iter().map(Value::to_text));
+        let cells: Vec<String> = people.grouped(row).collect();
+        table.add_row(chosen.iter().map(|at| match &row[*at] {
+            Value::Uuid(_) if shortens => format!("{}…", &cells[*at][..ID_LENGTH]),
+            _ => visible(&cells[*at]),
+        }));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        if answer
-            .rows
-            .iter()
-            .any(|row| matches!(row.get(index), Some(Value::Int(_))))
-        {
+        let at = chosen[index];
+        if answer.rows.iter().any(|row| matches!(row.get(at), Some(Value::Int(_)))) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table.to_string()
+}
+
+fn json(answer: &Answer) -> anyhow::Result<String> {
+    let row = |row: &Vec<Value>| {
+        let fields = answer.columns.iter().zip(row);
+        let fields = fields.map(|(name, value)| ((*name).to_owned(), value.to_json()));
+        serde_json::Value::Object(fields.collect())
+    };
+    let rows: Vec<serde_json::Value> = answer.rows.iter().map(row).collect();
+    Ok(serde_json::to_string_pretty(&rows)?)
+}
+
+fn csv(answer: &Answer) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(&answer.columns)?;
+    for row in &answer.rows {
+        writer.write_record(row.iter().map(Value::to_text))?;
+    }
+    finish(writer)
+}
+
+fn excel(answer: &Answer, chosen: &[usize]) -> anyhow::Result<String> {
+    let people = People::of(&answer.columns);
+    let headings: Vec<&str> = people.headings().collect();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(chosen.iter().map(|at| headings[*at]))?;
+    for row in &answer.rows {
+        let cells: Vec<String> = people.plain(row).zip(row).map(harmless).collect();
+        writer.write_record(chosen.iter().map(|at| &cells[*at]))?;
+    }
+    Ok(format!("\u{feff}{}", finish(writer)?))
+}
+
+fn finish(writer: csv::Writer<Vec<u8>>) -> anyhow::Result<String> {
+    let text = String::from_utf8(writer.into_inner()?)?;
+    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+    // To a terminal nothing goes that it would act on; a file or a program gets what there is.
+    match std::io::stdout().is_terminal() {
+        true => Ok(text.split('\n').map(visible).collect::<Vec<_>>().join("\n")),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    fn answer() -> Answer {
+        let row = |n: u128, name: &str, minor: i64| {
+            vec![
+                Value::Uuid(uuid::Uuid::from_u128(n)),
+                Value::Text("mei".into()),
+                Value::Text(name.into()),
+                Value::Int(minor),
+                Value::Text("TWD".into()),
+                Value::Int(2_500),
+                Value::Null,
+            ]
+        };
+        Answer {
+            columns: vec![
+                "opportunity",
+                "owner",
+                "name",
+                "amount_minor",
+                "currency",
+                "probability_bp",
+                "competitor",
+            ],
+            rows: vec![row(1, "a", 14_710_400_000), row(2, "\u{1b}[2Jb\u{202e}", -5)],
+            ..Answer::default()
+        }
+    }
+
+    fn shown(columns: &[&str], sort: Option<&str>, format: Format) -> anyhow::Result<String> {
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        let columns = &columns;
+        Shown { columns, sort, format }.render(&answer())
+    }
+
+    #[test]
+    fn a_table_is_for_people() {
+        let table = shown(&[], None, Format::Table).unwrap();
+        assert!(
+            table.contains("147,104,000.00") && table.contains("25.00%") && table.contains("-0.05"),
+            "{table}"
+        );
+        let heading = table.lines().nth(1).unwrap();
+        let order = [
+            "name",
+            "owner",
+            "amount",
+            "currency",
+            "probability_percent",
+            "opportunity",
+        ];
+        let places: Vec<usize> = order.iter().map(|name| heading.find(name).unwrap()).collect();
+        assert!(places.is_sorted(), "{heading}");
+        assert!(
+            !heading.contains("competitor") && table.ends_with("1 more columns: --columns all"),
+            "{table}"
+        );
+        // What a terminal would act on is shown.
+        assert!(
+            table.contains("\\u{1b}[2Jb\\u{202e}") && !table.contains('\u{1b}'),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn columns_and_their_order_are_chosen_and_rows_sorted() {
+        let csv = shown(&["name", "amount_minor"], Some("amount_minor"), Format::Csv).unwrap();
+        assert_eq!(csv, "name,amount_minor\n\u{1b}[2Jb\u{202e},-5\na,14710400000");
+        let csv = shown(&["name"], Some("-amount_minor"), Format::Csv).unwrap();
+        assert_eq!(csv, "name\na\n\u{1b}[2Jb\u{202e}");
+        let excel = shown(&["amount_minor"], None, Format::Excel).unwrap();
+        assert_eq!(excel, "\u{feff}amount\n147104000.00\n-0.05");
+        let refused = shown(&["colour"], None, Format::Table).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .starts_with("there is no column \"colour\"; there are: opportunity,")
+        );
+        assert!(shown(&[], Some("colour"), Format::Table).is_err());
+    }
 }

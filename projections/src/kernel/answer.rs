@@ -2,12 +2,18 @@
 
 use jiff::Timestamp;
 
-use super::{ColumnType, Filter, Op, Order, PAGE_BYTES_MAX, Row, Select, Table, Value};
+use super::{Column, ColumnType, Expr, Filter, Key, Op, Order, PAGE_BYTES_MAX, Row, Select, Table, Value};
 
 /// Rows of an answer when the question does not say.
 pub const DEFAULT_LIMIT: usize = 100;
 /// Rows of an answer at most; more come by cursor.
 pub const LIMIT_MAX: usize = 10_000;
+/// Rows of a part, when all rows are asked for.
+pub const PART_ROWS: usize = 1_000;
+/// Filters of a question at most.
+pub const FILTERS_MAX: usize = 100;
+/// Values in all filters of a question at most: the values of its `in (…)` count each.
+pub const FILTER_VALUES_MAX: usize = 1_000;
 
 /// What somebody wants to know of a read model.
 #[derive(Debug, Clone, Default)]
@@ -20,27 +26,76 @@ pub struct Question {
     pub limit: Option<usize>,
     /// Where the last page ended.
     pub cursor: Option<String>,
+    /// All rows are wanted, part by part; limit and cursor do not count then. `None` = a page.
+    pub part: Option<Part>,
     /// Today's date for figures that depend on it, when `as_of` does not say; given by the caller, for no clock is read here.
     pub now: Option<Timestamp>,
 }
 
-/// `stage=proposal`, `due<2026-05-01`.
+/// Which part of all rows. A list gives them in the order of its key, so that a row that stays is in one part exactly; what is computed
+/// has one part.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// The key of the last row of the part before this one.
+    pub after: Option<Key>,
+}
+
+/// A filter as it is asked: a column, a comparison and what it is compared with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Where {
     pub column: String,
     pub op: Op,
-    pub value: String,
+    /// One; for [`Op::In`] any number of them.
+    pub operands: Vec<Operand>,
+}
+
+/// What a filter compares with, before its column's type is known.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Operand {
+    /// No value.
+    None,
+    /// Exactly this text.
+    Text(String),
+    /// A word of a written filter. `null` in it is refused for a column of texts, where it may mean none or the word.
+    Bare(String),
+}
+
+/// Redacted: what is asked for may be personal.
+impl std::fmt::Debug for Operand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Operand::None => f.write_str("none"),
+            Operand::Text(text) | Operand::Bare(text) => write!(f, "<text of {} bytes>", text.len()),
+        }
+    }
 }
 
 impl Where {
-    /// Reads `column=value` with one of `=`, `!=`, `<`, `<=`, `>`, `>=`.
+    pub fn new(column: &str, op: Op, operands: impl IntoIterator<Item = Operand>) -> Where {
+        Where {
+            column: column.to_owned(),
+            op,
+            operands: operands.into_iter().collect(),
+        }
+    }
+
+    /// `column` is exactly this text.
+    pub fn equal(column: &str, text: &str) -> Where {
+        Where::new(column, Op::Eq, [Operand::Text(text.to_owned())])
+    }
+
+    /// Reads a written filter: `stage=proposal`, `due<2026-05-01`, `stage in (proposal, negotiation)`, `owner is null`,
+    /// `owner is not null`. A value may stand in double quotes, and a quote in it is written twice.
     ///
     /// # Errors
-    /// [`BadQuestion::Filter`] when there is no comparison in it.
+    /// [`BadQuestion::Filter`] when there is no comparison in it, [`BadQuestion::Quote`] when a quoted value does not end.
     pub fn parse(text: &str) -> Result<Where, BadQuestion> {
-        let at = text
-            .find(['=', '!', '<', '>'])
-            .ok_or_else(|| BadQuestion::Filter(text.to_owned()))?;
+        let Some(at) = text.find(['=', '!', '<', '>']) else {
+            return Where::in_words(text);
+        };
+        if text[..at].contains('(') {
+            return Where::in_words(text);
+        }
         let (column, rest) = text.split_at(at);
         let ops = [
             ("<=", Op::Le),
@@ -52,25 +107,142 @@ impl Where {
         ];
         for (sign, op) in ops {
             if let Some(value) = rest.strip_prefix(sign) {
-                return Ok(Where {
-                    column: column.trim().to_owned(),
-                    op,
-                    value: value.trim().to_owned(),
-                });
+                return Ok(Where::new(column.trim(), op, [operand(value, text)?]));
             }
         }
         Err(BadQuestion::Filter(text.to_owned()))
     }
 
-    /// What is compared with; `null` is nothing.
-    fn read(&self, ty: ColumnType) -> Result<Value, BadQuestion> {
-        if self.value == "null" {
-            return Ok(Value::Null);
+    /// `owner is null`, `stage in (a, b)`.
+    fn in_words(text: &str) -> Result<Where, BadQuestion> {
+        let wrong = || BadQuestion::Filter(text.to_owned());
+        let (column, rest) = text.trim().split_once(char::is_whitespace).ok_or_else(wrong)?;
+        let words: Vec<String> = rest.split_whitespace().map(str::to_ascii_lowercase).collect();
+        match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["is", "null"] => return Ok(Where::new(column, Op::Eq, [Operand::None])),
+            ["is", "not", "null"] => return Ok(Where::new(column, Op::Ne, [Operand::None])),
+            _ => {}
         }
-        Value::parse(ty, &self.value).ok_or_else(|| BadQuestion::Value {
+        let (word, list) = rest.trim().split_at_checked(2).ok_or_else(wrong)?;
+        let list = list.trim().strip_prefix('(').and_then(|list| list.strip_suffix(')'));
+        match list {
+            Some(list) if word.eq_ignore_ascii_case("in") => Ok(Where::new(column, Op::In, operands(list, text)?)),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// Filters as they are asked: several that ask one column for equality mean any of their values, for nothing is equal to two.
+    ///
+    /// # Errors
+    /// [`BadQuestion::TooManyFilters`].
+    pub fn gather(given: Vec<Where>) -> Result<Vec<Where>, BadQuestion> {
+        let mut gathered: Vec<Where> = Vec::new();
+        let is_equality = |op: Op| matches!(op, Op::Eq | Op::In);
+        let mut values = 0;
+        for filter in given {
+            values += filter.operands.len();
+            let mut known = gathered.iter_mut();
+            let same =
+                known.find(|known| known.column == filter.column && is_equality(known.op) && is_equality(filter.op));
+            match same {
+                Some(known) => {
+                    known.op = Op::In;
+                    known.operands.extend(filter.operands);
+                }
+                None => gathered.push(filter),
+            }
+            if gathered.len() > FILTERS_MAX || values > FILTER_VALUES_MAX {
+                return Err(BadQuestion::TooManyFilters);
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// What is compared with, as values of the column's type.
+    fn read(&self, ty: ColumnType) -> Result<Vec<Value>, BadQuestion> {
+        let is_order = matches!(self.op, Op::Lt | Op::Le | Op::Gt | Op::Ge);
+        let misfit = |value: &str| BadQuestion::Value {
             column: self.column.clone(),
-            value: self.value.clone(),
+            value: value.to_owned(),
+        };
+        let read = |operand: &Operand| match operand {
+            Operand::None if is_order => Err(misfit("null")),
+            Operand::None => Ok(Value::Null),
+            Operand::Bare(text) if text == "null" && ty == ColumnType::Text => Err(BadQuestion::Null {
+                column: self.column.clone(),
+            }),
+            // Nothing but a text is called so.
+            Operand::Bare(text) | Operand::Text(text) if text == "null" && ty != ColumnType::Text && !is_order => {
+                Ok(Value::Null)
+            }
+            Operand::Bare(text) | Operand::Text(text) => Value::parse(ty, text).ok_or_else(|| misfit(text)),
+        };
+        self.operands.iter().map(read).collect()
+    }
+
+    /// The texts that are compared with, for what is computed from them.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.operands.iter().map(|operand| match operand {
+            Operand::None => "null",
+            Operand::Text(text) | Operand::Bare(text) => text,
         })
+    }
+}
+
+/// One value of a written filter.
+fn operand(written: &str, filter: &str) -> Result<Operand, BadQuestion> {
+    let written = written.trim();
+    let Some(quoted) = written.strip_prefix('"') else {
+        return Ok(Operand::Bare(written.to_owned()));
+    };
+    match unquoted(quoted) {
+        Some((text, "")) => Ok(Operand::Text(text)),
+        _ => Err(BadQuestion::Quote(filter.to_owned())),
+    }
+}
+
+/// The values of `in (…)`.
+fn operands(list: &str, filter: &str) -> Result<Vec<Operand>, BadQuestion> {
+    let wrong = || BadQuestion::Filter(filter.to_owned());
+    let mut operands = Vec::new();
+    let mut rest = list.trim();
+    loop {
+        let (operand, after) = match rest.strip_prefix('"') {
+            Some(quoted) => {
+                let (text, after) = unquoted(quoted).ok_or_else(|| BadQuestion::Quote(filter.to_owned()))?;
+                (Operand::Text(text), after.trim())
+            }
+            None => {
+                let (word, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                if word.trim().is_empty() {
+                    return Err(wrong());
+                }
+                (Operand::Bare(word.trim().to_owned()), after)
+            }
+        };
+        operands.push(operand);
+        match after.strip_prefix(',') {
+            Some(after) => rest = after.trim(),
+            None if after.is_empty() => return Ok(operands),
+            None => return Err(wrong()),
+        }
+    }
+}
+
+/// What stands before the closing quote, and what comes after it.
+fn unquoted(quoted: &str) -> Option<(String, &str)> {
+    let mut text = String::new();
+    let mut rest = quoted;
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        text.push_str(before);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                text.push('"');
+                rest = after;
+            }
+            None => return Some((text, after)),
+        }
     }
 }
 
@@ -111,7 +283,7 @@ impl Question {
                     .collect::<Vec<_>>()
                     .join(", "),
             })?;
-            select = select.filter(column.name, filter.op, filter.read(column.ty)?);
+            select = select.filter_any(column.name, filter.op, filter.read(column.ty)?);
         }
         Ok(select)
     }
@@ -138,8 +310,18 @@ impl Question {
 /// Why a question cannot be answered; the asker's mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadQuestion {
-    #[error("{0:?} is no filter; write column=value, with =, !=, <, <=, > or >=")]
+    #[error(
+        "{0:?} is no filter; write column=value, with =, !=, <, <=, > or >=, or column in (a, b), column is null, column is not null"
+    )]
     Filter(String),
+    #[error("{0:?} has a quoted value that does not end; a quote in it is written twice")]
+    Quote(String),
+    #[error(
+        "{column:?} is compared with null; write {column} is null or {column} is not null, or {column}=\"null\" for the word"
+    )]
+    Null { column: String },
+    #[error("a question has at most {FILTERS_MAX} filters and {FILTER_VALUES_MAX} values in them")]
+    TooManyFilters,
     #[error("there is no column {column:?}; there are: {known}")]
     Column { column: String, known: String },
     #[error("{value:?} does not fit the column {column:?}")]
@@ -153,6 +335,8 @@ pub enum BadQuestion {
 /// How a question is answered: selects that a store runs in one snapshot, and what is made of their rows.
 pub struct Plan {
     pub selects: Vec<Select>,
+    /// What the answer's rows consist of.
+    pub columns: Vec<Column>,
     #[allow(clippy::type_complexity)]
     pub finish: Box<dyn FnOnce(Vec<Vec<Vec<Value>>>) -> Answer + Send>,
 }
@@ -164,20 +348,43 @@ pub struct Answer {
     pub rows: Vec<Vec<Value>>,
     /// Asks for the next page, if there is one.
     pub cursor: Option<String>,
+    /// Asks for the next part, if all rows were asked for and there may be more.
+    pub after: Option<Key>,
 }
 
 impl Plan {
-    pub fn new(selects: Vec<Select>, finish: impl FnOnce(Vec<Vec<Vec<Value>>>) -> Answer + Send + 'static) -> Plan {
+    fn new(
+        selects: Vec<Select>,
+        columns: Vec<Column>,
+        finish: impl FnOnce(Vec<Vec<Vec<Value>>>) -> Answer + Send + 'static,
+    ) -> Plan {
         Plan {
             selects,
+            columns,
             finish: Box::new(finish),
         }
     }
 
-    /// With more made of the answer: a figure of the day in every row.
-    pub fn then(self, more: impl FnOnce(Answer) -> Answer + Send + 'static) -> Plan {
+    /// With more made of the rows: a figure of the day in each of them.
+    pub fn then(mut self, more: impl FnOnce(&mut Vec<Vec<Value>>) + Send + 'static) -> Plan {
         let finish = self.finish;
-        Plan::new(self.selects, move |results| more(finish(results)))
+        self.finish = Box::new(move |results| {
+            let mut answer = finish(results);
+            more(&mut answer.rows);
+            answer
+        });
+        self
+    }
+
+    /// With other columns, which [`then`](Self::then) makes of the rows.
+    pub fn showing(mut self, columns: Vec<Column>) -> Plan {
+        let (names, finish) = (names(&columns), self.finish);
+        self.columns = columns;
+        self.finish = Box::new(move |results| Answer {
+            columns: names,
+            ..finish(results)
+        });
+        self
     }
 }
 
@@ -185,7 +392,7 @@ impl Plan {
 /// computed rows.
 #[derive(Debug)]
 pub struct Page {
-    columns: &'static [(&'static str, ColumnType)],
+    columns: &'static [Column],
     filters: Vec<Filter>,
     offset: usize,
     limit: usize,
@@ -194,25 +401,25 @@ pub struct Page {
 impl Page {
     /// # Errors
     /// Filters that do not fit the columns, a foreign cursor.
-    pub fn of(question: &Question, columns: &'static [(&'static str, ColumnType)]) -> Result<Page, BadQuestion> {
+    pub fn of(question: &Question, columns: &'static [Column]) -> Result<Page, BadQuestion> {
         let mut filters = Vec::new();
         for asked in &question.filters {
-            let known = columns.iter().find(|(name, _)| *name == asked.column);
-            let (name, ty) = known.ok_or_else(|| BadQuestion::Column {
+            let known = columns.iter().find(|column| column.name == asked.column);
+            let column = known.ok_or_else(|| BadQuestion::Column {
                 column: asked.column.clone(),
-                known: columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+                known: columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", "),
             })?;
             filters.push(Filter {
-                column: name,
+                column: column.name,
                 op: asked.op,
-                value: asked.read(*ty)?,
+                values: asked.read(column.ty)?,
             });
         }
         Ok(Page {
             columns,
             filters,
             offset: question.offset()?,
-            limit: question.limit(),
+            limit: question.part.as_ref().map_or(question.limit(), |_| usize::MAX),
         })
     }
 
@@ -225,22 +432,34 @@ impl Page {
         select
     }
 
-    /// The page of these rows, which are all there are, in order.
-    pub fn answer(&self, mut rows: Vec<Vec<Value>>) -> Answer {
+    /// The plan of the page of the rows that `compute` makes of the results: all there are, in order.
+    pub fn plan(
+        self,
+        selects: Vec<Select>,
+        compute: impl FnOnce(Vec<Vec<Vec<Value>>>) -> Vec<Vec<Value>> + Send + 'static,
+    ) -> Plan {
+        Plan::new(selects, self.columns.to_vec(), move |results| {
+            self.answer(compute(results))
+        })
+    }
+
+    /// The page of these rows.
+    fn answer(&self, mut rows: Vec<Vec<Value>>) -> Answer {
         rows.retain(|row| {
-            let cells = self.columns.iter().map(|(name, _)| *name).zip(row);
+            let cells = self.columns.iter().map(|column| column.name).zip(row);
             let cell = |column| cells.clone().find(|(name, _)| *name == column).map(|(_, cell)| cell);
             let mut filters = self.filters.iter();
-            filters.all(|filter| cell(filter.column).is_some_and(|cell| filter.op.holds(cell, &filter.value)))
+            filters.all(|filter| cell(filter.column).is_some_and(|cell| filter.op.holds(cell, &filter.values)))
         });
         let end = self.offset.saturating_add(self.limit);
         let more = rows.len() > end;
         rows.truncate(end);
         rows.drain(..self.offset.min(rows.len()));
         Answer {
-            columns: self.columns.iter().map(|(name, _)| *name).collect(),
+            columns: names(self.columns),
             rows,
             cursor: more.then(|| end.to_string()),
+            after: None,
         }
     }
 }
@@ -272,6 +491,9 @@ impl List {
     /// Filters that do not fit, a foreign cursor.
     pub fn plan(self, question: &Question) -> Result<Plan, BadQuestion> {
         let table = self.table;
+        if let Some(part) = &question.part {
+            return part_of(table, question, part);
+        }
         let mut order: Vec<Order> = self
             .newest_first
             .map(|column| Order {
@@ -293,18 +515,54 @@ impl List {
         select.offset = offset;
         select.limit = Some(limit + 1);
         select.bytes_max = PAGE_BYTES_MAX;
-        let columns = table.columns.iter().map(|column| column.name).collect();
-        Ok(Plan::new(vec![select], move |mut results| {
+        Ok(Plan::new(vec![select], table.columns.to_vec(), move |mut results| {
             let mut rows = results.remove(0);
             let more = rows.len() > limit;
             rows.truncate(limit);
             Answer {
-                columns,
+                columns: names(table.columns),
                 rows,
                 cursor: more.then(|| (offset + limit).to_string()),
+                after: None,
             }
         }))
     }
+}
+
+/// The rows that come after the part before, in the order of their key.
+fn part_of(table: &'static Table, question: &Question, part: &Part) -> Result<Plan, BadQuestion> {
+    let (hidden, key) = (table.hidden_columns(), table.row_key());
+    let columns = hidden.iter().chain(table.columns);
+    let mut select = question.narrow(Select::of(table, columns.map(|column| Expr::Column(column.name))))?;
+    select.until = question.known_until.clone();
+    select.after = part.after.clone();
+    select.order = key
+        .iter()
+        .map(|column| Order {
+            column: column.name,
+            descending: false,
+        })
+        .collect();
+    select.limit = Some(PART_ROWS);
+    select.bytes_max = PAGE_BYTES_MAX;
+    Ok(Plan::new(vec![select], table.columns.to_vec(), move |mut results| {
+        let mut rows = results.remove(0);
+        let last = rows.last().filter(|_| rows.len() == PART_ROWS);
+        let after = last.map(|row| row[..key.len()].to_vec());
+        for row in &mut rows {
+            row.drain(..hidden.len());
+        }
+        Answer {
+            columns: names(table.columns),
+            rows,
+            cursor: None,
+            after,
+        }
+    }))
+}
+
+fn names(columns: &[Column]) -> Vec<&'static str> {
+    columns.iter().map(|column| column.name).collect()
 }
 
 #[cfg(test)]
@@ -316,26 +574,106 @@ mod specs {
         let read = |text: &str| Where::parse(text).unwrap();
         assert_eq!(
             read("stage=proposal"),
-            Where {
-                column: "stage".into(),
-                op: Op::Eq,
-                value: "proposal".into()
-            }
+            Where::new("stage", Op::Eq, [Operand::Bare("proposal".into())])
         );
         assert_eq!(
             read("due <= 2026-05-01"),
-            Where {
-                column: "due".into(),
-                op: Op::Le,
-                value: "2026-05-01".into()
-            }
+            Where::new("due", Op::Le, [Operand::Bare("2026-05-01".into())])
         );
         assert_eq!(Where::parse("stage"), Err(BadQuestion::Filter("stage".into())));
     }
 
     #[test]
+    fn none_a_word_and_an_empty_text_are_three_things() {
+        let read = |text: &str| Where::parse(text).and_then(|read| Ok((read.op, read.read(ColumnType::Text)?)));
+        let text = |text: &str| vec![Value::Text(text.into())];
+        assert_eq!(read("owner is null"), Ok((Op::Eq, vec![Value::Null])));
+        assert_eq!(read("owner IS NOT NULL"), Ok((Op::Ne, vec![Value::Null])));
+        assert_eq!(read("owner=\"null\""), Ok((Op::Eq, text("null"))));
+        assert_eq!(read("owner!=\"\""), Ok((Op::Ne, text(""))));
+        assert_eq!(read("owner="), Ok((Op::Eq, text(""))));
+        assert_eq!(read("owner=\"a \"\"b\"\" \""), Ok((Op::Eq, text("a \"b\" "))));
+        // Somebody means none, somebody the word: neither is guessed.
+        assert_eq!(read("owner=null"), Err(BadQuestion::Null { column: "owner".into() }));
+        assert_eq!(read("owner=\"mei"), Err(BadQuestion::Quote("owner=\"mei".into())));
+        // No day and no number is called so.
+        let due = Where::parse("due!=null").unwrap();
+        assert_eq!(
+            (due.op, due.read(ColumnType::Date).unwrap()),
+            (Op::Ne, vec![Value::Null])
+        );
+        assert_eq!(
+            Where::equal("owner", "null").read(ColumnType::Text),
+            Ok(vec![Value::Text("null".into())])
+        );
+    }
+
+    #[test]
+    fn a_filter_may_name_several_values() {
+        let read = |text: &str| {
+            Where::parse(text).and_then(|read| Ok((read.column.clone(), read.op, read.read(ColumnType::Text)?)))
+        };
+        let texts = |texts: &[&str]| texts.iter().map(|text| Value::Text((*text).into())).collect::<Vec<_>>();
+        assert_eq!(
+            read("stage in (proposal, \"a, (b)\",negotiation )"),
+            Ok(("stage".into(), Op::In, texts(&["proposal", "a, (b)", "negotiation"])))
+        );
+        for wrong in [
+            "stage in",
+            "stage in ()",
+            "stage in (a",
+            "stage in (a,)",
+            "stage in (a) b",
+            "in (a)",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        // A comparison is read before a word that looks like `in`.
+        assert_eq!(
+            read("stage=a in (b)"),
+            Ok(("stage".into(), Op::Eq, texts(&["a in (b)"])))
+        );
+    }
+
+    #[test]
+    fn the_same_column_twice_means_either() {
+        let given =
+            ["stage=a", "owner=mei", "stage in (b, c)", "stage!=b", "stage!=c"].map(|text| Where::parse(text).unwrap());
+        let gathered = Where::gather(given.to_vec()).unwrap();
+        let bare = |text: &str| Operand::Bare(text.into());
+        assert_eq!(
+            gathered,
+            [
+                Where::new("stage", Op::In, [bare("a"), bare("b"), bare("c")]),
+                Where::new("owner", Op::Eq, [bare("mei")]),
+                Where::new("stage", Op::Ne, [bare("b")]),
+                Where::new("stage", Op::Ne, [bare("c")]),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_question_has_so_many_filters_and_no_more() {
+        let filter = |n: usize| Where::equal("owner", &n.to_string());
+        let other = |n: usize| Where::new("owner", Op::Ne, [Operand::Text(n.to_string())]);
+        assert!(Where::gather((0..FILTERS_MAX).map(other).collect()).is_ok());
+        assert_eq!(
+            Where::gather((0..=FILTERS_MAX).map(other).collect()),
+            Err(BadQuestion::TooManyFilters)
+        );
+        assert!(Where::gather((0..FILTER_VALUES_MAX).map(filter).collect()).is_ok());
+        assert_eq!(
+            Where::gather((0..=FILTER_VALUES_MAX).map(filter).collect()),
+            Err(BadQuestion::TooManyFilters)
+        );
+    }
+
+    #[test]
     fn a_computed_answer_is_filtered_and_paged_like_a_table() {
-        const COLUMNS: &[(&str, ColumnType)] = &[("name", ColumnType::Text), ("count", ColumnType::Int)];
+        const COLUMNS: &[Column] = &[
+            Column::shown("name", ColumnType::Text),
+            Column::shown("count", ColumnType::Int),
+        ];
         let row = |name: &str, count: i64| vec![Value::Text(name.into()), Value::Int(count)];
         let all = || vec![row("a", 1), row("b", 2), row("c", 3), row("d", 4)];
         let mut question = Question {

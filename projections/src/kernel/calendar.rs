@@ -1,12 +1,17 @@
 //! Days of business: those of Taiwan, wherever the program runs. It has had no other offset since 1979.
 
 use jiff::Timestamp;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::Offset;
 
 pub use domain::business_date;
 
 const TAIWAN: Offset = Offset::constant(8);
+
+/// What the company's clock shows at this time.
+pub fn business_time(at: Timestamp) -> DateTime {
+    TAIWAN.to_datetime(at)
+}
 
 /// The midnight with which a day of business begins.
 pub fn day_start(day: Date) -> Timestamp {

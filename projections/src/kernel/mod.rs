@@ -2,6 +2,7 @@
 
 mod answer;
 mod calendar;
+mod people;
 mod restate;
 mod rows;
 mod select;
@@ -14,8 +15,12 @@ use std::sync::LazyLock;
 use domain::{Fact, Recorded, StreamKind};
 use sha2::{Digest, Sha256};
 
-pub use answer::{Answer, BadQuestion, DEFAULT_LIMIT, LIMIT_MAX, List, Page, Plan, Question, Where};
-pub use calendar::{business_date, day_start, days_between, month_of};
+pub use answer::{
+    Answer, BadQuestion, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, List, Operand, PART_ROWS, Page,
+    Part, Plan, Question, Where,
+};
+pub use calendar::{business_date, business_time, day_start, days_between, month_of};
+pub use people::{People, harmless};
 pub use restate::{Change, enter, restate, step_at};
 pub use rows::{Rows, TableChange};
 pub use select::{Expr, Filter, Op, Order, PAGE_BYTES_MAX, ROWS_BYTES_MAX, Select};
@@ -114,6 +119,46 @@ impl ReadModel {
     /// `None` when there is no read model of that name.
     pub fn find(name: &str) -> Option<&'static ReadModel> {
         crate::READ_MODELS.iter().copied().find(|model| model.name == name)
+    }
+}
+
+impl ReadModel {
+    /// The columns of its answers: of the present and, where those are others, of the past. Making a plan is pure, so this is too.
+    pub fn answers(&self) -> Vec<Vec<Column>> {
+        let present = some_time(None);
+        let past = Question {
+            as_of: present.now,
+            ..present.clone()
+        };
+        let plans = [present, past].map(|question| (self.plan)(&question));
+        let mut answers: Vec<Vec<Column>> = plans.into_iter().flatten().map(|plan| plan.columns).collect();
+        answers.dedup();
+        answers
+    }
+
+    /// The columns that a question may have filters on: most of those of its answers, and some that only choose what is summed.
+    pub fn filters(&self) -> Vec<Column> {
+        let nobody = Where::equal("", "");
+        let Err(BadQuestion::Column { known, .. }) = (self.plan)(&some_time(Some(nobody))) else {
+            return vec![];
+        };
+        let plan = (self.plan)(&some_time(None));
+        let selected = plan.iter().flat_map(|plan| &plan.selects);
+        let of_tables = selected.flat_map(|select| select.table.columns).copied();
+        let of_answers = self.answers().into_iter().flatten();
+        let columns: Vec<Column> = of_answers.chain(of_tables).collect();
+        let named = known
+            .split(", ")
+            .filter_map(|name| columns.iter().find(|column| column.name == name));
+        named.filter(|column| column.ty != ColumnType::Json).copied().collect()
+    }
+}
+
+fn some_time(filter: Option<Where>) -> Question {
+    Question {
+        filters: filter.into_iter().collect(),
+        now: Some(jiff::Timestamp::UNIX_EPOCH),
+        ..Question::default()
     }
 }
 

@@ -34,13 +34,17 @@ pub enum Expr {
     Count,
 }
 
+/// A comparison of a column. A row passes when its cell compares so with the value.
 #[derive(Debug, Clone)]
 pub struct Filter {
     pub column: &'static str,
     pub op: Op,
-    pub value: Value,
+    /// One value; for [`Op::In`] any number of them.
+    pub values: Vec<Value>,
 }
 
+/// How a cell is compared. Null is a value like any other for `Eq`, `Ne` and `In`: a cell without a value differs from every value.
+/// Nothing is less or greater than null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     Eq,
@@ -49,6 +53,8 @@ pub enum Op {
     Le,
     Gt,
     Ge,
+    /// Equal to one of the values.
+    In,
 }
 
 impl Op {
@@ -60,26 +66,28 @@ impl Op {
             Op::Le => "<=",
             Op::Gt => ">",
             Op::Ge => ">=",
+            Op::In => "IN",
         }
     }
 
-    /// Does `cell` compare so with `value`, as in a store? Nothing but `Eq` and `Ne` compares with null.
-    pub fn holds(self, cell: &Value, value: &Value) -> bool {
-        match (cell, value) {
-            (cell, Value::Null) => match self {
-                Op::Eq => *cell == Value::Null,
-                Op::Ne => *cell != Value::Null,
-                Op::Lt | Op::Le | Op::Gt | Op::Ge => false,
-            },
-            (Value::Null, _) => false,
-            (cell, value) => match self {
-                Op::Eq => cell == value,
-                Op::Ne => cell != value,
-                Op::Lt => cell < value,
-                Op::Le => cell <= value,
-                Op::Gt => cell > value,
-                Op::Ge => cell >= value,
-            },
+    /// Whether `cell` compares so with `values`, as in a store.
+    pub fn holds(self, cell: &Value, values: &[Value]) -> bool {
+        match self {
+            Op::Eq | Op::In => values.contains(cell),
+            Op::Ne => !values.contains(cell),
+            Op::Lt | Op::Le | Op::Gt | Op::Ge => values
+                .iter()
+                .all(|value| *cell != Value::Null && *value != Value::Null && self.orders(cell, value)),
+        }
+    }
+
+    fn orders(self, cell: &Value, value: &Value) -> bool {
+        match self {
+            Op::Lt => cell < value,
+            Op::Le => cell <= value,
+            Op::Gt => cell > value,
+            Op::Ge => cell >= value,
+            Op::Eq | Op::Ne | Op::In => false,
         }
     }
 }
@@ -112,8 +120,13 @@ impl Select {
     }
 
     /// Only rows whose `column` compares so with `value`. A null value compares by `Eq` (is null) and `Ne` (is not null).
-    pub fn filter(mut self, column: &'static str, op: Op, value: Value) -> Select {
-        self.filters.push(Filter { column, op, value });
+    pub fn filter(self, column: &'static str, op: Op, value: Value) -> Select {
+        self.filter_any(column, op, vec![value])
+    }
+
+    /// The same with several values, for [`Op::In`].
+    pub fn filter_any(mut self, column: &'static str, op: Op, values: Vec<Value>) -> Select {
+        self.filters.push(Filter { column, op, values });
         self
     }
 

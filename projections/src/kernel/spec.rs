@@ -298,7 +298,7 @@ impl Cells<'_> {
     }
 
     fn passes(&self, filter: &Filter) -> bool {
-        filter.op.holds(&self.cell(filter.column), &filter.value)
+        filter.op.holds(&self.cell(filter.column), &filter.values)
     }
 
     fn is_within(&self, until: &[(u16, u64)]) -> bool {

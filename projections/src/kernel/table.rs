@@ -1,5 +1,7 @@
 //! A table, declared once: a Rust struct, its key and its kind. Stores make schema, loads and upserts from it.
 
+use std::fmt;
+
 use super::{ColumnType, Key, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +26,46 @@ pub enum ColumnRole {
     Max,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A column of a table, or of an answer that is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Column {
     pub name: &'static str,
     pub ty: ColumnType,
     pub nullable: bool,
     pub role: ColumnRole,
+    /// Whether it holds personal data, which does not belong in URLs.
+    pub personal: bool,
+}
+
+/// As it is stored: what is personal is stored like anything else, and a group's definition does not depend on it.
+impl fmt::Debug for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Column")
+            .field("name", &self.name)
+            .field("ty", &self.ty)
+            .field("nullable", &self.nullable)
+            .field("role", &self.role)
+            .finish()
+    }
+}
+
+impl Column {
+    /// A column of a computed answer. It has a value in every row.
+    pub const fn shown(name: &'static str, ty: ColumnType) -> Column {
+        Column {
+            name,
+            ty,
+            nullable: false,
+            role: ColumnRole::Set,
+            personal: false,
+        }
+    }
+
+    /// The same, where a row may have no value.
+    pub const fn or_null(mut self) -> Column {
+        self.nullable = true;
+        self
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -44,22 +80,16 @@ impl Table {
     /// What a journal has besides its own columns: where the event stands, and which of its rows this is.
     pub const JOURNAL_KEY: [Column; 3] = [
         Column {
-            name: "shard",
-            ty: ColumnType::Int,
-            nullable: false,
             role: ColumnRole::Meta,
+            ..Column::shown("shard", ColumnType::Int)
         },
         Column {
-            name: "log_offset",
-            ty: ColumnType::Int,
-            nullable: false,
             role: ColumnRole::Meta,
+            ..Column::shown("log_offset", ColumnType::Int)
         },
         Column {
-            name: "row",
-            ty: ColumnType::Int,
-            nullable: false,
             role: ColumnRole::Meta,
+            ..Column::shown("row", ColumnType::Int)
         },
     ];
 
@@ -145,6 +175,7 @@ macro_rules! table {
                     ty: <$ty as $crate::ColumnValue>::TYPE,
                     nullable: <$ty as $crate::ColumnValue>::NULLABLE,
                     role: $crate::table!(@role $role),
+                    personal: <$ty as $crate::ColumnValue>::PERSONAL,
                 }),+],
             };
 

@@ -94,6 +94,8 @@ impl Value {
     pub fn parse(ty: ColumnType, text: &str) -> Option<Value> {
         Some(match ty {
             ColumnType::Uuid => Value::Uuid(Uuid::parse_str(text).ok()?),
+            // PostgreSQL has no texts with it, so nothing is equal to one.
+            ColumnType::Text if text.contains('\0') => return None,
             ColumnType::Text => Value::Text(text.to_owned()),
             ColumnType::Int => Value::Int(text.parse().ok()?),
             ColumnType::Bool => Value::Bool(text.parse().ok()?),
@@ -131,6 +133,8 @@ pub fn word(variant: impl Serialize) -> String {
 pub trait ColumnValue: Sized {
     const TYPE: ColumnType;
     const NULLABLE: bool = false;
+    /// Whether it is personal data.
+    const PERSONAL: bool = false;
 
     fn into_value(self) -> Value;
 
@@ -170,6 +174,7 @@ column_value! {
 impl<T: ColumnValue> ColumnValue for Option<T> {
     const TYPE: ColumnType = T::TYPE;
     const NULLABLE: bool = true;
+    const PERSONAL: bool = T::PERSONAL;
 
     fn into_value(self) -> Value {
         self.map_or(Value::Null, T::into_value)
@@ -186,6 +191,7 @@ impl<T: ColumnValue> ColumnValue for Option<T> {
 
 impl ColumnValue for Personal<String> {
     const TYPE: ColumnType = ColumnType::Text;
+    const PERSONAL: bool = true;
 
     fn into_value(self) -> Value {
         Value::Text(self.into_inner())

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::body::{self, BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
-use super::problem::Problem;
-use super::terms::{expected_version, terms};
+use super::problem::{Kind, Problem};
+use super::terms::{Expected, expected, terms};
 use super::{Api, reference, stream};
 use crate::commands::{Accepted, Incoming, Reference};
 
@@ -81,7 +81,14 @@ async fn send(
     body: Body,
 ) -> Result<Response, Problem> {
     let terms = terms(headers, &pairs(parameters)?)?;
-    let expected_version = expected_version(headers)?;
+    let expected_version = match expected(headers)? {
+        None => None,
+        Some(Expected::Version(version)) => Some(version),
+        Some(Expected::Begun) => {
+            must_be_begun(api, stream, id.as_ref()).await?;
+            None
+        }
+    };
     let command = body::json(headers, body, COMMAND_BYTES_MAX).await?;
     let incoming = Incoming {
         stream,
@@ -113,6 +120,22 @@ async fn send(
     })
 }
 
+/// A stream that is begun stays so: looking before the command is decided is enough.
+async fn must_be_begun(api: &Api, kind: StreamKind, id: Option<&Reference>) -> Result<(), Problem> {
+    let Some(reference) = id else {
+        let what = "If-Match: * asks for a stream that is begun, and this command begins one";
+        return Err(Problem::malformed("If-Match", what));
+    };
+    let id = api.commands.resolve(kind, reference).await?;
+    let (_, version) = api.commands.peek(StreamRef { kind, id }).await?;
+    match version {
+        0 => Err(
+            Problem::new(Kind::Conflict, format!("there is no {} {id} yet", kind.name())).with("current_version", 0),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Several commands on streams of one slot: decided in order, all or nothing.
 pub async fn bundle(
     State(api): State<Api>,
@@ -121,7 +144,7 @@ pub async fn bundle(
     body: Body,
 ) -> Result<Response, Problem> {
     let terms = terms(&headers, &pairs(parameters)?)?;
-    if expected_version(&headers)?.is_some() {
+    if expected(&headers)?.is_some() {
         let what = "a bundle has several streams; give each command its expected_version";
         return Err(Problem::malformed("If-Match", what));
     }

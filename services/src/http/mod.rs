@@ -11,6 +11,8 @@ mod page;
 mod peers;
 mod problem;
 mod queries;
+mod question;
+mod render;
 mod room;
 mod schemas;
 mod status;
@@ -23,13 +25,13 @@ mod specs;
 
 use std::sync::Arc;
 
-use axum::http::Method;
+use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use domain::StreamKind;
-use projections::READ_MODELS;
+use projections::{READ_MODELS, ReadModel};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -37,7 +39,7 @@ use uuid::Uuid;
 use crate::commands::{Commands, Reference};
 use crate::log::EventLog;
 use crate::views::{Queries, ReadStore, Workers};
-use problem::{Kind, Problem};
+use problem::Problem;
 
 pub use body::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
 #[cfg(test)]
@@ -77,13 +79,12 @@ pub fn router(parts: ApiParts) -> Router {
         .route("/api/bundle", post(commands::bundle))
         .route("/api/status", get(status::status))
         .route("/api/{name}", get(queries::ask).post(commands::begin))
+        .route("/api/{name}/query", post(queries::ask_by_body))
         .route("/api/{name}/{id}", get(streams::present).post(commands::command))
         .route("/health/live", get(async || "alive\n"))
         .route("/health/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
-        .fallback(async || {
-            Problem::not_found("there is nothing here; GET /api lists what there is, /api/docs explains it")
-        })
+        .fallback(async || Problem::not_found(problem::NOTHING_HERE))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(room::Room::default(), room::held))
         .layer(middleware::from_fn(trail::trail))
@@ -122,16 +123,16 @@ fn index() -> Value {
     })
 }
 
-async fn method_not_allowed(method: Method) -> Problem {
-    Problem::new(
-        Kind::MethodNotAllowed,
-        format!("{method} does not fit here; the header Allow says what does"),
-    )
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::wrong_method(method.as_str(), uri.path())
 }
 
 /// The stream of a name in a path.
 fn stream(name: &str) -> Result<StreamKind, Problem> {
     StreamKind::parse(name).ok_or_else(|| {
+        if ReadModel::find(name).is_some() {
+            return Problem::wrong_method("POST", &format!("/api/{name}"));
+        }
         let names: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
         let known = names.join(", ");
         Problem::not_found(format!(

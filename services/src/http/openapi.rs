@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use domain::StreamKind;
-use jiff::Timestamp;
-use projections::{ColumnType, DEFAULT_LIMIT, LIMIT_MAX, Question, READ_MODELS, ReadModel};
+use projections::{
+    Column, ColumnType, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, READ_MODELS, ReadModel,
+};
 use serde_json::{Map, Value, json};
 
 use super::problem::{self, Kind};
-use super::schemas::{self, commands_name, reference_to};
+use super::question::{self, Format};
+use super::schemas::{self, commands_name, pascal, reference_to};
 use super::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX, examples};
 use crate::commands::{BUNDLE_MAX, COMMAND_ID_DAYS_MAX};
 
@@ -33,7 +35,7 @@ pub fn document() -> Value {
     }
     add(&mut paths, "/api/bundle", "post", bundle());
     for model in READ_MODELS {
-        add(&mut paths, &format!("/api/{}", model.name), "get", query(model));
+        add_read_model(&mut paths, model);
     }
     add_server(&mut paths);
     let streams = StreamKind::ALL
@@ -162,62 +164,150 @@ fn bundle() -> Value {
     })
 }
 
-fn query(model: &ReadModel) -> Value {
+fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
+    let filters = model.filters();
+    let example = where_example(&filters);
     let mut parameters: Vec<Value> = Vec::new();
-    let mut properties = Map::new();
-    for (name, ty) in columns(model) {
-        let schema = ty.map_or_else(|| json!({}), column_schema);
-        parameters.push(json!({
-            "name": name, "in": "query", "required": false, "schema": {"type": "string"}, "x-column": true,
-            "description": format!("Only rows with this {name}; `null` is none."),
-        }));
-        properties.insert(name.to_owned(), json!({"anyOf": [schema, {"type": "null"}]}));
+    let mut fields = Map::new();
+    for column in &filters {
+        let schema = column_schema(column.ty);
+        let description = format!("Only rows with this {}; several mean any of them.", column.name);
+        let value = json!({"anyOf": [schema, {"type": "null"}]});
+        let mut field = json!({"anyOf": [schema, {"type": "null"}, {"type": "array", "items": value, "minItems": 1, "maxItems": FILTER_VALUES_MAX}]});
+        field["description"] = format!("{description} null is none.").into();
+        fields.insert(column.name.to_owned(), field);
+        // It does not belong in a URL.
+        if !column.personal {
+            let several = json!({"type": "array", "items": schema, "minItems": 1, "maxItems": FILTER_VALUES_MAX});
+            parameters.push(json!({
+                "name": column.name, "in": "query", "required": false, "x-column": true,
+                "schema": {"anyOf": [schema, several]},
+                "description": format!("{description} For none: `where={} is null`.", column.name),
+            }));
+        }
     }
-    let names = [
-        "where",
-        "limit",
-        "cursor",
-        "as_of",
-        "known_at",
-        "known_until",
-        "at_least",
-        "format",
-    ];
-    parameters.extend(names.map(parameter_ref));
-    let answer = json!({
-        "type": "object",
-        "required": ["read_model", "rows", "definition"],
-        "properties": {
-            "read_model": {"type": "string", "const": model.name},
-            "rows": {"type": "array", "items": {"type": "object", "properties": properties}},
-            "cursor": {"type": "string", "description": "There is more: ask again with it."},
-            "as_of": {"type": "string", "format": "date-time"},
-            "known_until": {"type": "string", "description": "The positions that a known_at came to. Asked again with them, the answer is the same byte for byte."},
-            "definition": {"type": "string", "description": "Changes with the read model's definition."},
-            "read_until": {"type": "object", "additionalProperties": {"type": "integer"}, "description": "The next offset per shard. Not in an answer that is limited to what was known at a time."},
+    for name in question::PARAMETERS {
+        let parameter = parameters_of_questions().into_iter().find(|(known, ..)| *known == name);
+        let Some((_, mut schema, description)) = parameter else {
+            continue;
+        };
+        if name == "where" {
+            schema["examples"] = json!([[example]]);
+            let mut inline =
+                json!({"name": name, "in": "query", "required": false, "schema": schema, "description": description});
+            inline["example"] = json!([example]);
+            parameters.push(inline);
+        } else {
+            parameters.push(parameter_ref(name));
+        }
+        schema["description"] = description.into();
+        fields.insert(name.to_owned(), schema);
+    }
+    let name = pascal(model.name);
+    let mut answers = problems(&["400", "500", "503"]);
+    let page = json!({
+        "description": model.about,
+        "headers": {
+            "X-Read-Until": {"$ref": "#/components/headers/X-Read-Until"},
+            "X-Known-Until": {"$ref": "#/components/headers/X-Known-Until"},
+            "X-Definition": {"$ref": "#/components/headers/X-Definition"},
+            "X-Cursor": {"$ref": "#/components/headers/X-Cursor"},
+            "Content-Disposition": {"$ref": "#/components/headers/Content-Disposition"},
+        },
+        "content": {
+            "application/json": {"schema": reference_to(&format!("{name}Page"))},
+            "text/csv": {"schema": {"type": "string"}},
         }
     });
-    let mut answers = problems(&["400", "503"]);
-    answers.insert(
-        "200".into(),
-        json!({
-            "description": model.about,
-            "headers": {
-                "X-Read-Until": {"$ref": "#/components/headers/X-Read-Until"},
-                "X-Known-Until": {"$ref": "#/components/headers/X-Known-Until"},
-                "X-Definition": {"$ref": "#/components/headers/X-Definition"},
-                "X-Cursor": {"$ref": "#/components/headers/X-Cursor"},
-            },
-            "content": {"application/json": {"schema": answer}, "text/csv": {"schema": {"type": "string"}}}
-        }),
-    );
-    json!({
+    answers.insert("200".into(), page);
+    let get = json!({
         "tags": ["read models"],
         "operationId": format!("query-{}", model.name),
         "summary": model.about,
         "parameters": parameters,
         "responses": answers,
-    })
+    });
+    answers.extend(problems(&["408", "413", "415"]));
+    let question = json!({"type": "object", "additionalProperties": false, "properties": fields});
+    let post = json!({
+        "tags": ["read models"],
+        "operationId": format!("ask-{}", model.name),
+        "summary": format!("{}, with the question as JSON", model.about),
+        "description": "The same question with its parameters in the body, where personal data may stand: nothing of it gets into a URL.",
+        "requestBody": {
+            "required": true,
+            "content": {"application/json": {"schema": question, "example": {"where": [example], "limit": 10}}},
+        },
+        "responses": answers,
+    });
+    add(paths, &format!("/api/{}", model.name), "get", get);
+    add(paths, &format!("/api/{}/query", model.name), "post", post);
+}
+
+/// A filter that fits this read model.
+fn where_example(filters: &[Column]) -> String {
+    let of = |ty: ColumnType| filters.iter().find(|column| column.ty == ty).map(|column| column.name);
+    let date = of(ColumnType::Date).map(|name| format!("{name}<=2026-06-30"));
+    let time = of(ColumnType::Time).map(|name| format!("{name}<2026-07-01T00:00:00+08:00"));
+    let int = of(ColumnType::Int).map(|name| format!("{name}>=1"));
+    let text = of(ColumnType::Text).map(|name| format!("{name} is not null"));
+    date.or(time).or(int).or(text).unwrap_or_default()
+}
+
+/// The rows of a read model, and a page of them.
+fn pages() -> Map<String, Value> {
+    let mut schemas = Map::new();
+    for model in READ_MODELS {
+        let name = pascal(model.name);
+        let mut rows = Vec::new();
+        for (at, columns) in model.answers().into_iter().enumerate() {
+            let row = match at {
+                0 => format!("{name}Row"),
+                _ => format!("{name}PastRow"),
+            };
+            schemas.insert(row.clone(), row_schema(&columns));
+            rows.push(reference_to(&row));
+        }
+        let items = match rows.len() {
+            1 => rows.remove(0),
+            _ => json!({"anyOf": rows}),
+        };
+        let page = json!({
+            "type": "object",
+            "required": ["read_model", "rows", "definition"],
+            "additionalProperties": false,
+            "properties": {
+                "read_model": {"type": "string", "const": model.name},
+                "rows": {"type": "array", "items": items, "maxItems": LIMIT_MAX},
+                "cursor": {"type": "string", "description": "There is more: ask again with it."},
+                "as_of": {"type": "string", "format": "date-time"},
+                "known_until": {"type": "string", "description": "The positions that a known_at came to. Asked again with them, the answer is the same byte for byte."},
+                "definition": {"type": "string", "description": "Changes with the read model's definition."},
+                "read_until": {"type": "object", "additionalProperties": {"type": "integer"}, "description": "The next offset per shard. Not in an answer that is limited to what was known at a time."},
+            }
+        });
+        schemas.insert(format!("{name}Page"), page);
+    }
+    schemas
+}
+
+fn row_schema(columns: &[Column]) -> Value {
+    let mut properties = Map::new();
+    for column in columns {
+        let mut schema = column_schema(column.ty);
+        if column.nullable {
+            schema = match schema.get("type").cloned() {
+                Some(ty) => {
+                    schema["type"] = json!([ty, "null"]);
+                    schema
+                }
+                None => json!({"anyOf": [schema, {"type": "null"}]}),
+            };
+        }
+        properties.insert(column.name.to_owned(), schema);
+    }
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    json!({"type": "object", "required": names, "additionalProperties": false, "properties": properties})
 }
 
 fn add_server(paths: &mut Map<String, Value>) {
@@ -265,29 +355,6 @@ fn add_server(paths: &mut Map<String, Value>) {
     add(paths, "/metrics", "get", metrics);
 }
 
-/// The columns of a read model's answer. An answer to nothing has them too, and making one is pure.
-fn columns(model: &ReadModel) -> Vec<(&'static str, Option<ColumnType>)> {
-    let question = Question {
-        now: Some(Timestamp::UNIX_EPOCH),
-        ..Question::default()
-    };
-    let of_tables = model.tables.iter().flat_map(|table| table.columns);
-    let type_of = |name: &str| {
-        of_tables
-            .clone()
-            .find(|column| column.name == name)
-            .map(|column| column.ty)
-    };
-    match (model.plan)(&question) {
-        Ok(plan) => {
-            let nothing = plan.selects.iter().map(|_| vec![]).collect();
-            let columns = (plan.finish)(nothing).columns;
-            columns.into_iter().map(|name| (name, type_of(name))).collect()
-        }
-        Err(_) => of_tables.map(|column| (column.name, Some(column.ty))).collect(),
-    }
-}
-
 fn column_schema(ty: ColumnType) -> Value {
     match ty {
         ColumnType::Uuid => json!({"type": "string", "format": "uuid"}),
@@ -296,7 +363,7 @@ fn column_schema(ty: ColumnType) -> Value {
         ColumnType::Bool => json!({"type": "boolean"}),
         ColumnType::Date => json!({"type": "string", "format": "date"}),
         ColumnType::Time => json!({"type": "string", "format": "date-time"}),
-        ColumnType::Json => json!({}),
+        ColumnType::Json => json!({"type": "array", "items": {}}),
     }
 }
 
@@ -309,6 +376,7 @@ fn with_example(mut content: Value, example: Option<&str>) -> Value {
 
 fn schemas() -> Map<String, Value> {
     let mut schemas = schemas::of_commands();
+    schemas.extend(pages());
     let streams: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
     let uuid = || json!({"type": "string", "format": "uuid"});
     let version = || json!({"type": "integer", "minimum": 0});
@@ -426,7 +494,6 @@ fn command_parameters(has_id: bool) -> Vec<Value> {
 
 fn parameters() -> Map<String, Value> {
     let text = || json!({"type": "string"});
-    let time = "A time with its offset (RFC 3339), or a day, which is its end in Taiwan.";
     let known = [
         (
             "id",
@@ -485,61 +552,73 @@ fn parameters() -> Map<String, Value> {
             "Imports wait behind people.".to_owned(),
         ),
         ("traceparent", "header", text(), "W3C trace context.".to_owned()),
-        (
-            "where",
-            "query",
-            json!({"type": "array", "items": {"type": "string"}, "examples": [["close_date<=2026-06-30"]]}),
-            "`<column><comparison><value>` with =, !=, <, <=, > or >=; may be given several times.".to_owned(),
-        ),
-        (
-            "limit",
-            "query",
-            json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": DEFAULT_LIMIT}),
-            "Rows of a page.".to_owned(),
-        ),
-        (
-            "cursor",
-            "query",
-            text(),
-            "Where the last page ended, as its answer said.".to_owned(),
-        ),
-        (
-            "as_of",
-            "query",
-            text(),
-            format!("The world at this time, with what was recorded about it since. {time}"),
-        ),
-        (
-            "known_at",
-            "query",
-            text(),
-            format!("Only what was recorded by this time. {time}"),
-        ),
-        (
-            "known_until",
-            "query",
-            text(),
-            "Only what was recorded up to these positions, as an answer gave them: `0:12,1:99`.".to_owned(),
-        ),
-        (
-            "at_least",
-            "query",
-            text(),
-            "Wait until the read model has passed this position (`3:1207`); several by comma or given several times."
-                .to_owned(),
-        ),
-        (
-            "format",
-            "query",
-            json!({"type": "string", "enum": ["json", "csv"], "default": "json"}),
-            "How the answer looks.".to_owned(),
-        ),
     ];
-    let entries = known.into_iter().map(|(name, place, schema, description)| {
+    let of_questions = parameters_of_questions().into_iter();
+    let of_questions = of_questions.map(|(name, schema, description)| (name, "query", schema, description));
+    let entries = known.into_iter().chain(of_questions).map(|(name, place, schema, description)| {
         let parameter = json!({"name": name, "in": place, "required": place == "path", "schema": schema, "description": description});
         (name.to_owned(), parameter)
     });
     entries.collect()
+}
+
+/// The parameters of every question, in a URL or in a body.
+fn parameters_of_questions() -> [(&'static str, Value, String); 8] {
+    let text = || json!({"type": "string"});
+    let time = "A time with its offset (RFC 3339), or a day, which is its end in Taiwan.";
+    let position = "[0-9]{1,5}:[0-9]{1,19}";
+    [
+        (
+            "where",
+            json!({"type": "array", "items": text(), "maxItems": FILTERS_MAX}),
+            "`<column><comparison><value>` with =, !=, <, <=, > or >=; `<column> in (<value>, <value>)`; `<column> is null`, \
+             `<column> is not null`. A value may stand in double quotes. Several are all meant, except that several equalities on \
+             one column mean any of them. Rows without a value differ from every value."
+                .to_owned(),
+        ),
+        (
+            "limit",
+            json!({"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}),
+            format!("Rows of a page: {DEFAULT_LIMIT} of JSON if it is left out, and all of CSV."),
+        ),
+        (
+            "cursor",
+            json!({"type": "string", "pattern": "^[0-9]{1,9}$"}),
+            "Where the last page ended, as its answer said.".to_owned(),
+        ),
+        (
+            "as_of",
+            moment(),
+            format!("The world at this time, with what was recorded about it since. {time}"),
+        ),
+        (
+            "known_at",
+            moment(),
+            format!("Only what was recorded by this time. {time}"),
+        ),
+        (
+            "known_until",
+            json!({"type": "string", "pattern": format!("^({position}(,{position})*)?$"), "examples": ["0:12,1:99"]}),
+            "Only what was recorded up to these positions, as an answer gave them: `0:12,1:99`.".to_owned(),
+        ),
+        (
+            "at_least",
+            json!({"type": "string", "pattern": format!("^({position}(,{position})*)?$"), "examples": ["3:1207"]}),
+            "Wait until the read model has passed this position (`3:1207`); several by comma.".to_owned(),
+        ),
+        (
+            "format",
+            json!({"type": "string", "enum": Format::NAMES.map(|(name, _)| name), "default": "json"}),
+            "How the answer looks. `csv` is for programs, `excel` is CSV for people who open it in a spreadsheet: money with its \
+             decimals, shares in per cent, and no text that would be run as a formula. Both have all rows unless a limit is asked."
+                .to_owned(),
+        ),
+    ]
+}
+
+/// A day, or a time with an offset.
+fn moment() -> Value {
+    json!({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]})
 }
 
 fn headers() -> Value {
@@ -552,6 +631,7 @@ fn headers() -> Value {
         "X-Known-Until": header("The positions that a known_at came to."),
         "X-Definition": header("Changes with the read model's definition."),
         "X-Cursor": header("Asks for the next page."),
+        "Content-Disposition": header("The name of the file, when the answer is one."),
     })
 }
 

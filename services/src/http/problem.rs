@@ -2,6 +2,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use domain::StreamKind;
+use projections::ReadModel;
 use serde_json::{Map, Value, json};
 
 use crate::commands::CommandFailure;
@@ -10,6 +12,8 @@ use crate::views::{AskError, ViewError};
 
 /// What a sender sent is quoted back in a problem up to this length, in bytes: an error is no echo.
 const QUOTE_MAX: usize = 600;
+/// What is said of a path that leads nowhere.
+pub const NOTHING_HERE: &str = "there is nothing here; GET /api lists what there is, /api/docs explains it";
 /// Seconds after which a 503 is worth another try.
 const RETRY_AFTER: &str = "1";
 
@@ -117,6 +121,8 @@ pub struct Problem {
     kind: Kind,
     detail: String,
     members: Map<String, Value>,
+    /// The methods that fit, when the one that was used does not.
+    allow: Option<&'static str>,
 }
 
 impl Problem {
@@ -125,6 +131,7 @@ impl Problem {
             kind,
             detail: shortened(detail.into()),
             members: Map::new(),
+            allow: None,
         }
     }
 
@@ -135,6 +142,20 @@ impl Problem {
 
     pub fn not_found(detail: impl Into<String>) -> Problem {
         Problem::new(Kind::NotFound, detail)
+    }
+
+    /// The method does not fit the path; the header `Allow` says which ones do. A path that leads nowhere is not found, whatever the
+    /// method.
+    pub fn wrong_method(method: &str, path: &str) -> Problem {
+        let Some(allowed) = allowed(path) else {
+            return Problem::not_found(NOTHING_HERE);
+        };
+        let mut problem = Problem::new(
+            Kind::MethodNotAllowed,
+            format!("{method} does not fit here; what does: {allowed}"),
+        );
+        problem.allow = Some(allowed);
+        problem
     }
 
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Problem {
@@ -172,7 +193,30 @@ impl IntoResponse for Problem {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
+        if let Some(allow) = self.allow {
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
         response
+    }
+}
+
+/// The methods that fit a path; `None` when there is nothing.
+fn allowed(path: &str) -> Option<&'static str> {
+    const READ: Option<&str> = Some("GET, HEAD");
+    const WRITE: Option<&str> = Some("POST");
+    const BOTH: Option<&str> = Some("GET, HEAD, POST");
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["api", "bundle"] => WRITE,
+        ["api", name] if StreamKind::parse(name).is_some() => WRITE,
+        ["api", name, "query"] if ReadModel::find(name).is_some() => WRITE,
+        ["api", name, _] if StreamKind::parse(name).is_some() => BOTH,
+        ["api", name] if ReadModel::find(name).is_some() => READ,
+        ["api", "openapi.json" | "status" | "docs"] | ["api", "docs", "page.js" | "page.css"] => READ,
+        ["" | "api" | "metrics"] | ["health", "live" | "ready"] => READ,
+        _ => None,
     }
 }
 
@@ -209,6 +253,7 @@ impl From<AskError> for Problem {
         let detail = error.to_string();
         match error {
             AskError::Bad(_) | AskError::TooMuch(_) => Problem::malformed("query", detail),
+            AskError::NoShard { .. } => Problem::malformed("at_least", detail),
             AskError::Behind { position, stands } => Problem::new(Kind::Behind, detail)
                 .with("shard", position.shard)
                 .with("lag", (position.offset + 1).saturating_sub(stands)),

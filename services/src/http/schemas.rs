@@ -236,8 +236,8 @@ fn for_each_reference(schema: &Value, see: &mut impl FnMut(&str)) {
 }
 
 /// `set-contact-point` → `SetContactPoint`.
-fn pascal(name: &str) -> String {
-    let words = name.split('-').map(|word| {
+pub fn pascal(name: &str) -> String {
+    let words = name.split(['-', '_']).map(|word| {
         let mut letters = word.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
         first.into_iter().chain(letters).collect::<String>()

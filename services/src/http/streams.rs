@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::StreamRef;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
+use super::terms::is_known;
 use super::{Api, reference, stream};
 
 #[derive(Serialize)]
@@ -24,6 +25,7 @@ struct Present {
 pub async fn present(
     State(api): State<Api>,
     path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path((name, id)) = path.map_err(|_| Problem::malformed("path", "the path is not UTF-8 when decoded"))?;
     let kind = stream(&name)?;
@@ -31,6 +33,10 @@ pub async fn present(
     let (state, version) = api.commands.peek(StreamRef { kind, id }).await?;
     if version == 0 {
         return Err(Problem::not_found(format!("there is no {name} {id}")));
+    }
+    let etag = (header::ETAG, format!("\"{version}\""));
+    if is_known(&headers, version) {
+        return Ok((StatusCode::NOT_MODIFIED, [etag]).into_response());
     }
     let state = serde_json::from_slice(&state.to_json())
         .map_err(|_| Problem::new(Kind::Broken, "the state cannot be shown"))?;
@@ -40,5 +46,5 @@ pub async fn present(
         version,
         state,
     };
-    Ok(([(header::ETAG, format!("\"{version}\""))], Json(present)).into_response())
+    Ok(([etag], Json(present)).into_response())
 }

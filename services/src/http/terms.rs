@@ -34,23 +34,46 @@ pub fn terms(headers: &HeaderMap, parameters: &[(String, String)]) -> Result<Ter
     })
 }
 
-/// The version in `If-Match: "3"`.
+/// What a stream must be for a command to be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// At this version: `If-Match: "3"`.
+    Version(u64),
+    /// Begun: `If-Match: *`.
+    Begun,
+}
+
+/// What `If-Match` asks for.
 ///
 /// # Errors
-/// 400 when it is none.
-pub fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+/// 400 when it is no version.
+pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     let Some(given) = one(headers, header::IF_MATCH.as_str())? else {
         return Ok(None);
     };
+    if given == "*" {
+        return Ok(Some(Expected::Begun));
+    }
     let digits = unquoted(given);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse() {
-        Ok(version) if is_number => Ok(Some(version)),
+        Ok(version) if is_number => Ok(Some(Expected::Version(version))),
         _ => Err(Problem::malformed(
             "If-Match",
-            format!("{given:?} is no version; write If-Match: \"3\""),
+            format!("{given:?} is no version; write If-Match: \"3\", or * for a stream that is begun"),
         )),
     }
+}
+
+/// Whether the sender has this version already: `If-None-Match: "3"`, a list of them, or `*`. One that cannot be read is another one.
+pub fn is_known(headers: &HeaderMap, version: u64) -> bool {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter();
+    let tags = given
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','));
+    let ours = format!("\"{version}\"");
+    tags.map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == ours)
 }
 
 /// A time with any offset. A plus that a URL turned into a space is read as one: nothing else can be meant.

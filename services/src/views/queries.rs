@@ -7,10 +7,10 @@ use std::time::Duration;
 use domain::Position;
 use jiff::Timestamp;
 use projections::{
-    Answer, BadQuestion, ColumnRole, Expr, Group, Op, Question, ReadModel, Select, Table, TableKind, Value,
+    Answer, BadQuestion, ColumnRole, Expr, Group, Key, Op, Part, Question, ReadModel, Select, Table, TableKind, Value,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::{Generation, GenerationStatus, ReadStore, ViewError};
@@ -59,6 +59,8 @@ pub enum AskError {
     Bad(#[from] BadQuestion),
     #[error("the read model has not come to {position} yet, it stands at {stands}; try again")]
     Behind { position: Position, stands: u64 },
+    #[error("{position} is in no shard of this log; it has shards 0 to {last}")]
+    NoShard { position: Position, last: u16 },
     #[error("the read models of the group {0} are being built; try again")]
     Building(&'static str),
     #[error("too many questions are waiting for their answers; try again")]
@@ -101,42 +103,86 @@ impl Queries {
     /// [`AskError`]: the asker's mistake, not there yet, too many at once, too much to read, or the store cannot be reached.
     pub async fn ask(&self, model: &ReadModel, ask: Ask) -> Result<Answered, AskError> {
         let _place = self.room.try_acquire().map_err(|_| AskError::TooMany)?;
+        Ok(self.answered(model, ask).await?.1)
+    }
+
+    /// Asks for all rows: the first part of them, and the way to the rest. It counts as one question until the rest is read or dropped.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask_all(&self, model: &'static ReadModel, mut ask: Ask) -> Result<(Answered, Rest), AskError> {
+        let room = Arc::clone(&self.room);
+        let place = room.try_acquire_owned().map_err(|_| AskError::TooMany)?;
+        ask.question.part = Some(Part::default());
+        // Figures of all parts are of one time.
+        let now = self.now(&ask);
+        ask.question.now.get_or_insert(now);
+        let (generation, answered) = self.answered(model, ask.clone()).await?;
+        ask.at_least.clear();
+        ask.known_at = None;
+        ask.question.known_until.clone_from(&answered.known_until);
+        let after = answered.answer.after.clone();
+        let rest = Rest {
+            queries: self.clone(),
+            generation,
+            model,
+            ask,
+            after,
+            _place: place,
+        };
+        Ok((answered, rest))
+    }
+
+    /// What a question is told as of, when it does not say: what was known at a time is told as it was told then, ages and due dates
+    /// included.
+    fn now(&self, ask: &Ask) -> Timestamp {
+        let now = self.clock.now();
+        ask.known_at.map_or(now, |known_at| known_at.min(now))
+    }
+
+    async fn answered(&self, model: &ReadModel, ask: Ask) -> Result<(Generation, Answered), AskError> {
         if let Some(generation) = self.lately_live(model.group) {
-            match self.ask_of(generation, model, ask.clone()).await {
-                Ok(answered) if !answered.read_until.is_empty() => return Ok(answered),
+            match self.ask_of(&generation, model, ask.clone()).await {
+                Ok(answered) if !answered.read_until.is_empty() => return Ok((generation, answered)),
                 // It may be gone; then another one is live.
                 Ok(_) | Err(AskError::Store(ViewError::Refused(_))) => {}
                 Err(error) => return Err(error),
             }
         }
         let generation = self.live(model.group).await?;
-        self.ask_of(generation, model, ask).await
+        let answered = self.ask_of(&generation, model, ask).await?;
+        Ok((generation, answered))
     }
 
-    async fn ask_of(&self, generation: Generation, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
-        self.wait_for(&generation, &ask.at_least).await?;
-        // What was known at a time is told as it was told then, ages and due dates included.
-        let now = self.clock.now();
-        let then = ask.known_at.map_or(now, |known_at| known_at.min(now));
-        ask.question.now.get_or_insert(then);
+    async fn ask_of(&self, generation: &Generation, model: &ReadModel, mut ask: Ask) -> Result<Answered, AskError> {
+        let shards = generation.shards;
+        if let Some(position) = ask.at_least.iter().find(|position| position.shard >= shards) {
+            return Err(AskError::NoShard {
+                position: *position,
+                last: shards.saturating_sub(1),
+            });
+        }
+        self.wait_for(generation, &ask.at_least).await?;
+        let now = self.now(&ask);
+        ask.question.now.get_or_insert(now);
         if let Some(known_at) = ask.known_at {
             let plan = (model.plan)(&Question {
                 known_until: Some(vec![]),
                 ..ask.question.clone()
             })?;
-            ask.question.known_until = Some(self.known_by(&generation, &plan.selects, known_at).await?);
+            ask.question.known_until = Some(self.known_by(generation, &plan.selects, known_at).await?);
         }
         let mut plan = (model.plan)(&ask.question)?;
         for select in &mut plan.selects {
             select.limit.get_or_insert(self.rows_read_max + 1);
         }
-        let snapshot = self.store.query(&generation, &plan.selects).await?;
+        let snapshot = self.store.query(generation, &plan.selects).await?;
         if snapshot.results.iter().any(|rows| rows.len() > self.rows_read_max) {
             return Err(AskError::TooMuch(self.rows_read_max));
         }
         Ok(Answered {
             answer: (plan.finish)(snapshot.results),
-            definition: generation.definition,
+            definition: generation.definition.clone(),
             known_until: ask.question.known_until,
             read_until: snapshot.read_until,
         })
@@ -272,6 +318,33 @@ impl Queries {
                 return Ok(());
             }
         }
+    }
+}
+
+/// The parts of an answer that come after the first one.
+pub struct Rest {
+    queries: Queries,
+    generation: Generation,
+    model: &'static ReadModel,
+    ask: Ask,
+    after: Option<Key>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Rest {
+    /// The rows of the next part; `None` = that was all.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn next(&mut self) -> Result<Option<Vec<Vec<Value>>>, AskError> {
+        let Some(after) = self.after.take() else {
+            return Ok(None);
+        };
+        self.ask.question.part = Some(Part { after: Some(after) });
+        let ask = self.ask.clone();
+        let answer = self.queries.ask_of(&self.generation, self.model, ask).await?.answer;
+        self.after = answer.after;
+        Ok(Some(answer.rows))
     }
 }
 

@@ -69,7 +69,7 @@ impl Model {
             let is_wanted = select
                 .filters
                 .iter()
-                .all(|filter| fits(&row[column(filter.column)], filter.op, &filter.value));
+                .all(|filter| fits(&row[column(filter.column)], filter.op, &filter.values));
             let is_known = select.until.as_ref().is_none_or(|until| {
                 let reaches = |(shard, offset): &(u16, u64)| {
                     row[0].as_int() == i64::from(*shard) && row[1].as_int() as u64 <= *offset
@@ -145,11 +145,12 @@ pub fn place(table: &Table, name: &str) -> usize {
     names.position(|known| known == name).unwrap()
 }
 
-fn fits(cell: &Value, op: Op, value: &Value) -> bool {
-    match value {
-        Value::Time(time) => op.holds(cell, &Value::Time(in_microseconds(*time))),
-        other => op.holds(cell, other),
-    }
+fn fits(cell: &Value, op: Op, values: &[Value]) -> bool {
+    let stored = values.iter().map(|value| match value {
+        Value::Time(time) => Value::Time(in_microseconds(*time)),
+        other => other.clone(),
+    });
+    op.holds(cell, &stored.collect::<Vec<_>>())
 }
 
 /// What a store keeps of a time.

@@ -113,17 +113,37 @@ fn conditions(
     };
     for filter in &select.filters {
         let name = of_t(stored.column(filter.column)?.name);
-        conditions.push(match (&filter.value, filter.op) {
-            (Value::Null, Op::Eq) => format!("{name} IS NULL"),
-            (Value::Null, Op::Ne) => format!("{name} IS NOT NULL"),
-            (Value::Null, Op::Lt | Op::Le | Op::Gt | Op::Ge) => "1 = 0".to_owned(),
-            (value, op) => {
-                let column = stored.comparable(filter.column)?;
-                if !is_of(column.ty, value) {
-                    return Err(misfit(select.table, column));
+        let has_null = filter.values.contains(&Value::Null);
+        let mut values = Vec::new();
+        for value in filter.values.iter().filter(|value| **value != Value::Null) {
+            let column = stored.comparable(filter.column)?;
+            if !is_of(column.ty, value) {
+                return Err(misfit(select.table, column));
+            }
+            values.push(parameter(column.ty, not_before_all(value)));
+        }
+        let list = values.join(", ");
+        conditions.push(match (filter.op, values.is_empty(), has_null) {
+            (Op::Eq | Op::In, true, true) => format!("{name} IS NULL"),
+            (Op::Eq | Op::In, true, false) => "1 = 0".to_owned(),
+            (Op::Eq | Op::In, false, true) => format!("({name} IS NULL OR {name} IN ({list}))"),
+            (Op::Eq, false, false) if values.len() == 1 => format!("{name} = {list}"),
+            (Op::Eq | Op::In, false, false) => format!("{name} IN ({list})"),
+            (Op::Ne, true, true) => format!("{name} IS NOT NULL"),
+            (Op::Ne, true, false) => "1 = 1".to_owned(),
+            (Op::Ne, false, true) => format!("{name} NOT IN ({list})"),
+            // What has no value differs from every value.
+            (Op::Ne, false, false) if stored.column(filter.column)?.nullable => {
+                format!("({name} IS NULL OR {name} NOT IN ({list}))")
+            }
+            (Op::Ne, false, false) => format!("{name} NOT IN ({list})"),
+            (Op::Lt | Op::Le | Op::Gt | Op::Ge, _, true) => "1 = 0".to_owned(),
+            (op, _, false) => {
+                let each = values.iter().map(|value| format!("{name} {} {value}", op.sql()));
+                match values.is_empty() {
+                    true => "1 = 1".to_owned(),
+                    false => each.collect::<Vec<_>>().join(" AND "),
                 }
-                let value = not_before_all(value);
-                format!("{name} {} {}", op.sql(), parameter(column.ty, value))
             }
         });
     }

@@ -468,7 +468,7 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
         )
         .at("id", "slot"),
         bad("an unknown stream", "/api/deal", lose()).status(404, "there is no stream \"deal\""),
-        bad("a read model", "/api/customers", register()).status(404, "there is no stream \"customers\""),
+        bad("a read model", "/api/customers", register()).status(405, "POST does not fit here"),
         bad(
             "an unknown stream with an id",
             &format!("/api/deal/{}", ids.deal),

@@ -230,3 +230,95 @@ async fn a_failed_append_says_what_is_known_of_the_outcome() {
     assert_eq!(refused.status, 507, "{}", refused.text);
     assert!(refused.text.contains("nothing was stored"), "{}", refused.text);
 }
+
+#[tokio::test]
+async fn what_is_known_is_not_sent_again() {
+    let world = World::new().await;
+    let id = world
+        .begun(
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "a"}),
+        )
+        .await;
+    let path = format!("/api/customer/{id}");
+    for (known, status) in [
+        ("\"1\"", 304),
+        ("W/\"1\"", 304),
+        ("\"7\", \"1\"", 304),
+        ("*", 304),
+        ("\"2\"", 200),
+        ("1", 200),
+    ] {
+        let answer = world.request("GET", &path, &[("if-none-match", known)], "").await;
+        assert_eq!(
+            (answer.status, answer.header("etag")),
+            (status, Some("\"1\"")),
+            "{known}"
+        );
+        assert_eq!(answer.text.is_empty(), status == 304, "{known}");
+    }
+}
+
+#[tokio::test]
+async fn a_star_asks_for_a_stream_that_is_begun() {
+    let world = World::new().await;
+    let id = world
+        .begun(
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "a"}),
+        )
+        .await;
+    let rename = json!({"type": "rename", "name": "b"});
+    let star = [("if-match", "*")];
+    assert_eq!(
+        world
+            .post_with(&format!("/api/customer/{id}"), &star, rename.clone())
+            .await
+            .status,
+        200
+    );
+    let missing = world
+        .post_with("/api/customer/key:erp:nobody", &star, rename.clone())
+        .await;
+    assert_eq!(
+        (missing.status, &missing.json()["current_version"]),
+        (409, &json!(0)),
+        "{}",
+        missing.text
+    );
+    assert_eq!(world.post_with("/api/customer", &star, rename).await.status, 400);
+}
+
+/// A clock that runs ahead says "now"; a time that is ahead by more is a mistake, mostly local time that is labelled Z.
+#[tokio::test]
+async fn nothing_is_true_before_it_is_known() {
+    let world = World::new().await;
+    let at = |ahead: jiff::SignedDuration| {
+        use crate::clock::Clock;
+        format!("/api/customer?effective_at={}", crate::clock::SystemClock.now() + ahead)
+    };
+    let register = |name: &str| json!({"type": "register", "kind": "person", "name": name});
+    let mins = jiff::SignedDuration::from_mins;
+    for ahead in [mins(6), mins(8 * 60), mins(23 * 60)] {
+        let refused = world.post(&at(ahead), register("a")).await;
+        assert_eq!(
+            (refused.status, &refused.json()["at"]),
+            (400, &json!("effective_at")),
+            "{}",
+            refused.text
+        );
+    }
+    let key = made_at_ms(now_ms(), 1).to_string();
+    let (path, key) = (at(mins(4)), [("idempotency-key", key.as_str())]);
+    let taken = world.post_with(&path, &key, register("b")).await;
+    assert_eq!(taken.status, 201, "{}", taken.text);
+    let again = world.post_with(&path, &key, register("b")).await;
+    assert_eq!(again.json()["position"], taken.json()["position"], "{}", again.text);
+    let records = (0..super::world::SHARDS).flat_map(|shard| world.log.records(shard));
+    let events: Vec<_> = records
+        .filter(|record| record.header("ce_commitsize").is_some())
+        .collect();
+    assert_eq!(events.len(), 1);
+    // It is true from when it was recorded.
+    assert_eq!(events[0].header("ce_effectiveat"), None);
+}

@@ -132,13 +132,28 @@ fn every_example_is_the_command_that_it_shows() {
 fn every_read_model_is_described_with_its_columns() {
     let document = openapi_document();
     for model in READ_MODELS {
-        let query = &document["paths"][format!("/api/{}", model.name)]["get"];
-        let rows = &query["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["rows"];
+        let name = model.name;
+        assert!(document["paths"][format!("/api/{name}")]["get"].is_object(), "{name}");
         assert!(
-            !rows["items"]["properties"].as_object().unwrap().is_empty(),
-            "{}",
-            model.name
+            document["paths"][format!("/api/{name}/query")]["post"].is_object(),
+            "{name}"
         );
+        let schemas = &document["components"]["schemas"];
+        for (columns, row) in model.answers().iter().zip(["Row", "PastRow"]) {
+            let row = &schemas[format!("{}{row}", schemas::pascal(name))]["properties"];
+            for column in columns {
+                let schema = &row[column.name];
+                let is_nullable = schema["type"]
+                    .as_array()
+                    .is_some_and(|types| types.contains(&"null".into()));
+                assert!(
+                    schema["type"].is_string() || is_nullable,
+                    "{name}.{} has no type",
+                    column.name
+                );
+                assert_eq!(is_nullable, column.nullable, "{name}.{}", column.name);
+            }
+        }
     }
 }
 

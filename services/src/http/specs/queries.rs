@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::response::IntoResponse;
-use projections::{ColumnType, PAGE_BYTES_MAX, READ_MODELS, ReadModel, Value};
+use projections::{ColumnType, PAGE_BYTES_MAX, PART_ROWS, READ_MODELS, ReadModel, Value};
 use serde_json::json;
 
 use super::world::{CannedRows, STANDS, World};
@@ -91,6 +92,203 @@ async fn rows_come_as_csv_too() {
     );
 }
 
+/// So many rows that they come in parts.
+fn many(count: u128) -> CannedRows {
+    let canned = customers();
+    let row = |n: u128| {
+        let mut row = canned.rows[0].clone();
+        row[0] = Value::Uuid(uuid::Uuid::from_u128(n));
+        row
+    };
+    CannedRows {
+        rows: (1..=count).map(row).collect(),
+        ..CannedRows::default()
+    }
+}
+
+#[tokio::test]
+async fn a_file_has_all_rows_unless_a_limit_is_asked() {
+    let rows = 2 * PART_ROWS + 3;
+    let world = World::with(many(rows as u128)).await;
+    for format in ["csv", "excel"] {
+        let answer = world.get(&format!("/api/customers?format={format}")).await;
+        let lines: BTreeSet<&str> = answer.text.split_terminator("\r\n").collect();
+        assert_eq!(
+            (answer.status, lines.len(), answer.header("x-cursor")),
+            (200, rows + 1, None)
+        );
+        let limited = world.get(&format!("/api/customers?format={format}&limit=10")).await;
+        assert_eq!(limited.text.split_terminator("\r\n").count(), 11);
+        assert_eq!(limited.header("x-cursor"), Some("10"));
+    }
+    let answer = world.get("/api/customers?format=csv").await;
+    assert_eq!(
+        answer.header("content-disposition"),
+        Some("attachment; filename=\"customers.csv\"")
+    );
+    assert_eq!(
+        world.get("/api/customers").await.json()["rows"]
+            .as_array()
+            .unwrap()
+            .len(),
+        100
+    );
+}
+
+#[tokio::test]
+async fn a_spreadsheet_gets_decimals_and_no_formula() {
+    let table = ReadModel::find("customers").unwrap().tables[0];
+    let names = [
+        "=HYPERLINK(\"http://x\")",
+        "+886 2 1234",
+        "-1+1",
+        "@SUM(A1)",
+        "\tx",
+        "宏達 = 1",
+    ];
+    let row = |(n, name): (usize, &&str)| {
+        let cells = table.columns.iter().map(|column| match (column.name, column.ty) {
+            ("name", _) => Value::Text((*name).into()),
+            (_, ColumnType::Uuid) => Value::Uuid(uuid::Uuid::from_u128(n as u128)),
+            (_, ColumnType::Time) => Value::Time("2026-03-01T16:30:00Z".parse().unwrap()),
+            _ => Value::Null,
+        });
+        cells.collect()
+    };
+    let rows = CannedRows {
+        rows: names.iter().enumerate().map(row).collect(),
+        ..CannedRows::default()
+    };
+    let world = World::with(rows).await;
+    let file = world.get("/api/customers?format=excel").await;
+    assert!(file.text.starts_with("\u{feff}customer,name,"), "{}", file.text);
+    for shown in [
+        "\"'=HYPERLINK(\"\"http://x\"\")\"",
+        "'+886 2 1234",
+        "'-1+1",
+        "'@SUM(A1)",
+        "'\tx",
+        ",宏達 = 1,",
+    ] {
+        assert!(file.text.contains(shown), "{shown}: {}", file.text);
+    }
+    assert!(file.text.contains("2026-03-02 00:30:00"), "{}", file.text);
+    // A program gets what there is.
+    let raw = world.get("/api/customers?format=csv").await.text;
+    assert!(
+        raw.starts_with("customer,") && raw.contains("\"=HYPERLINK(") && raw.contains(",-1+1,"),
+        "{raw}"
+    );
+}
+
+#[tokio::test]
+async fn a_question_may_stand_in_the_body() {
+    let world = World::with(customers()).await;
+    let body = json!({
+        "email": "a@b.c", "owner": null, "status": ["active", "closed"], "where": ["registered_at<=2026-03-02T00:00:00Z"],
+        "limit": 2, "at_least": ["0:99", "1:7"]
+    });
+    let answer = world.post("/api/customers/query", body).await;
+    let by_url = world.get("/api/customers?limit=2").await;
+    assert_eq!((answer.status, &answer.text), (200, &by_url.text));
+    let file = world.post("/api/customers/query", json!({"format": "csv"})).await;
+    assert_eq!(file.text.split_terminator("\r\n").count(), 4, "{}", file.text);
+
+    for (body, at, says) in [
+        (json!([]), ".", "a question is a JSON object"),
+        (
+            json!({"colour": "red"}),
+            "colour",
+            "there is no column \"colour\"; there are: customer, name",
+        ),
+        (json!({"customer": "me"}), "query", "does not fit the column"),
+        (json!({"customer": 1}), "customer", "compared with a text"),
+        (json!({"owner": {"is": "mei"}}), "owner", "compared with a text"),
+        (json!({"owner": []}), "owner", "the list is empty"),
+        (json!({"limit": 0}), "limit", "from 1 to 10000"),
+        (json!({"limit": 1.5}), "limit", "from 1 to 10000"),
+        (json!({"limit": true}), "limit", "limit is a number"),
+        (json!({"where": [1]}), "where", "a list of texts"),
+        (json!({"where": {}}), "where", "a text or a list of texts"),
+        (json!({"as_of": 2026}), "as_of", "as_of is a text"),
+        (
+            json!({"where": vec!["owner!=a"; 5_000]}),
+            "where",
+            "at most 100 filters",
+        ),
+        (json!({"owner": vec!["a"; 5_000]}), "where", "1000 values"),
+        (json!({"owner": "a\u{0}b"}), "query", "does not fit the column"),
+    ] {
+        let refused = world.post("/api/customers/query", body.clone()).await;
+        assert_eq!(
+            (refused.status, &refused.json()["at"]),
+            (400, &json!(at)),
+            "{body}: {}",
+            refused.text
+        );
+        assert!(
+            refused.text.contains(says) || refused.json()["detail"].as_str().unwrap().contains(says),
+            "{}",
+            refused.text
+        );
+    }
+    assert_eq!(world.post("/api/nobody/query", json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_head_only_makes_nobody_read() {
+    let gone = CannedRows {
+        error: Some(|| ViewError::Unavailable("connection refused".into())),
+        ..CannedRows::default()
+    };
+    let world = World::with(gone).await;
+    let head = |path: &'static str| world.request("HEAD", path, &[], "");
+    let answer = head("/api/customers?format=csv").await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("text/csv; charset=utf-8"))
+    );
+    assert_eq!(head("/api/customers?colour=red").await.status, 400);
+    assert_eq!(world.get("/api/customers").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_method_that_does_not_fit_is_told_which_ones_do() {
+    let world = World::new().await;
+    for (method, path, allow) in [
+        ("POST", "/api/customers", "GET, HEAD"),
+        ("DELETE", "/api/customers", "GET, HEAD"),
+        ("GET", "/api/customer", "POST"),
+        ("PUT", "/api/customer", "POST"),
+        ("PATCH", "/api/customer/key:erp:1", "GET, HEAD, POST"),
+        ("GET", "/api/customers/query", "POST"),
+        ("GET", "/api/bundle", "POST"),
+        ("POST", "/api/status", "GET, HEAD"),
+        ("POST", "/health/live", "GET, HEAD"),
+    ] {
+        let answer = world
+            .request(method, path, &[("content-type", "application/json")], "{}")
+            .await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some(allow)),
+            "{method} {path}: {}",
+            answer.text
+        );
+    }
+    for (method, path) in [
+        ("DELETE", "/api/nobody"),
+        ("GET", "/api/nobody"),
+        ("PUT", "/api/nobody/1"),
+    ] {
+        assert_eq!(
+            world.request(method, path, &[], "").await.status,
+            404,
+            "{method} {path}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_was_known_at_a_time_is_answered_with_its_positions_and_the_same_later() {
     let world = World::new().await;
@@ -145,7 +343,12 @@ async fn a_bad_question_is_a_400_that_says_what_is_wrong() {
         ("at_least=0:-1", "at_least", "is no position"),
         ("at_least=0:99999999999999999999", "at_least", "is no position"),
         ("at_least=4:1", "at_least", "in no shard"),
-        ("format=xml", "format", "there are: json, csv"),
+        ("format=xml", "format", "there are: json, csv, excel"),
+        ("email=a@b.c", "email", "send POST /api/customers/query"),
+        ("where=phone is not null", "phone", "does not belong in a URL"),
+        ("where=owner=null", "query", "write owner is null"),
+        ("where=owner in (a", "where", "is no filter"),
+        ("where=owner=\"a", "where", "does not end"),
     ];
     for (query, at, says) in cases {
         let answer = world.get(&format!("/api/customers?{query}")).await;

@@ -95,7 +95,7 @@ impl World {
 
     pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         // What no client can send plain.
-        let path = path.replace('<', "%3C");
+        let path = path.replace('<', "%3C").replace(' ', "%20").replace('"', "%22");
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -268,6 +268,7 @@ impl ReadStore for CannedRows {
             false => self
                 .rows
                 .iter()
+                .filter(|row| select.after.as_ref().is_none_or(|after| row[..after.len()] > after[..]))
                 .skip(select.offset)
                 .take(select.limit.unwrap_or(usize::MAX))
                 .cloned()

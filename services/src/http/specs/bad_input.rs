@@ -360,9 +360,6 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
         bad("a version that is none", &deal, lose())
             .header("if-match", "latest")
             .at("If-Match", "is no version"),
-        bad("any version", &deal, lose())
-            .header("if-match", "*")
-            .at("If-Match", "is no version"),
         bad("a version below all", &deal, lose())
             .header("if-match", "-1")
             .at("If-Match", "is no version"),

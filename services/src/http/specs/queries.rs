@@ -365,7 +365,7 @@ async fn a_bad_question_is_a_400_that_says_what_is_wrong() {
             answer.text
         );
     }
-    let unknown = world.get("/api/customer").await;
+    let unknown = world.get("/api/nobodies").await;
     assert_eq!(unknown.status, 404);
     assert!(unknown.text.contains("there is no read model"), "{}", unknown.text);
 }

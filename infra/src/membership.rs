@@ -4,6 +4,7 @@
 //! serves the shard of its number. Safety does not rest on it, only on the claims in the log: two processes that both believe to be
 //! assigned cost time, no data.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -12,18 +13,24 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientContext, TopicPartitionList};
 use services::log::LogError;
 use services::shard::Assignment;
 use tokio::sync::watch;
 
-use crate::log::kafka::KafkaLog;
+use crate::log::kafka::{KafkaLog, is_unknown_place};
 
 /// How long the group is kept waiting for shards that are being released.
 pub const RELEASE_MAX: Duration = Duration::from_secs(20);
 const RELEASE_POLL: Duration = Duration::from_millis(2);
 /// How often the group's news are looked for.
 const POLL: Duration = Duration::from_millis(50);
+/// A member that hears for so long that the members' topics are not there is replaced; what it heard so long ago is forgotten.
+const UNKNOWN_MAX: Duration = Duration::from_secs(3);
+const UNKNOWN_FORGOTTEN: Duration = Duration::from_secs(30);
+/// Pause before a seat is taken anew.
+const SEAT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is spread over processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,17 +98,17 @@ impl Membership {
         settings.set("heartbeat.interval.ms", (timeout_ms / 4).to_string());
         let group = Group {
             name,
-            seats,
-            is_released: Box::new(is_released),
+            seats: Arc::new(seats),
+            is_released: Arc::new(is_released),
         };
         let leaving = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&leaving);
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name(format!("members-{name}"));
-        let thread = thread.spawn(move || match seat(&settings, group) {
+        let thread = thread.spawn(move || match seat(&settings, &group) {
             Ok(consumer) => {
                 ready.send(Ok(())).unwrap_or_default();
-                attend(&consumer, &until);
+                attend(consumer, &settings, &group, &until);
             }
             Err(error) => ready.send(Err(error)).unwrap_or_default(),
         })?;
@@ -119,20 +126,58 @@ impl Membership {
     }
 }
 
-fn seat(settings: &ClientConfig, group: Group) -> anyhow::Result<BaseConsumer<Group>> {
-    let topics: Vec<String> = group.seats.iter().map(|(topic, _)| topic.clone()).collect();
-    let consumer: BaseConsumer<Group> = settings.create_with_context(group)?;
-    consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+fn seat(settings: &ClientConfig, group: &Group) -> anyhow::Result<BaseConsumer<Group>> {
+    let topics: Vec<&str> = group.seats.iter().map(|(topic, _)| topic.as_str()).collect();
+    let consumer: BaseConsumer<Group> = settings.create_with_context(group.clone())?;
+    consumer.subscribe(&topics)?;
     Ok(consumer)
 }
 
-/// Hears what the group says. Leaves when the consumer is dropped.
-fn attend(consumer: &BaseConsumer<Group>, leaving: &AtomicBool) {
+/// Keeps the seat, and takes it anew when it was lost: until `leaving`.
+fn attend(first: BaseConsumer<Group>, settings: &ClientConfig, group: &Group, leaving: &AtomicBool) {
+    let mut seated = Some(first);
     while !leaving.load(Ordering::SeqCst) {
-        if let Some(Err(error)) = consumer.poll(POLL) {
+        let why = match seated.take().map_or_else(|| seat(settings, group), Ok) {
+            Ok(consumer) => {
+                // Gone when it ends: a seat that is given up is given up in the group too.
+                let ended = catch_unwind(AssertUnwindSafe(move || hear(&consumer, leaving)));
+                match ended {
+                    Ok(None) => return,
+                    Ok(Some(error)) => error.to_string(),
+                    Err(_) => {
+                        metrics::counter!("crm_panics_total", "part" => "membership").increment(1);
+                        "its thread panicked".to_owned()
+                    }
+                }
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        tracing::warn!(group = group.name, "takes its seat in the group anew: {why}");
+        std::thread::sleep(SEAT_PAUSE);
+    }
+}
+
+/// Hears what the group says: until `leaving`, or until this client cannot find the members' topics any more.
+fn hear(consumer: &BaseConsumer<Group>, leaving: &AtomicBool) -> Option<KafkaError> {
+    let mut unknown_since: Option<Instant> = None;
+    while !leaving.load(Ordering::SeqCst) {
+        let error = match consumer.poll(POLL) {
+            Some(Err(error)) => error,
+            _ => continue,
+        };
+        if !is_unknown_place(&error) {
             tracing::debug!("the group's member goes on after: {error}");
+            continue;
+        }
+        // It says so once each time that it asks: new topics may not be known everywhere yet, a broker may just have woken up.
+        match unknown_since {
+            Some(since) if since.elapsed() > UNKNOWN_FORGOTTEN => unknown_since = Some(Instant::now()),
+            Some(since) if since.elapsed() > UNKNOWN_MAX => return Some(error),
+            Some(_) => {}
+            None => unknown_since = Some(Instant::now()),
         }
     }
+    None
 }
 
 async fn make_topics(log: &KafkaLog, seats: &[Seat]) -> anyhow::Result<()> {
@@ -159,10 +204,11 @@ async fn make_topics(log: &KafkaLog, seats: &[Seat]) -> anyhow::Result<()> {
 type Seat = (String, Vec<watch::Sender<Assignment>>);
 
 /// Hands the group's decisions on.
+#[derive(Clone)]
 struct Group {
     name: &'static str,
-    seats: Vec<Seat>,
-    is_released: Box<dyn Fn(u16) -> bool + Send + Sync>,
+    seats: Arc<Vec<Seat>>,
+    is_released: Arc<dyn Fn(u16) -> bool + Send + Sync>,
 }
 
 impl ClientContext for Group {}

@@ -19,7 +19,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer, PurgeConfig};
 use rdkafka::{Offset, TopicPartitionList};
 use services::log::{AppendError, EventLog, LogError, LogReader, LogWriter, Record};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::refuse_oversized;
@@ -31,6 +31,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a new topic may take until each partition has a leader that answers.
 const READY_MAX: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(100);
+/// How often a question is asked again, each time with a new client, when the brokers' answer is that they do not know the partition.
+const UNKNOWN_TRIES: u32 = 3;
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(100);
+/// How long a reader's client may believe that its partition is not there.
+const UNKNOWN_MAX: Duration = Duration::from_secs(3);
 /// How often a reader's thread looks whether anybody still reads.
 const READER_POLL: Duration = Duration::from_millis(100);
 /// A reader's thread hands records over in batches, and a few of these wait: some MiB in all.
@@ -47,6 +52,10 @@ const CLIENT: &[(&str, &str)] = &[
     ("retry.backoff.ms", "50"),
     ("retry.backoff.max.ms", "500"),
     ("socket.timeout.ms", "10000"),
+    // A broker that stood still says for a moment that it has none of its topics. The defaults believe that for five minutes.
+    ("topic.metadata.refresh.interval.ms", "2000"),
+    ("metadata.max.age.ms", "6000"),
+    ("topic.metadata.propagation.max.ms", "2000"),
     // A mistyped topic must fail, not appear.
     ("allow.auto.create.topics", "false"),
     ("log.connection.close", "false"),
@@ -71,7 +80,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "false"),
     // An offset that is not there means that the log lost its tail. Never go on elsewhere.
     ("auto.offset.reset", "error"),
-    ("enable.partition.eof", "true"),
+    // The end of a partition is no error, and the client library would log one for each record that is read there.
+    ("enable.partition.eof", "false"),
     ("isolation.level", "read_uncommitted"),
     ("check.crcs", "true"),
     // The default of 1000 makes a replay three times slower.
@@ -94,8 +104,11 @@ pub struct KafkaLog {
     topic: String,
     extra: BTreeMap<String, String>,
     replication: i32,
-    inquirer: OnceCell<Arc<DroppedApart<BaseConsumer>>>,
+    /// The client that is kept for questions.
+    inquirer: Mutex<Option<Inquirer>>,
 }
+
+type Inquirer = Arc<DroppedApart<BaseConsumer>>;
 
 impl KafkaLog {
     /// The log in `topic` of the cluster at `brokers` (`host:port`, several with commas). `extra` are further settings of
@@ -106,7 +119,7 @@ impl KafkaLog {
             topic: topic.to_owned(),
             extra,
             replication: 1,
-            inquirer: OnceCell::new(),
+            inquirer: Mutex::default(),
         }
     }
 
@@ -139,22 +152,52 @@ impl KafkaLog {
         blocking(move || settings.create()).await
     }
 
-    /// Asks the brokers something, with a client that is kept for that.
+    /// Asks the brokers something, with a client that is kept for that. One that got no answer is thrown away: what it remembers of the
+    /// topic may be wrong, and stays so for longer than a new one takes.
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&BaseConsumer, &str) -> KafkaResult<T> + Send + 'static,
+        question: impl Fn(&BaseConsumer, &str) -> KafkaResult<T> + Clone + Send + 'static,
     ) -> Result<T, LogError> {
-        let make = || async { Ok(Arc::new(DroppedApart(Some(self.client(&[]).await?)))) };
-        let inquirer = self.inquirer.get_or_try_init(make).await?.clone();
-        let topic = self.topic.clone();
-        blocking(move || {
-            let client = inquirer.get();
-            let answer = question(client, &topic);
-            // Its errors come with the answers; what it says beside must not pile up.
-            while client.poll(Duration::ZERO).is_some() {}
-            answer
-        })
-        .await
+        let mut tries = 0;
+        loop {
+            let inquirer = self.inquirer().await?;
+            let (client, topic, question) = (Arc::clone(&inquirer), self.topic.clone(), question.clone());
+            let answer = blocking(move || {
+                let client = client.get();
+                let answer = question(client, &topic);
+                // Its errors come with the answers; what it says beside must not pile up.
+                while client.poll(Duration::ZERO).is_some() {}
+                Ok(answer)
+            });
+            let error = match answer.await? {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.throw_away(&inquirer).await;
+            tries += 1;
+            if tries >= UNKNOWN_TRIES || !is_unknown_place(&error) {
+                return Err(unavailable(error));
+            }
+            sleep(UNKNOWN_PAUSE).await;
+        }
+    }
+
+    async fn inquirer(&self) -> Result<Inquirer, LogError> {
+        let mut kept = self.inquirer.lock().await;
+        if let Some(inquirer) = kept.as_ref() {
+            return Ok(Arc::clone(inquirer));
+        }
+        let made = Arc::new(DroppedApart(Some(self.client(&[]).await?)));
+        *kept = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Others may have made a new one already.
+    async fn throw_away(&self, inquirer: &Inquirer) {
+        let mut kept = self.inquirer.lock().await;
+        if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, inquirer)) {
+            *kept = None;
+        }
     }
 
     /// The leader of each partition of the log, -1 while it has none.
@@ -168,6 +211,7 @@ impl KafkaLog {
     /// [`LogError::NotCreated`] when the brokers do not know it.
     pub async fn leaders_of(&self, topic: &str) -> Result<Vec<i32>, LogError> {
         let asked = topic.to_owned();
+        // The brokers are asked here, not the client's memory: a topic that is not there is one that nobody made.
         let answer = self.ask(move |client, _| {
             let metadata = client.fetch_metadata(Some(&asked), ANSWER_MAX)?;
             let found = metadata.topics().iter().find(|found| found.name() == asked);
@@ -476,6 +520,19 @@ fn refuse_unsendable(records: &[Record]) -> Result<(), AppendError> {
     }
 }
 
+/// Does the client believe that the topic, or the partition, is not there? A log that was opened is there; so the client is to be replaced.
+pub fn is_unknown_place(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopicId
+        )
+    )
+}
+
 /// The client library did not take the record at all.
 fn is_local_refusal(error: &KafkaError) -> bool {
     matches!(
@@ -513,6 +570,7 @@ fn read_until_unwanted(consumer: &BaseConsumer, to_reader: &mpsc::Sender<Batch>,
         shard,
         next: from,
         bad_fetches: 0,
+        unknown_since: None,
     };
     // The library panics on a header whose name is no UTF-8: such a record is not ours.
     let attempt = catch_unwind(AssertUnwindSafe(|| progress.read(consumer, to_reader)));
@@ -527,6 +585,8 @@ struct Progress {
     next: u64,
     /// Fetches with a wrong checksum since the last good record.
     bad_fetches: u32,
+    /// Since when the client believes that the partition is not there.
+    unknown_since: Option<std::time::Instant>,
 }
 
 impl Progress {
@@ -534,6 +594,7 @@ impl Progress {
     fn read(&mut self, consumer: &BaseConsumer, to_reader: &mpsc::Sender<Batch>) -> Option<LogError> {
         loop {
             let (records, harm) = self.take_what_is_there(consumer);
+            let harm = harm.or_else(|| self.is_lost());
             let nobody_reads = match records.is_empty() {
                 true => to_reader.is_closed(),
                 false => to_reader.blocking_send(Ok(records)).is_err(),
@@ -558,6 +619,7 @@ impl Progress {
                     records.push((offset, record));
                     self.next = offset + 1;
                     self.bad_fetches = 0;
+                    self.unknown_since = None;
                 }
                 Some(Err(error)) => {
                     if let Some(harm) = self.harm_in(&error) {
@@ -585,11 +647,23 @@ impl Progress {
                 let stays_bad = self.bad_fetches >= BAD_FETCHES_MAX;
                 stays_bad.then(|| self.damage("its checksum is wrong"))
             }
+            _ if is_unknown_place(error) => {
+                self.unknown_since.get_or_insert_with(std::time::Instant::now);
+                None
+            }
             _ => {
                 tracing::trace!("a log reader goes on after: {error}");
                 None
             }
         }
+    }
+
+    /// A broker that stood still says for a moment that it has no such partition. A client that has believed it for so long is replaced.
+    fn is_lost(&self) -> Option<LogError> {
+        let since = self.unknown_since.filter(|since| since.elapsed() > UNKNOWN_MAX)?;
+        let (shard, waited) = (self.shard, since.elapsed().as_secs());
+        let why = format!("the client that reads shard {shard} has not found it for {waited} s");
+        Some(LogError::Unavailable(why))
     }
 
     fn damage(&self, why: &str) -> LogError {

@@ -14,6 +14,10 @@ pub struct Counted {
     pub inner: MemoryLog,
     read: Arc<AtomicU64>,
     largest: Arc<AtomicU64>,
+    readers: Arc<AtomicU64>,
+    /// Readers with a lower number hear nothing any more.
+    deaf: Arc<AtomicU64>,
+    panics: Arc<AtomicU64>,
 }
 
 impl Counted {
@@ -28,6 +32,16 @@ impl Counted {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// The readers that there are hear nothing from now on, and do not know it.
+    pub fn deafen(&self) {
+        self.deaf.store(self.readers.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The next read is a panic.
+    pub fn panic_once(&self) {
+        self.panics.store(1, Ordering::Relaxed);
+    }
+
     /// Of one read.
     pub fn most_records_at_once(&self) -> u64 {
         self.largest.load(Ordering::Relaxed)
@@ -37,6 +51,7 @@ impl Counted {
 struct CountedReader {
     reader: Box<dyn LogReader>,
     log: Counted,
+    number: u64,
 }
 
 #[async_trait]
@@ -65,6 +80,7 @@ impl EventLog for Counted {
         Ok(Box::new(CountedReader {
             reader: self.inner.reader(shard, from).await?,
             log: self.clone(),
+            number: self.readers.fetch_add(1, Ordering::Relaxed),
         }))
     }
 }
@@ -72,6 +88,11 @@ impl EventLog for Counted {
 #[async_trait]
 impl LogReader for CountedReader {
     async fn next(&mut self, records_max: usize, wait: Duration) -> Result<Vec<(u64, Record)>, LogError> {
+        assert_eq!(self.log.panics.swap(0, Ordering::Relaxed), 0, "a panic was asked for");
+        if self.number < self.log.deaf.load(Ordering::Relaxed) {
+            tokio::time::sleep(wait).await;
+            return Ok(vec![]);
+        }
         let records = self.reader.next(records_max, wait).await?;
         let count = records.len() as u64;
         self.log.read.fetch_add(count, Ordering::Relaxed);

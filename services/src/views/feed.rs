@@ -1,16 +1,18 @@
 //! A shard's records, read and judged once for all projectors of a process that stand at about the same place.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use domain::{StreamKind, UnreadableEvent};
+use futures::FutureExt;
 use projections::{Event, Group};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::log::{Checkpoint, EventLog, Judge, Judgement, LogReader, Record, StoredEvent};
+use crate::log::{Checkpoint, EventLog, Judge, Judgement, LogError, LogReader, Record, StoredEvent};
 use crate::shard::{TakeOverError, judge_or_step_over, resume};
 
 /// Records per read at most: a big lag makes big batches, and memory stays bounded.
@@ -24,6 +26,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 const SLOWEST_FOR: Duration = Duration::from_secs(10);
 /// How long one read waits for records.
 const WAIT: Duration = Duration::from_millis(500);
+/// A reader that has brought nothing for so long is compared with the log's end. One that stays behind it until the next look is replaced.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The feeds of a process.
 pub struct Feeds {
@@ -329,18 +333,33 @@ impl Drop for Subscription {
     }
 }
 
-/// The reader of a feed: until it is dropped, or cannot go on.
-async fn read(
+/// The reader of a feed: until it is dropped, or cannot go on. A panic in it is an end like any other: who reads along hears of it.
+async fn read(log: Arc<dyn EventLog>, shard: u16, judge: Judge, reader: Box<dyn LogReader>, shared: Arc<Shared>) {
+    let reading = read_on(log, shard, judge, reader, &shared);
+    if AssertUnwindSafe(reading).catch_unwind().await.is_err() {
+        metrics::counter!("crm_panics_total", "part" => "reader").increment(1);
+        let why = format!("the reader of shard {shard} panicked; it reads anew");
+        shared.lock().trouble = Some(Arc::new(LogError::Unavailable(why).into()));
+        shared.read.notify_waiters();
+    }
+}
+
+async fn read_on(
     log: Arc<dyn EventLog>,
     shard: u16,
     mut judge: Judge,
     mut reader: Box<dyn LogReader>,
-    shared: Arc<Shared>,
+    shared: &Shared,
 ) {
+    let mut silence = Silence::since_now();
     loop {
-        wait_for_the_slowest(&shared).await;
+        wait_for_the_slowest(shared).await;
         let (chunk, trouble) = match reader.next(BATCH_RECORDS_MAX, WAIT).await {
-            Ok(records) => judge_all(log.as_ref(), shard, &mut judge, records).await,
+            Ok(records) if records.is_empty() => (None, silence.goes_on(log.as_ref(), shard, judge.next()).await),
+            Ok(records) => {
+                silence = Silence::since_now();
+                judge_all(log.as_ref(), shard, &mut judge, records).await
+            }
             Err(error) => (None, Some(error.into())),
         };
         let ends = trouble.is_some();
@@ -356,6 +375,38 @@ async fn read(
         if ends {
             return;
         }
+    }
+}
+
+/// For how long nothing has come, and whether there was something.
+struct Silence {
+    looks_at: Instant,
+    /// The log went on behind the reader already when it was looked at before.
+    was_behind: bool,
+}
+
+impl Silence {
+    fn since_now() -> Silence {
+        Silence {
+            looks_at: Instant::now() + SILENCE_MAX,
+            was_behind: false,
+        }
+    }
+
+    /// Why the reader is to be replaced, if so: the log has more for it, and had when it was looked at before. A log that does not answer
+    /// may have none.
+    async fn goes_on(&mut self, log: &dyn EventLog, shard: u16, next: u64) -> Option<TakeOverError> {
+        if Instant::now() < self.looks_at {
+            return None;
+        }
+        let end = log.end(shard).await.unwrap_or(next);
+        if end > next && self.was_behind {
+            let why = format!("the reader of shard {shard} hears nothing at offset {next}, and the log ends at {end}");
+            return Some(LogError::Unavailable(why).into());
+        }
+        self.was_behind = end > next;
+        self.looks_at = Instant::now() + if self.was_behind { WAIT } else { SILENCE_MAX };
+        None
     }
 }
 

@@ -290,3 +290,49 @@ async fn a_reader_ends_with_the_last_who_reads_along() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(world.log.records_read(), before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_hears_nothing_while_the_log_goes_on_is_replaced() {
+    let mut world = World::new().await;
+    world.record(1);
+    let mut at = world.subscribe(2).await;
+    assert_eq!(world.read_once(&mut at).await, [2]);
+    world.log.deafen();
+    world.record(3);
+    let told = at.next(Duration::from_secs(60)).await;
+    assert!(
+        matches!(&told, Err(FeedError::Log(why)) if why.to_string().contains("hears nothing at offset 3, and the log ends at 6")),
+        "it says so"
+    );
+    let mut anew = world.subscribe(at.settled()).await;
+    assert_eq!(world.read_on(&mut anew).await, [3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_with_nothing_to_hear_is_left_alone() {
+    let mut world = World::new().await;
+    world.record(1);
+    let mut at = world.subscribe(2).await;
+    assert_eq!(world.read_once(&mut at).await, [2]);
+    assert!(
+        at.next(Duration::from_secs(60))
+            .await
+            .is_ok_and(|chunks| chunks.is_empty())
+    );
+    world.record(1);
+    assert_eq!(world.read_once(&mut at).await, [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_along_hears_of_a_reader_that_panicked() {
+    let mut world = World::new().await;
+    world.record(1);
+    let mut at = world.subscribe(2).await;
+    assert_eq!(world.read_once(&mut at).await, [2]);
+    world.log.panic_once();
+    world.record(1);
+    let told = at.next(Duration::from_secs(60)).await;
+    assert!(matches!(&told, Err(FeedError::Log(why)) if why.to_string().contains("panicked")));
+    let mut anew = world.subscribe(at.settled()).await;
+    assert_eq!(world.read_on(&mut anew).await, [3]);
+}

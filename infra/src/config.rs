@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 use services::log::{EventLog, MemoryLog};
+use services::routing::PeerSecret;
 use services::states::StateStore;
 use services::views::ReadStore;
 
@@ -52,6 +53,8 @@ struct File {
     replication: Option<i32>,
     /// Seconds without a sign of life after which a process's shards move to others.
     session_timeout: Option<u64>,
+    /// A file with the secret that the processes of one Kafka log share.
+    peer_secret_file: Option<PathBuf>,
     /// Further librdkafka settings, such as `security.protocol`.
     #[serde(default)]
     kafka: BTreeMap<String, String>,
@@ -67,6 +70,9 @@ pub struct Settings {
     pub replication: i32,
     /// How long a process may be silent before the group gives its shards to others.
     pub session_timeout: Duration,
+    /// What the processes of one Kafka log share, so that nobody else gives orders to their shards; `None` = one that they keep in the store
+    /// of the read models.
+    pub peer_secret: Option<PeerSecret>,
     kafka: BTreeMap<String, String>,
 }
 
@@ -100,6 +106,7 @@ impl Places {
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
             replication: file.replication.unwrap_or(1),
+            peer_secret: peer_secret(file.peer_secret_file.as_deref())?,
             session_timeout: Duration::from_secs(file.session_timeout.unwrap_or(SESSION_TIMEOUT_DEFAULT)),
             kafka: file.kafka,
         })
@@ -180,6 +187,26 @@ impl Settings {
         }
         bail!("the views are neither sqlite:<folder> nor postgres://user@host/database")
     }
+}
+
+/// From the environment, or from a file that it names, or the settings name.
+fn peer_secret(file: Option<&Path>) -> anyhow::Result<Option<PeerSecret>> {
+    let text = match (
+        std::env::var("CRM_PEER_SECRET"),
+        std::env::var_os("CRM_PEER_SECRET_FILE"),
+    ) {
+        (Ok(secret), _) => secret,
+        (Err(_), named) => {
+            let Some(path) = named.map(PathBuf::from).or_else(|| file.map(Path::to_owned)) else {
+                return Ok(None);
+            };
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
+        }
+    };
+    let secret = PeerSecret::new(text.trim());
+    Ok(Some(secret.context(
+        "the secret of the processes has 16 to 255 visible ASCII characters",
+    )?))
 }
 
 fn folder_of(text: &str) -> anyhow::Result<PathBuf> {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use anyhow::Context;
 use projections::Group;
 use services::clock::{Clock, SystemClock};
 use services::commands::Commands;
 use services::log::{EventLog, Opened, create, open};
-use services::routing::{Owners, Routing};
+use services::routing::{Owners, PeerSecret, Routing};
 use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, spawn};
 use services::views::{Queries, Workers};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -34,6 +36,8 @@ pub fn threads() -> std::io::Result<tokio::runtime::Runtime> {
 /// A process that serves shards, all or some: commands go in, events go to the log.
 pub struct Writer {
     pub commands: Commands,
+    /// What other processes must know that send commands here; `None` where there are none.
+    pub peers: Option<PeerSecret>,
     tasks: Vec<JoinHandle<()>>,
     membership: Option<Membership>,
 }
@@ -121,6 +125,7 @@ impl Parts {
         let (handles, tasks) = self.spawn_shards(settings, address, &config, words);
         Writer {
             commands: Commands::new(Routing::alone(handles), Arc::clone(&self.clock)),
+            peers: None,
             tasks,
             membership: None,
         }
@@ -148,7 +153,8 @@ impl Parts {
             states: Arc::clone(&self.stores.states),
             own_address: address.to_owned(),
         };
-        let routing = Routing::among(handles.clone(), Arc::new(HttpPeers::new()?), owners);
+        let secret = self.peer_secret(settings).await?;
+        let routing = Routing::among(handles.clone(), Arc::new(HttpPeers::new(secret.clone())?), owners);
         let is_released = move |shard: u16| !handles[usize::from(shard)].status().owned;
         let share = Share {
             work: Work::Writing,
@@ -157,9 +163,25 @@ impl Parts {
         let membership = Membership::join(&log, "writers", settings.session_timeout, vec![share], is_released).await?;
         Ok(Writer {
             commands: Commands::new(routing, Arc::clone(&self.clock)),
+            peers: Some(secret),
             tasks,
             membership: Some(membership),
         })
+    }
+
+    /// The secret that the settings give, else the one that the processes keep in the store that they share: the first one draws it.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn peer_secret(&self, settings: &Settings) -> anyhow::Result<PeerSecret> {
+        if let Some(secret) = &settings.peer_secret {
+            return Ok(secret.clone());
+        }
+        #[allow(clippy::disallowed_methods, reason = "a secret is luck, drawn once")]
+        let luck: Vec<String> = (0..4).map(|_| Uuid::now_v7().to_string()).collect();
+        let drawn = domain::hex(&Sha256::digest(luck.concat()));
+        let kept = self.stores.states.peer_secret(&drawn).await?;
+        PeerSecret::new(&kept).context("the secret that the processes keep in the store is none")
     }
 
     fn spawn_shards(

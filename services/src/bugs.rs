@@ -48,6 +48,8 @@ pub enum Bug {
     RowsBeforeCheckpoint,
     /// A projector does not mind that another has moved the checkpoint.
     NoCompareAndSet,
+    /// A command of the actor `system:panic` is a panic where it is decided.
+    PanicsAtCommand,
 }
 
 /// Is the program to have this bug?

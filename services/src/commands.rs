@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::clock::{Clock, whole_microseconds};
 use crate::routing::Routing;
 use crate::shard::{
-    Ack, Action, CLOCK_SKEW_MAX, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, hash_of, made_at,
+    Ack, Action, CLOCK_SKEW_MAX, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, hash_of, is_trace_id,
+    is_traceparent, made_at,
 };
 
 /// How long a client-made command id is remembered, and so accepted.
@@ -197,6 +198,59 @@ impl Commands {
     pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
         let shard = self.shard_of(request.steps[0].stream.slot());
         self.routing.execute(shard, request, lane).await
+    }
+
+    /// Does some process serve the shard now?
+    pub async fn is_served(&self, shard: u16) -> bool {
+        self.routing.is_served(shard).await
+    }
+
+    /// Checks a request that another process sends for a shard of this one, as if it came through the door here: what is wrong in it must
+    /// not get into the log, wherever it comes from. Its texts were checked when it was read.
+    ///
+    /// # Errors
+    /// [`CommandFailure::Malformed`].
+    pub fn check(&self, shard: u16, request: &Request) -> Result<(), CommandFailure> {
+        let now = self.clock.now();
+        self.command_id(Some(request.command_id), now)?;
+        effective_at(request.effective_at, now)?;
+        let slot = request.steps.first().map(|step| step.stream.slot());
+        if request.steps.len() > BUNDLE_MAX || request.steps.iter().any(|step| Some(step.stream.slot()) != slot) {
+            return Err(malformed(
+                ".",
+                format!("a bundle has 1 to {BUNDLE_MAX} commands on streams of one slot"),
+            ));
+        }
+        for step in &request.steps {
+            self.check_shard(shard, step.stream)?;
+            match &step.action {
+                Action::Decide(command) => check_slot(step.stream.id, command)?,
+                Action::Record(_) => return Err(malformed(".", "commands are taken, and no facts")),
+            }
+        }
+        let who = &request.who;
+        let mut traces = [&who.causation, &who.correlation].into_iter().flatten();
+        match traces.all(|id| is_trace_id(id)) && who.traceparent.as_deref().is_none_or(is_traceparent) {
+            true => Ok(()),
+            false => Err(malformed(
+                "who",
+                "a causation, a correlation or a trace context has no such form",
+            )),
+        }
+    }
+
+    /// Is it this shard that has the stream?
+    ///
+    /// # Errors
+    /// [`CommandFailure::Malformed`] when it is another.
+    pub fn check_shard(&self, shard: u16, stream: StreamRef) -> Result<(), CommandFailure> {
+        match self.shard_of(stream.slot()) {
+            own if own == shard => Ok(()),
+            own => Err(malformed(
+                "stream",
+                format!("{stream} belongs to shard {own}, not to shard {shard}"),
+            )),
+        }
     }
 
     /// The state of a stream and its version.
@@ -415,7 +469,7 @@ fn effective_at(given: Option<Timestamp>, now: Timestamp) -> Result<Option<Times
 
 /// What a store cannot keep is refused at the door: once it is in the log, it stops a read model. PostgreSQL has no NUL in its texts,
 /// and its days begin in 4713 BC.
-fn must_be_storable(json: &Value, at: &str) -> Result<(), CommandFailure> {
+pub(crate) fn must_be_storable(json: &Value, at: &str) -> Result<(), CommandFailure> {
     match json {
         Value::String(text) if text.contains('\0') => Err(malformed(at, "the NUL character cannot be stored")),
         Value::String(text) if text.starts_with('-') && is_day_or_time(text) => {

@@ -14,3 +14,4 @@ pub mod shard;
 mod simulation;
 pub mod states;
 pub mod views;
+pub mod watch;

@@ -128,6 +128,24 @@ pub trait StateStore: Send + Sync {
         max: usize,
     ) -> Result<Vec<Uuid>, StateError>;
 
+    /// The secret that the processes share which use this store, kept here because they all may write here already. The first one that asks
+    /// stores `proposed`; all get the same one.
+    ///
+    /// # Errors
+    /// [`StateError::Unavailable`], also when this store keeps none.
+    async fn peer_secret(&self, proposed: &str) -> Result<String, StateError> {
+        let _unused = proposed;
+        Err(StateError::Unavailable("this store keeps no secrets".into()))
+    }
+
+    /// What time it is for the store, where its clock is not that of this machine's processes; `None` where it has none of its own.
+    ///
+    /// # Errors
+    /// [`StateError::Unavailable`].
+    async fn time(&self) -> Result<Option<Timestamp>, StateError> {
+        Ok(None)
+    }
+
     /// Saves states, command ids and the watermark in one transaction.
     ///
     /// # Errors

@@ -410,7 +410,7 @@ fn assigned(projector: &Crm) -> BTreeSet<String> {
 async fn until_all_is_folded(env: &[(&str, &str)]) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let said = Crm::run(&["status", "--json"], env).stdout;
+        let said = Crm::run(&["status", "--unread-max", "1", "--json"], env).stdout;
         let status: Value = serde_json::from_slice(&said).unwrap();
         let groups = status["groups"].as_array().unwrap();
         if groups.len() == 4 && groups.iter().all(|group| group["lag"] == 0) {

@@ -35,8 +35,22 @@ impl Position {
 
 /// Who did it: `user:mei`, `system:demo`, `integration:erp`, `customer:…`, `agent:…`. Opaque; never a name or an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Actor(String);
+
+impl TryFrom<String> for Actor {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Actor, Self::Error> {
+        Actor::parse(&text).ok_or("it is no actor")
+    }
+}
+
+impl From<Actor> for String {
+    fn from(actor: Actor) -> String {
+        actor.0
+    }
+}
 
 impl Actor {
     const KINDS: [&'static str; 5] = ["user", "system", "integration", "customer", "agent"];

@@ -69,6 +69,7 @@ impl Demo {
             no_projections: false,
             command_timeout: 30,
             advertise: None,
+            unread_max: services::watch::UNREAD_FOR_DEFAULT.as_secs(),
             sharing: Sharing::default(),
         }
         .serve(&settings, parts.reopened())

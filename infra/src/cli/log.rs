@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use domain::Position;
 use services::clock::{Clock, SystemClock};
-use services::log::{EventLog, Quarantine, audit};
+use services::log::{EventLog, Meaning, Quarantine, audit};
 
 use super::FOUND_TROUBLE;
 use super::output::out;
@@ -35,11 +35,17 @@ enum What {
     },
     /// Read everything and check every promise of the protocol; exit code 2 when one is broken
     Verify,
-    /// Have readers step over one record that is not ours, from now on and for ever
+    /// Have readers step over one record, from now on and for ever: one that is not ours, or an event that a read model cannot hold
+    ///
+    /// `crm status` says which record stops a reader, and the whole command. A record that is not ours, or is damaged, is stepped over by
+    /// all. An event of ours stays part of its stream; the read models that cannot hold it step over it, and go on.
     Quarantine {
         /// Where it stands: <shard>:<offset>
         #[arg(value_parser = position)]
         position: Position,
+        /// The record's hash, as `crm status` and `crm log list` show it: another record is never stepped over
+        #[arg(long, value_parser = hash)]
+        hash: Option<u64>,
         /// Why, for those who read it later
         #[arg(long)]
         reason: String,
@@ -48,6 +54,12 @@ enum What {
 
 fn position(text: &str) -> Result<Position, String> {
     Position::parse(text).ok_or_else(|| format!("{text:?} is not <shard>:<offset>"))
+}
+
+fn hash(text: &str) -> Result<u64, String> {
+    let is_hash = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash = u64::from_str_radix(text, 16).ok().filter(|_| is_hash);
+    hash.ok_or_else(|| format!("{text:?} is not a hash of sixteen hex digits"))
 }
 
 impl LogCommand {
@@ -60,8 +72,8 @@ impl LogCommand {
                 bodies,
             } => list(settings.open_log(Use::Read)?.as_ref(), shard, from, limit, bodies).await,
             What::Verify => verify(settings.open_log(Use::Read)?.as_ref()).await,
-            What::Quarantine { position, reason } => {
-                quarantine(settings.open_log(Use::Write)?.as_ref(), position, reason).await
+            What::Quarantine { position, hash, reason } => {
+                quarantine(settings.open_log(Use::Write)?.as_ref(), position, hash, reason).await
             }
         }
     }
@@ -84,7 +96,10 @@ async fn list(log: &dyn EventLog, shard: u16, from: u64, limit: usize, bodies: b
             let text = |name: &str| String::from_utf8_lossy(record.header(name).unwrap_or(b"-")).into_owned();
             let (kind, subject, sequence) = (text("ce_type"), text("ce_subject"), text("ce_sequence"));
             let (epoch, n, time, actor) = (text("ce_epoch"), text("ce_n"), text("ce_time"), text("ce_actor"));
-            out!("{shard}:{offset}  {time}  epoch {epoch} n {n}  {kind}  {subject} {sequence}  {actor}");
+            let hash = record.fingerprint();
+            out!(
+                "{shard}:{offset}  {time}  epoch {epoch} n {n}  {kind}  {subject} {sequence}  {actor}  hash {hash:016x}"
+            );
             if bodies {
                 out!(
                     "    {}",
@@ -121,21 +136,36 @@ async fn verify(log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn quarantine(log: &dyn EventLog, at: Position, reason: String) -> anyhow::Result<ExitCode> {
-    log.open().await?;
+async fn quarantine(log: &dyn EventLog, at: Position, hash: Option<u64>, reason: String) -> anyhow::Result<ExitCode> {
+    let shards = log.open().await?;
+    if at.shard >= shards {
+        bail!("there is no shard {}; the log has {shards}", at.shard);
+    }
+    if at.offset >= log.end(at.shard).await? {
+        bail!("there is no record at {at}");
+    }
     let mut reader = log.reader(at.shard, at.offset).await?;
     let batch = reader.next(1, Duration::from_secs(10)).await?;
     let Some((_, record)) = batch.first().filter(|(offset, _)| *offset == at.offset) else {
         bail!("there is no record at {at}");
     };
-    if services::log::Envelope::parse(record, at).is_ok() {
-        bail!("the record at {at} is one of ours; what is right is corrected by a command, never stepped over");
+    let found = record.fingerprint();
+    if hash.is_some_and(|hash| hash != found) {
+        bail!("the record at {at} has the hash {found:016x}: it is another one");
+    }
+    match services::log::Envelope::parse(record, at).map(|envelope| envelope.meaning) {
+        Err(_) => {}
+        Ok(Meaning::Event(_)) if hash.is_some() => {}
+        Ok(Meaning::Event(_)) => bail!(
+            "the record at {at} is an event of ours: what is wrong in it is corrected by a command. Where a read model cannot hold it, say              so with --hash, as `crm status` shows it"
+        ),
+        Ok(_) => bail!("the record at {at} belongs to the protocol of the log; no reader stops at it"),
     }
     #[allow(clippy::disallowed_methods, reason = "the word of an operator has an id of its own")]
     let id = uuid::Uuid::now_v7();
     let word = Quarantine {
         offset: at.offset,
-        fingerprint: record.fingerprint(),
+        fingerprint: found,
         reason,
     };
     log.writer(at.shard)

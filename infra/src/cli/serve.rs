@@ -9,6 +9,7 @@ use clap::Args;
 use projections::Group;
 use services::http::{ApiParts, router};
 use services::shard::ShardConfig;
+use services::watch::{UNREAD_FOR_DEFAULT, Watch};
 use tokio::net::TcpListener;
 
 use super::connections::{Bounded, CONNECTIONS_MAX};
@@ -30,6 +31,9 @@ pub struct Serve {
     /// How long a command may take, in seconds, before it is answered 503
     #[arg(long, default_value_t = 30)]
     pub command_timeout: u64,
+    /// Seconds that a shard may be without an owner, or a record unread by a read model, before the status calls it trouble
+    #[arg(long, value_name = "SECONDS", default_value_t = UNREAD_FOR_DEFAULT.as_secs())]
+    pub unread_max: u64,
     /// Where other processes on the same Kafka log reach this one [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
@@ -87,7 +91,10 @@ impl Serve {
         let here = self.advertise.clone().unwrap_or_else(|| address.to_string());
         let mut projecting = parts.share_workers(settings, groups).await?;
         let mut writer = parts.share_writer(settings, &here, config).await?;
+        let watch = Watch::new(Duration::from_secs(self.unread_max));
+        let (log, views) = (Arc::clone(&parts.log), Arc::clone(&parts.stores.views));
         let upkeep = [
+            tokio::spawn(watch.clone().run(writer.commands.clone(), log, views, parts.stopped())),
             tokio::spawn(forget_old_commands(Arc::clone(&parts.stores.states), parts.stopped())),
             tokio::spawn(crate::telemetry::count_measurements(metrics.clone(), parts.stopped())),
         ];
@@ -99,6 +106,8 @@ impl Serve {
             log: Arc::clone(&parts.log),
             workers: projecting.workers.clone(),
             instance: settings.instance.clone(),
+            peers: writer.peers.clone(),
+            watch,
             metrics: Arc::new(move || metrics.render()),
             stopping: leaving.subscribe(),
         });

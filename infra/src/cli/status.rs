@@ -1,21 +1,30 @@
 //! `crm status`
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use domain::Position;
 use projections::{Group, READ_MODELS};
 use serde::Serialize;
-use services::clock::SystemClock;
-use services::log::last_claim;
+use services::clock::{Clock, SystemClock};
+use services::log::{Envelope, EventLog, last_claim};
+use services::routing::Peers;
 use services::views::{GenerationStatus, Queries};
 
 use super::FOUND_TROUBLE;
 use super::output::out;
 use crate::config::{Settings, Use};
+use crate::peers::HttpPeers;
 use crate::runtime::Parts;
 
+/// How long a shard's owner may take to answer, and the pause before it is asked again.
+const OWNER_WAIT: Duration = Duration::from_secs(2);
+const OWNER_PAUSE: Duration = Duration::from_millis(500);
+
 /// Shows shards, owners, lag and trouble. Exit code 0: all is well; 1: log or store cannot be reached or are not in order;
-/// 2: a read model stopped, or lags by more than --lag-max.
+/// 2: a shard of a Kafka log is served by no process, a read model stopped, it lags by more than --lag-max, or its oldest unread record
+/// waits for longer than --unread-max.
 #[derive(Debug, Args)]
 pub struct Status {
     /// A checksum of the business columns of every read model: equal on every store, and after a rebuild
@@ -24,6 +33,9 @@ pub struct Status {
     /// Records that a read model may lag behind
     #[arg(long, default_value_t = 100_000)]
     lag_max: u64,
+    /// Seconds that a shard may be without an owner, and a record unread
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    unread_max: u64,
     #[arg(long)]
     json: bool,
 }
@@ -31,6 +43,8 @@ pub struct Status {
 #[derive(Debug, Serialize)]
 struct Found {
     ok: bool,
+    /// What is not as it should be, as sentences.
+    trouble: Vec<String>,
     log: String,
     log_id: String,
     views: String,
@@ -47,6 +61,9 @@ struct ShardFound {
     epoch: u64,
     /// Node and address of the last claim.
     owner: Option<String>,
+    /// Does that one serve it now? It is asked on a Kafka log only: others have one process that writes, whose own status tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    served: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +72,9 @@ struct GroupFound {
     generation: Option<i64>,
     status: &'static str,
     lag: u64,
+    /// Shard and age in seconds of the oldest record that is not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_unread: Option<(u16, u64)>,
     stops: Vec<String>,
 }
 
@@ -70,6 +90,7 @@ impl Status {
         let parts = Parts::open_to_read(settings, settings.open_log(Use::Read)?).await?;
         let mut found = Found {
             ok: true,
+            trouble: vec![],
             log: parts.log.address(),
             log_id: parts.opened.log_id.to_string(),
             views: parts.stores.views.address(),
@@ -90,15 +111,15 @@ impl Status {
                 records,
                 epoch,
                 owner,
+                served: None,
             });
         }
+        self.ask_owners(settings, &parts, &mut found.shards).await?;
         for group in Group::ALL {
             found.groups.push(self.group(&parts, group, &found.shards).await?);
         }
-        found.ok = found
-            .groups
-            .iter()
-            .all(|group| group.stops.is_empty() && group.lag <= self.lag_max);
+        found.trouble = self.trouble(&found);
+        found.ok = found.trouble.is_empty();
         if self.checksums {
             let queries = Queries::new(parts.stores.views, std::sync::Arc::new(SystemClock));
             for model in READ_MODELS {
@@ -121,6 +142,64 @@ impl Status {
         })
     }
 
+    /// Asks each shard's owner whether it serves the shard. While a shard moves nobody does, for a moment.
+    async fn ask_owners(&self, settings: &Settings, parts: &Parts, shards: &mut [ShardFound]) -> anyhow::Result<()> {
+        if settings.kafka_log()?.is_none() {
+            return Ok(());
+        }
+        let peers = &HttpPeers::new(parts.peer_secret(settings).await?)?;
+        let deadline = Instant::now() + Duration::from_secs(self.unread_max);
+        let asked = shards.iter().map(async |found| {
+            loop {
+                let stored = parts.stores.states.owner(found.shard, parts.opened.log_id).await;
+                let address = match stored {
+                    Ok(Some(address)) => Some(address),
+                    _ => last_claim(parts.log.as_ref(), found.shard)
+                        .await?
+                        .map(|claim| claim.address),
+                };
+                let is_served = match address {
+                    Some(address) => peers.serves(&address, found.shard, OWNER_WAIT).await,
+                    None => false,
+                };
+                if is_served || Instant::now() >= deadline {
+                    return anyhow::Ok(is_served);
+                }
+                tokio::time::sleep(OWNER_PAUSE).await;
+            }
+        });
+        let asked = futures::future::try_join_all(asked).await?;
+        for (shard, is_served) in shards.iter_mut().zip(asked) {
+            shard.served = Some(is_served);
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, found: &Found) -> Vec<String> {
+        let unserved = found.shards.iter().filter(|shard| shard.served == Some(false));
+        let mut trouble: Vec<String> = unserved
+            .map(|shard| format!("shard {} is served by no process", shard.shard))
+            .collect();
+        for group in &found.groups {
+            let name = group.group;
+            trouble.extend(
+                group
+                    .stops
+                    .iter()
+                    .map(|stop| format!("the read models of {name} stopped on {stop}")),
+            );
+            if group.lag > self.lag_max {
+                trouble.push(format!("the read models of {name} lag by {} records", group.lag));
+            }
+            if let Some((shard, seconds)) = group.oldest_unread.filter(|(_, seconds)| *seconds > self.unread_max) {
+                trouble.push(format!(
+                    "the read models of {name}: the oldest unread record, of shard {shard}, waits for {seconds} s"
+                ));
+            }
+        }
+        trouble
+    }
+
     async fn group(&self, parts: &Parts, group: Group, shards: &[ShardFound]) -> anyhow::Result<GroupFound> {
         let views = parts.stores.views.as_ref();
         let generations = views.generations(group).await?;
@@ -135,16 +214,23 @@ impl Status {
                 generation: None,
                 status: "not built",
                 lag,
+                oldest_unread: None,
                 stops: vec![],
             });
         };
-        let mut lag = 0;
+        let (mut lag, mut oldest_unread) = (0, None);
         for shard in shards {
             let next = views
                 .checkpoint(live, shard.shard)
                 .await?
                 .map_or(0, |checkpoint| checkpoint.next);
             lag += shard.records.saturating_sub(next);
+            if next < shard.records
+                && let Some(age) = age_of(parts.log.as_ref(), shard.shard, next).await?
+                && oldest_unread.is_none_or(|(_, oldest)| age > oldest)
+            {
+                oldest_unread = Some((shard.shard, age));
+            }
         }
         let stops = views
             .stops(live)
@@ -161,9 +247,23 @@ impl Status {
             generation: Some(live.number),
             status,
             lag,
+            oldest_unread,
             stops,
         })
     }
+}
+
+/// The age of a record in seconds, by this machine's clock; `None` of one that does not say when it was written.
+async fn age_of(log: &dyn EventLog, shard: u16, offset: u64) -> anyhow::Result<Option<u64>> {
+    let mut reader = log.reader(shard, offset).await?;
+    let batch = reader.next(1, Duration::from_secs(10)).await?;
+    let Some((_, record)) = batch.first() else {
+        return Ok(None);
+    };
+    let written = Envelope::parse(record, Position { shard, offset }).map(|envelope| envelope.time);
+    Ok(written
+        .ok()
+        .map(|time| u64::try_from(SystemClock.now().duration_since(time).as_secs()).unwrap_or(0)))
 }
 
 fn show(found: &Found) {
@@ -202,6 +302,12 @@ fn show(found: &Found) {
             checksum.checksum,
             checksum.rows
         );
+    }
+    if !found.trouble.is_empty() {
+        out!("");
+    }
+    for trouble in &found.trouble {
+        out!("TROUBLE {trouble}");
     }
     out!("\n{}", if found.ok { "ok" } else { "NOT ok" });
 }

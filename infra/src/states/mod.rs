@@ -159,8 +159,17 @@ pub(crate) fn create_tables(dialect: Dialect) -> String {
         quoted(&format!("{commands}_derived")),
         quoted(&commands)
     ));
+    statements.push(format!(
+        "CREATE TABLE IF NOT EXISTS {SECRETS} (name TEXT NOT NULL PRIMARY KEY, secret TEXT NOT NULL)"
+    ));
     statements.join(";\n")
 }
+
+/// Holds the secret that the processes share, whatever the definition of their states.
+const SECRETS: &str = "peer_secrets";
+/// The first one stays.
+const PROPOSE_SECRET: &str = "INSERT INTO peer_secrets (name, secret) VALUES ('commands', $1) ON CONFLICT DO NOTHING";
+const READ_SECRET: &str = "SELECT secret FROM peer_secrets WHERE name = 'commands'";
 
 fn begin_values(shard: u16, log_id: Uuid, epoch: u64, address: &str) -> [Value; 4] {
     [

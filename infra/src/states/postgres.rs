@@ -90,6 +90,27 @@ impl StateStore for PostgresViews {
         super::claimed(settle(client, row)?, log_id, epoch)
     }
 
+    async fn peer_secret(&self, proposed: &str) -> Result<String, StateError> {
+        let mut client = self.keyed().await?;
+        let found = bounded(async {
+            let transaction = client.transaction().await?;
+            transaction.batch_execute(DURABLE).await?;
+            execute(&transaction, super::PROPOSE_SECRET, &[Value::Text(proposed.to_owned())]).await?;
+            let found = transaction.query_one(super::READ_SECRET, &[]).await?.get(0);
+            transaction.commit().await?;
+            Ok(found)
+        });
+        let found = found.await;
+        Ok(settle(client, found)?)
+    }
+
+    async fn time(&self) -> Result<Option<Timestamp>, StateError> {
+        let client = self.keyed().await?;
+        let found = bounded(async { Ok(client.query_one("SELECT clock_timestamp()", &[]).await?.get(0)) });
+        let found = found.await;
+        Ok(Some(settle(client, found)?))
+    }
+
     async fn load(
         &self,
         shard: u16,

@@ -75,6 +75,17 @@ impl StateStore for SqliteViews {
         super::claimed(row.await?, log_id, epoch)
     }
 
+    async fn peer_secret(&self, proposed: &str) -> Result<String, StateError> {
+        let proposed = proposed.to_owned();
+        let found = self.write(move |transaction| {
+            execute(&transaction, super::PROPOSE_SECRET, [proposed])?;
+            let found = transaction.query_row(super::READ_SECRET, [], |row| row.get(0))?;
+            transaction.commit()?;
+            Ok(found)
+        });
+        Ok(found.await?)
+    }
+
     async fn load(
         &self,
         shard: u16,

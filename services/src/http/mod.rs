@@ -38,7 +38,9 @@ use uuid::Uuid;
 
 use crate::commands::{Commands, Reference};
 use crate::log::EventLog;
+use crate::routing::PeerSecret;
 use crate::views::{Queries, ReadStore, Workers};
+use crate::watch::Watch;
 use problem::Problem;
 
 pub use body::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
@@ -54,10 +56,14 @@ pub struct ApiParts {
     pub store: Arc<dyn ReadStore>,
     /// This process's projection workers; none run when they are elsewhere.
     pub workers: Workers,
+    /// What lasts too long: shards without an owner, records that were not read.
+    pub watch: Watch,
     /// The instance's name, shown in the status.
     pub instance: String,
     /// Renders the process's metrics as Prometheus text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What other processes of the same log must know that send commands for the shards of this one; `None` where there are no others.
+    pub peers: Option<PeerSecret>,
     /// Turns true when the server begins to stop: it is not ready from then on.
     pub stopping: watch::Receiver<bool>,
 }
@@ -75,7 +81,7 @@ pub fn router(parts: ApiParts) -> Router {
         .route("/api", get(async || Json(index())))
         .route("/api/openapi.json", get(openapi::serve))
         .merge(page)
-        .merge(peers::routes())
+        .merge(peers::routes(parts.peers.clone()))
         .route("/api/bundle", post(commands::bundle))
         .route("/api/status", get(status::status))
         .route("/api/{name}", get(queries::ask).post(commands::begin))

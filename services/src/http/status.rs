@@ -55,6 +55,9 @@ struct Standing {
     next: u64,
     end: u64,
     lag: u64,
+    /// How long the oldest record waits that they have not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread_seconds: Option<u64>,
     /// Events that this process folded, and those of types that it does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<u64>,
@@ -67,6 +70,7 @@ struct Standing {
 pub async fn status(State(api): State<Api>) -> Json<Status> {
     let shards = shards(&api);
     let mut trouble: Vec<String> = shards.iter().filter_map(shard_trouble).collect();
+    trouble.extend(api.watch.trouble());
     let ends = ends(&api, &shards, &mut trouble).await;
     let mut read_models = Vec::new();
     for group in groups() {
@@ -96,7 +100,8 @@ pub async fn status(State(api): State<Api>) -> Json<Status> {
     })
 }
 
-/// Ready: every shard that is this process's to serve is owned, and every read model can be asked.
+/// Ready: this process can answer. Every shard that is this process's to serve is owned, and every read model can be asked. A shard that no
+/// process serves, or a read model that is late, is told by the status: it would not be better if nobody was sent here.
 pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     let mut reasons: Vec<String> = Vec::new();
     if *api.stopping.borrow() {
@@ -137,6 +142,11 @@ fn shards(api: &Api) -> Vec<ShardStatus> {
 
 fn shard_trouble(shard: &ShardStatus) -> Option<String> {
     let number = shard.shard;
+    if let Some(id) = shard.failing_commands.first() {
+        return Some(format!(
+            "shard {number}: the program fails at command {id} again and again; the command is refused, and its sender has no answer"
+        ));
+    }
     match (&shard.trouble, shard.owned || !shard.assigned) {
         (Some(why), _) => Some(format!("shard {number}: {why}")),
         (None, false) => Some(format!("shard {number} is not owned yet")),
@@ -200,6 +210,11 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
                 next,
                 end,
                 lag: end - next,
+                unread_seconds: api
+                    .watch
+                    .unread_for(group, shard)
+                    .filter(|_| end > next)
+                    .map(|waits| waits.as_secs()),
                 events: worker.map(|worker| worker.events),
                 unknown: worker.map(|worker| worker.unknown),
                 trouble: stop.or_else(|| worker.and_then(|worker| worker.trouble.clone())),

@@ -7,12 +7,10 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::commands::Terms;
-use crate::shard::{Lane, Who};
+use crate::shard::{Lane, TRACE_ID_CHARACTERS_MAX, Who, is_trace_id, is_traceparent};
 
 /// Who it was, when nobody says: the API is for this machine only until access control is configured.
 const DEFAULT_ACTOR: &str = "user:local";
-/// Bytes of a correlation or causation id.
-const TRACE_ID_MAX: usize = 200;
 
 /// # Errors
 /// 400 that names the header or parameter at fault.
@@ -152,12 +150,11 @@ fn trace_id(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, P
     let Some(given) = one(headers, name)? else {
         return Ok(None);
     };
-    let fits = (1..=TRACE_ID_MAX).contains(&given.len()) && given.bytes().all(|byte| byte.is_ascii_graphic());
-    match fits {
+    match is_trace_id(given) {
         true => Ok(Some(given.to_owned())),
         false => Err(Problem::malformed(
             name,
-            format!("it has 1 to {TRACE_ID_MAX} visible ASCII characters"),
+            format!("it has 1 to {TRACE_ID_CHARACTERS_MAX} visible ASCII characters"),
         )),
     }
 }
@@ -165,13 +162,7 @@ fn trace_id(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, P
 /// W3C trace context. One that cannot be read is left out, as the standard asks: a proxy's mistake must not stop a sale.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let is_hex = |part: &str| {
-        part.bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    (lengths == [2, 32, 16, 2] && parts.into_iter().all(is_hex)).then(|| text.to_owned())
+    is_traceparent(text).then(|| text.to_owned())
 }
 
 /// The one value of a header.

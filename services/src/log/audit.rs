@@ -30,6 +30,7 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
     let mut found = Audit::default();
     let mut versions: HashMap<StreamRef, u64> = HashMap::new();
     let mut commands: HashSet<Uuid> = HashSet::new();
+    let mut shards = None;
     let end = log.end(shard).await?;
     let (mut judge, mut reader) = resume(log, shard, None).await?;
     while judge.next() < end {
@@ -50,6 +51,11 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
                             .push(format!("{shard}:{offset}: command {command} was applied before"));
                     }
                     for event in &commit.events {
+                        let own = shards.map_or(shard, |shards| event.stream.slot().shard(shards));
+                        if own != shard {
+                            let (at, stream) = (event.position, event.stream);
+                            found.faults.push(format!("{at}: {stream} belongs to shard {own}"));
+                        }
                         let version = versions.entry(event.stream).or_insert(0);
                         if event.sequence != *version + 1 {
                             let (due, found_at) = (*version + 1, event.sequence);
@@ -64,7 +70,8 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
                 }
                 Some(Judgement::Claimed(_)) => found.claims += 1,
                 Some(Judgement::Void) | None => found.void += 1,
-                Some(Judgement::Part | Judgement::Created(_) | Judgement::Barrier | Judgement::Quarantine) => {}
+                Some(Judgement::Created(created)) => shards = Some(created.shards),
+                Some(Judgement::Part | Judgement::Barrier | Judgement::Quarantine) => {}
             }
         }
     }

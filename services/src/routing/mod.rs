@@ -3,6 +3,7 @@
 //! A command is sent again, with the same id, until its outcome is known or its time is up: while a shard moves from one process to
 //! another, its senders wait a little and are not refused.
 
+mod secret;
 #[cfg(test)]
 mod specs;
 mod wire;
@@ -20,6 +21,7 @@ use crate::log::{EventLog, last_claim};
 use crate::shard::{Ack, Failure, Lane, Peeked, Request, ShardHandle};
 use crate::states::StateStore;
 
+pub use secret::{PeerSecret, SECRET_CHARACTERS_MAX, SECRET_CHARACTERS_MIN, SECRET_HEADER};
 pub use wire::{Answer, Asked, Order, Unreadable};
 
 /// Pause before the owner is looked for again.
@@ -58,6 +60,9 @@ pub trait Peers: Send + Sync {
     /// # Errors
     /// Those of [`ShardHandle::peek`] there; [`Failure::Elsewhere`] also when no answer came.
     async fn peek(&self, address: &str, shard: u16, stream: StreamRef, within: Duration) -> Result<Peeked, Failure>;
+
+    /// Does the process at `address` serve the shard now? No answer is a no.
+    async fn serves(&self, address: &str, shard: u16, within: Duration) -> bool;
 }
 
 /// What is known of the owners of shards.
@@ -136,6 +141,8 @@ impl Routing {
             let left = patience.left();
             let outcome = match self.way(shard).await {
                 Way::Here => self.handle(shard).execute(Arc::clone(&request), lane, left).await,
+                // Facts are taken only where they were decided; a process takes none from another.
+                Way::To(..) if request.has_facts() => return Err(not_here(shard)),
                 Way::To(remote, address) => {
                     let within = left.min(attempt_max(lane));
                     remote.peers.execute(&address, shard, &request, lane, within).await
@@ -167,6 +174,18 @@ impl Routing {
             if let Some(outcome) = patience.settle(outcome).await {
                 return outcome;
             }
+        }
+    }
+
+    /// Does some process serve the shard now? One that does not answer does not.
+    pub async fn is_served(&self, shard: u16) -> bool {
+        if self.handle(shard).status().owned {
+            return true;
+        }
+        let Some(remote) = &self.inner.remote else { return false };
+        match remote.look_up(shard).await {
+            Some(address) => remote.peers.serves(&address, shard, attempt_max(Lane::People)).await,
+            None => false,
         }
     }
 
@@ -222,6 +241,12 @@ impl Patience<'_> {
             })),
         }
     }
+}
+
+fn not_here(shard: u16) -> Failure {
+    Failure::NotAccepted(format!(
+        "events that were decided already are taken by the process that serves shard {shard}, and this one does not"
+    ))
 }
 
 fn nobody(shard: u16) -> Failure {

@@ -30,6 +30,10 @@ impl Neighbours {
 
 #[async_trait]
 impl Peers for Neighbours {
+    async fn serves(&self, address: &str, shard: u16, _: Duration) -> bool {
+        self.handle(address, shard).is_some_and(|handle| handle.status().owned)
+    }
+
     async fn execute(
         &self,
         address: &str,
@@ -39,7 +43,7 @@ impl Peers for Neighbours {
         within: Duration,
     ) -> Result<Ack, Failure> {
         let handle = self.handle(address, shard).ok_or(Failure::Elsewhere("gone".into()))?;
-        let sent = serde_json::to_string(&Order::of(request, lane, within.as_millis() as u64)).unwrap();
+        let sent = serde_json::to_string(&Order::of(request, lane, within.as_millis() as u64).unwrap()).unwrap();
         let (request, lane) = serde_json::from_str::<Order>(&sent).unwrap().read().unwrap();
         let answer = Answer::of_command(handle.execute(request, lane, within).await);
         let sent = serde_json::to_string(&answer).unwrap();
@@ -310,6 +314,10 @@ impl Silent {
 
 #[async_trait]
 impl Peers for Silent {
+    async fn serves(&self, _: &str, _: u16, _: Duration) -> bool {
+        false
+    }
+
     async fn execute(&self, _: &str, _: u16, _: &Request, _: Lane, within: Duration) -> Result<Ack, Failure> {
         self.wait(within).await;
         Err(Failure::OutcomeUnknown("no answer".into()))
@@ -353,7 +361,7 @@ async fn an_owner_that_does_not_answer_is_asked_again_after_a_while_until_the_ti
 }
 
 #[test]
-fn every_command_and_event_survives_the_way_to_another_process() {
+fn every_command_survives_the_way_to_another_process() {
     for kind in StreamKind::ALL {
         let Some(text) = crate::http::example_of(kind.name()) else {
             panic!("no example of {}", kind.name());
@@ -374,13 +382,26 @@ fn every_command_and_event_survives_the_way_to_another_process() {
         assert_eq!(read.steps[0].stream, stream);
         assert_eq!((hash_of(&read), &read.hash), (hash_of(&sent), &sent.hash));
     }
-    let fact = Fact::from(customer::Event::OwnerAssigned {
+}
+
+#[tokio::test]
+async fn facts_are_taken_by_the_process_that_serves_the_shard_and_sent_to_no_other() {
+    let world = World::new().await;
+    world.assign(0, 0);
+    let routing = |node: usize| world.nodes[node].routing.clone();
+    let first = request(derived_id(&["first"]), stream(0), register("w"));
+    routing(1).execute(0, first, Lane::People).await.unwrap();
+    let mut facts = request(derived_id(&["facts"]), stream(0), owner("mei"));
+    facts.steps[0].action = Action::Record(vec![Fact::from(customer::Event::OwnerAssigned {
         from: None,
         to: "mei".into(),
-    });
-    let mut sent = request(derived_id(&["command"]), stream(0), owner("mei"));
-    sent.steps[0].action = Action::Record(vec![fact.clone()]);
-    let text = serde_json::to_string(&Order::of(&sent, Lane::People, 7)).unwrap();
-    let (read, _) = serde_json::from_str::<Order>(&text).unwrap().read().unwrap();
-    assert!(matches!(&read.steps[0].action, Action::Record(facts) if *facts == [fact]));
+    })]);
+    facts.steps[0].expected_version = Some(1);
+    assert!(Order::of(&facts, Lane::People, 7).is_none());
+    let refused = routing(1).execute(0, facts.clone(), Lane::People).await;
+    assert!(
+        matches!(&refused, Err(Failure::NotAccepted(why)) if why.contains("taken by the process that serves shard 0")),
+        "{refused:?}"
+    );
+    assert_eq!(routing(0).execute(0, facts, Lane::People).await.unwrap().events, 1);
 }

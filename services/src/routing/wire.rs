@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use domain::{AnyCommand, AnyState, EventType, Fact, StreamKind, StreamRef};
+use domain::{AnyCommand, AnyState, StreamKind, StreamRef};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, Step, Who};
+use crate::commands::must_be_storable;
+use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, Step, Who, hash_of};
 
 /// A request that another process is to decide, for its shard.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,13 +25,10 @@ pub struct Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct OrderStep {
     stream: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    command: Option<Value>,
-    /// Event types with their bodies.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    facts: Vec<(String, Value)>,
+    command: Value,
     expected_version: Option<u64>,
 }
 
@@ -56,28 +54,25 @@ pub enum Answer {
 pub struct Unreadable(String);
 
 impl Order {
-    pub fn of(request: &Request, lane: Lane, within_ms: u64) -> Order {
-        let steps = request.steps.iter().map(|step| {
-            let (command, facts) = match &step.action {
-                Action::Decide(command) => (Some(command.to_json()), vec![]),
-                Action::Record(facts) => (None, facts.iter().map(fact_to_json).collect()),
-            };
-            OrderStep {
+    /// `None` when the request brings facts: what another process decides is commands.
+    pub fn of(request: &Request, lane: Lane, within_ms: u64) -> Option<Order> {
+        let steps = request.steps.iter().map(|step| match &step.action {
+            Action::Decide(command) => Some(OrderStep {
                 stream: step.stream.to_string(),
-                command,
-                facts,
+                command: command.to_json(),
                 expected_version: step.expected_version,
-            }
+            }),
+            Action::Record(_) => None,
         });
-        Order {
+        Some(Order {
             command_id: request.command_id,
             hash: request.hash.clone(),
-            steps: steps.collect(),
+            steps: steps.collect::<Option<_>>()?,
             effective_at: request.effective_at,
             who: request.who.clone(),
             lane,
             within_ms,
-        }
+        })
     }
 
     /// # Errors
@@ -88,13 +83,18 @@ impl Order {
         if steps.is_empty() {
             return Err(Unreadable("a request without a step".into()));
         }
-        let request = Request {
+        let mut request = Request {
             command_id: self.command_id,
-            hash: self.hash,
+            hash: String::new(),
             steps,
             effective_at: self.effective_at,
             who: self.who,
         };
+        // Of what came, not of what the sender says that it is.
+        request.hash = hash_of(&request);
+        if request.hash != self.hash {
+            return Err(Unreadable("a hash of another content".into()));
+        }
         Ok((Arc::new(request), self.lane))
     }
 }
@@ -102,16 +102,9 @@ impl Order {
 impl OrderStep {
     fn read(self) -> Result<Step, Unreadable> {
         let stream = stream(&self.stream)?;
-        let action = match self.command {
-            Some(command) => {
-                let command = AnyCommand::from_json(stream.kind, command);
-                Action::Decide(command.map_err(|error| Unreadable(format!("a command, at {}", error.at)))?)
-            }
-            None => {
-                let facts: Result<Vec<Fact>, Unreadable> = self.facts.into_iter().map(fact_from_json).collect();
-                Action::Record(facts?)
-            }
-        };
+        must_be_storable(&self.command, "").map_err(|error| Unreadable(error.to_string()))?;
+        let command = AnyCommand::from_json(stream.kind, self.command);
+        let action = Action::Decide(command.map_err(|error| Unreadable(format!("a command, at {}", error.at)))?);
         Ok(Step {
             stream,
             action,
@@ -170,16 +163,4 @@ impl Answer {
 
 fn stream(text: &str) -> Result<StreamRef, Unreadable> {
     StreamRef::parse(text).ok_or_else(|| Unreadable("a stream's name".into()))
-}
-
-fn fact_to_json(fact: &Fact) -> (String, Value) {
-    let (kind, body) = fact.encode();
-    let body = serde_json::from_slice(&body).expect("an event's body is JSON");
-    (kind.to_string(), body)
-}
-
-fn fact_from_json((kind, body): (String, Value)) -> Result<Fact, Unreadable> {
-    let unreadable = || Unreadable("an event".into());
-    let kind = EventType::parse(&kind).ok_or_else(unreadable)?;
-    Fact::decode(&kind, body.to_string().as_bytes()).map_err(|_| unreadable())
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::admission::{Admission, Admitted};
 use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
@@ -89,6 +90,11 @@ pub struct ShardStatus {
     pub knows_what_is_stored: bool,
     /// Why it is not served, if so.
     pub trouble: Option<String>,
+    /// How often work on the shard panicked since the start of the process; after each time the shard was taken over anew.
+    pub panics: u64,
+    /// Commands at which it panicked again and again. They are refused from then on, until the process is started again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failing_commands: Vec<Uuid>,
 }
 
 /// Where commands for a shard go in.
@@ -133,8 +139,10 @@ impl ShardHandle {
         };
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) if ticket.cancel() => Err(stopping()),
-            Ok(Err(_)) => Err(Failure::OutcomeUnknown("the server is stopping".into())),
+            Ok(Err(_)) if ticket.cancel() => Err(ended()),
+            Ok(Err(_)) => Err(Failure::OutcomeUnknown(
+                "the work on it ended before its end: the program failed, or the server is stopping".into(),
+            )),
             Err(_) if ticket.cancel() => Err(Failure::NotInTime(self.trouble("the log did not take it in time"))),
             Err(_) => Err(Failure::OutcomeUnknown(
                 self.trouble("the log did not confirm it in time"),
@@ -152,7 +160,7 @@ impl ShardHandle {
         let _admitted = self.enqueue(Message::Peek { stream, reply })?;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(stopping()),
+            Ok(Err(_)) => Err(ended()),
             Err(_) => Err(Failure::NotInTime(self.trouble("the shard did not answer in time"))),
         }
     }
@@ -185,6 +193,13 @@ impl ShardHandle {
     fn trouble(&self, otherwise: &str) -> String {
         self.status().trouble.unwrap_or_else(|| otherwise.to_owned())
     }
+}
+
+/// Nothing was applied: it was not begun when the work on the shard ended.
+fn ended() -> Failure {
+    Failure::Elsewhere(
+        "the work on the shard ended before it was begun: the program failed, or the server is stopping".into(),
+    )
 }
 
 /// Nothing was applied here, and nothing will be. Another process may serve the shard by now.

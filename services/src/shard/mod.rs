@@ -20,6 +20,10 @@ mod task;
 pub use assignment::{Assignment, Wanted};
 pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
 pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
-pub use request::{Ack, Action, Failure, Message, Peeked, Request, Step, Who};
-pub use takeover::{TakeOverError, judge_or_step_over, read_creation, resume};
-pub use task::{ShardParts, spawn};
+pub use request::{
+    Ack, Action, Failure, Message, Peeked, Request, Step, TRACE_ID_CHARACTERS_MAX, Who, is_trace_id, is_traceparent,
+};
+pub use takeover::{
+    TakeOverError, find_quarantine, fingerprint_at, judge_or_step_over, read_creation, resume, step_over,
+};
+pub use task::{PANICS_MAX, ShardParts, spawn};

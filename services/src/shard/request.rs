@@ -20,6 +20,13 @@ pub struct Request {
     pub who: Who,
 }
 
+impl Request {
+    /// Does it bring events that somebody else decided?
+    pub fn has_facts(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Record(_)))
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Step {
     pub stream: StreamRef,
@@ -54,6 +61,22 @@ impl Who {
             traceparent: None,
         }
     }
+}
+
+/// Characters of a correlation or causation id.
+pub const TRACE_ID_CHARACTERS_MAX: usize = 200;
+
+/// Can this be a correlation or causation id: 1 to 200 visible ASCII characters?
+pub fn is_trace_id(text: &str) -> bool {
+    (1..=TRACE_ID_CHARACTERS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Is this a W3C trace context of today's version?
+pub fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [2, 32, 16, 2] && parts.iter().all(is_hex)
 }
 
 /// It is done, durable, and applied once.

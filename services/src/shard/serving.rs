@@ -80,6 +80,10 @@ pub struct Serving {
     /// The last save did not come about.
     save_failed: bool,
     last_time: Timestamp,
+    /// The command that is being decided, should that be a panic.
+    pub in_hand: Option<Uuid>,
+    /// Commands at which that has happened again and again.
+    pub refused: Vec<Uuid>,
 }
 
 impl Serving {
@@ -109,6 +113,8 @@ impl Serving {
             save_at: Instant::now() + parts.config.save_every,
             save_not_before: Instant::now(),
             save_failed: false,
+            in_hand: None,
+            refused: Vec::new(),
             parts,
         }
     }
@@ -219,6 +225,10 @@ impl Serving {
             return;
         }
         let id = open.request.command_id;
+        if self.refused.contains(&id) && !self.is_known(id) {
+            let why = "the program fails at this command, again and again; whoever runs it has been told";
+            return open.answer(Err(Failure::NotAccepted(why.into())));
+        }
         if self.unsaved() > self.parts.config.unsaved_max && !self.is_known(id) {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
@@ -230,6 +240,10 @@ impl Serving {
             let why = "its id was made after the time that this process takes for now";
             return open.answer(Err(Failure::NotAccepted(why.into())));
         }
+        self.in_hand = Some(id);
+        if bugs::has(Bug::PanicsAtCommand) && open.request.who.actor.to_string() == "system:panic" {
+            panic!("a panic was asked for");
+        }
         let decision = decide(
             &open.request,
             &mut self.states,
@@ -238,6 +252,7 @@ impl Serving {
             now,
             self.shard,
         );
+        self.in_hand = None;
         if let Prepared::Known(ack) = decision.prepared {
             // What it answers is durable already.
             return open.answer(Ok(ack));

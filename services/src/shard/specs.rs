@@ -6,6 +6,7 @@ mod findings;
 pub mod gate;
 mod limits;
 mod look_up;
+mod panics;
 mod restart;
 mod stale_owner;
 

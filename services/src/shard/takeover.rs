@@ -30,12 +30,14 @@ pub const SAVE_MAX: usize = 20_000;
 pub enum TakeOverError {
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("{0}; an operator can step over it with `crm log quarantine`")]
+    #[error("{why}; an operator can step over it with: {command}", why = .0, command = step_over_foreign(.0))]
     Foreign(#[from] Foreign),
     #[error(transparent)]
     States(#[from] StateError),
     #[error("another node claimed the shard first")]
     Lost,
+    #[error("the program failed while it took the shard over; its log says where")]
+    Panicked,
     #[error("the shard is not to be served here any more")]
     Withdrawn,
     #[error("another node took the shard over in epoch {epoch}")]
@@ -412,27 +414,61 @@ pub async fn judge_or_step_over(
     }
 }
 
+/// The command with which an operator has read models step over a record.
+pub fn step_over(shard: u16, offset: u64, fingerprint: u64) -> String {
+    format!("crm log quarantine {shard}:{offset} --hash {fingerprint:016x} --reason <why>")
+}
+
+fn step_over_foreign(foreign: &Foreign) -> String {
+    step_over(foreign.shard, foreign.offset, foreign.fingerprint)
+}
+
+/// The fingerprint of the record at this place.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn fingerprint_at(log: &dyn EventLog, shard: u16, offset: u64) -> Result<u64, TakeOverError> {
+    let mut reader = log.reader(shard, offset).await?;
+    let batch = reader.next(1, READ_WAIT).await?;
+    let (_, record) = batch.first().ok_or_else(|| unreachable_log(log))?;
+    Ok(record.fingerprint())
+}
+
 /// Has an operator said, further on in the shard, to step over this record?
 async fn is_quarantined(log: &dyn EventLog, shard: u16, foreign: &Foreign) -> Result<bool, TakeOverError> {
-    let end = log.end(shard).await?;
     let mut next = foreign.offset + 1;
-    if next >= end {
+    find_quarantine(log, shard, foreign.offset, foreign.fingerprint, &mut next).await
+}
+
+/// Looks from `next` on for the word of an operator to step over a record. `next` is where the next look begins, if there is none yet.
+///
+/// # Errors
+/// When the log cannot be read.
+pub async fn find_quarantine(
+    log: &dyn EventLog,
+    shard: u16,
+    quarantined: u64,
+    fingerprint: u64,
+    next: &mut u64,
+) -> Result<bool, TakeOverError> {
+    let end = log.end(shard).await?;
+    if *next >= end {
         return Ok(false);
     }
-    let mut reader = log.reader(shard, next).await?;
-    while next < end {
+    let mut reader = log.reader(shard, *next).await?;
+    while *next < end {
         let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
         if batch.is_empty() {
             return Err(unreachable_log(log).into());
         }
         for (offset, record) in &batch {
-            next = offset + 1;
+            *next = offset + 1;
             let Ok(envelope) = crate::log::Envelope::parse(record, domain::Position { shard, offset: *offset }) else {
                 continue;
             };
             if let Meaning::Quarantine(word) = envelope.meaning
-                && word.offset == foreign.offset
-                && word.fingerprint == foreign.fingerprint
+                && word.offset == quarantined
+                && word.fingerprint == fingerprint
             {
                 return Ok(true);
             }

@@ -1,12 +1,15 @@
 //! The task that owns a shard: takes it over, serves it until it is lost, and again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::admission::Admission;
 use super::assignment::{Assignment, Wanted};
@@ -18,6 +21,11 @@ use crate::bugs::{self, Bug};
 use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::states::StateStore;
+
+/// A command at which work on the shard has panicked so often is not begun again.
+pub const PANICS_MAX: u32 = 3;
+/// Commands whose panics are counted at one time. More of them cannot be told from a program that fails everywhere.
+pub const PANICKED_MAX: usize = 1_000;
 
 /// What a shard's task works with.
 #[derive(Clone)]
@@ -68,6 +76,7 @@ pub fn spawn(
         status,
         wanted: Wanted::new(assignment, stop),
         owned_epoch: None,
+        panicked: BTreeMap::new(),
     };
     (handle, tokio::spawn(task.run()))
 }
@@ -84,6 +93,8 @@ pub struct Task {
     pub wanted: Wanted,
     /// The last epoch in which this process owned the shard. A later one of another process makes it yield, once.
     owned_epoch: Option<u64>,
+    /// How often work on the shard panicked at a command.
+    panicked: BTreeMap<Uuid, u32>,
 }
 
 impl Task {
@@ -94,7 +105,8 @@ impl Task {
                 continue;
             }
             self.update_status(|status| status.assigned = true);
-            match self.take_over().await {
+            let taken = AssertUnwindSafe(self.take_over()).catch_unwind().await;
+            match taken.unwrap_or_else(|_| Err(self.count_panic(TakeOverError::Panicked))) {
                 Ok(owned) => self.serve(owned).await,
                 Err(error @ TakeOverError::Yielded { .. }) => {
                     tracing::warn!(shard = self.shard, "yields: {error}");
@@ -199,7 +211,14 @@ impl Task {
             status.trouble = None;
         });
         let mut serving = Serving::new(self.shard, self.parts.clone(), Arc::clone(&self.admission), owned);
-        let end = serving.run(self).await;
+        serving.refused = self.failing_commands();
+        let ran = AssertUnwindSafe(serving.run(self)).catch_unwind().await;
+        // What was in memory may be wrong; it goes with `serving`. The command in hand has lost its sender, who is told that the outcome is
+        // unknown, and asks again.
+        let end = ran.unwrap_or_else(|_| {
+            let why = self.panicked_at(serving.in_hand);
+            self.count_panic(End::Unsettled(why))
+        });
         // Whatever was not settled is decided anew, oldest first.
         let mut open = serving.open_requests();
         if bugs::has(Bug::SettledBeforeClaim) {
@@ -215,6 +234,33 @@ impl Task {
                 self.set_trouble(why);
             }
         }
+    }
+
+    fn count_panic<T>(&self, then: T) -> T {
+        metrics::counter!("crm_panics_total", "part" => "shard").increment(1);
+        let failing = self.failing_commands();
+        self.update_status(|status| {
+            status.panics += 1;
+            status.failing_commands = failing;
+        });
+        then
+    }
+
+    /// Counts against the command that was being decided, and says so.
+    fn panicked_at(&mut self, command: Option<Uuid>) -> String {
+        let Some(id) = command else {
+            return "the program failed at work on the shard; its log says where".to_owned();
+        };
+        if self.panicked.len() < PANICKED_MAX || self.panicked.contains_key(&id) {
+            *self.panicked.entry(id).or_default() += 1;
+        }
+        tracing::error!(shard = self.shard, command = %id, "panicked at a command");
+        format!("the program failed at command {id}; its log says where")
+    }
+
+    fn failing_commands(&self) -> Vec<Uuid> {
+        let failing = self.panicked.iter().filter(|(_, panics)| **panics >= PANICS_MAX);
+        failing.map(|(id, _)| *id).collect()
     }
 
     fn set_trouble(&self, why: String) {

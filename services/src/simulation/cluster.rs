@@ -405,6 +405,11 @@ fn elsewhere() -> Failure {
 
 #[async_trait]
 impl Peers for Network {
+    async fn serves(&self, address: &str, shard: u16, _: Duration) -> bool {
+        let node = self.reach(address).await;
+        node.is_some_and(|node| node.door.shards()[usize::from(shard)].status().owned)
+    }
+
     async fn execute(
         &self,
         address: &str,

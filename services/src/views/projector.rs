@@ -1,6 +1,7 @@
 //! The projector: reads one shard for one generation of a group, folds batches, and commits rows with their checkpoint.
 
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::UnreadableEvent;
@@ -13,7 +14,7 @@ use super::feed::{BATCH_RECORDS_MAX, Chunk, FeedError, Feeds, LazyEvent, Subscri
 use super::{Generation, ReadStore, ViewError};
 use crate::bugs::{self, Bug};
 use crate::log::{Checkpoint, LogError};
-use crate::shard::{TakeOverError, read_creation, resume};
+use crate::shard::{TakeOverError, find_quarantine, fingerprint_at, read_creation, resume, step_over};
 
 /// How long a step waits for something to come.
 const WAIT: Duration = Duration::from_millis(500);
@@ -54,6 +55,16 @@ pub struct Projector {
     pub progress: Arc<RwLock<Progress>>,
     /// Rings after each commit.
     pub committed: watch::Sender<u64>,
+    words: Arc<Mutex<Words>>,
+}
+
+/// What an operator has said of events that these read models cannot hold.
+#[derive(Default)]
+struct Words {
+    /// Offsets of those to step over.
+    over: BTreeSet<u64>,
+    /// Of those that stopped the worker: the fingerprint, and from where on the word is looked for the next time.
+    stopped_at: BTreeMap<u64, (u64, u64)>,
 }
 
 /// Why a worker cannot go on.
@@ -145,6 +156,7 @@ impl Projector {
             shard,
             progress: Arc::new(RwLock::new(progress)),
             committed: watch::channel(0).0,
+            words: Arc::default(),
         }
     }
 
@@ -166,9 +178,15 @@ impl Projector {
                 continue;
             };
             standing = None;
-            if matches!(trouble, Trouble::FellBehind) {
-                continue;
-            }
+            let trouble = match trouble {
+                Trouble::FellBehind => continue,
+                Trouble::Poison { shard, offset, why } => match self.may_step_over(offset).await {
+                    Ok(true) => continue,
+                    Ok(false) => Trouble::Poison { shard, offset, why },
+                    Err(error) => error.into(),
+                },
+                trouble => trouble,
+            };
             self.note(&trouble).await;
             tokio::select! {
                 biased;
@@ -201,12 +219,41 @@ impl Projector {
             match self.step(&mut standing).await {
                 Ok(()) => {}
                 Err(Trouble::Store(ViewError::Moved) | Trouble::FellBehind) => standing = None,
+                Err(Trouble::Poison { offset, .. })
+                    if self.may_step_over(offset).await.map_err(|error| error.to_string())? =>
+                {
+                    standing = None;
+                }
                 Err(trouble) => {
                     self.note(&trouble).await;
                     return Err(trouble.to_string());
                 }
             }
         }
+    }
+
+    /// Has an operator said to step over the event at this offset, which these read models cannot hold? Those that can hold it keep it.
+    async fn may_step_over(&self, offset: u64) -> Result<bool, TakeOverError> {
+        let log = self.feeds.log().as_ref();
+        let known = self.words().stopped_at.get(&offset).copied();
+        let (fingerprint, mut next) = match known {
+            Some(known) => known,
+            None => (fingerprint_at(log, self.shard, offset).await?, offset + 1),
+        };
+        let found = find_quarantine(log, self.shard, offset, fingerprint, &mut next).await?;
+        let mut words = self.words();
+        if found {
+            tracing::warn!(shard = self.shard, offset, "steps over an event: an operator said so");
+            words.stopped_at.remove(&offset);
+            words.over.insert(offset);
+        } else {
+            words.stopped_at.insert(offset, (fingerprint, next));
+        }
+        Ok(found)
+    }
+
+    fn words(&self) -> std::sync::MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> u64 {
@@ -231,10 +278,50 @@ impl Projector {
                 return Err(trouble.into());
             }
         }
-        match self.may_wait(at) {
-            true => Ok(()),
-            false => self.commit(at).await,
+        if self.may_wait(at) {
+            return Ok(());
         }
+        match self.commit(at).await {
+            Err(Trouble::Store(ViewError::Refused(_))) => self.find_refused().await,
+            committed => committed,
+        }
+    }
+
+    /// The store refuses rows and does not say of which event: each commit goes by itself, up to the one that is refused. It is named by
+    /// its first event.
+    async fn find_refused(&self) -> Result<(), Trouble> {
+        let mut at = self.stand().await?;
+        let log = self.feeds.log().as_ref();
+        let (mut judge, mut reader) = resume(log, self.shard, at.stored.as_ref()).await?;
+        while judge.next() < at.end {
+            let records = reader.next(1, WAIT).await.map_err(TakeOverError::from)?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
+            if let Some(chunk) = chunk {
+                self.fold_wanted(&mut at, &chunk.events, chunk.since).await?;
+                at.read = chunk.checkpoint;
+                let (group, events) = (self.generation.group, chunk.events.iter());
+                let first = events
+                    .filter(|event| group.wants(event.kind()))
+                    .map(LazyEvent::offset)
+                    .next();
+                match (self.commit(&mut at).await, first) {
+                    (Err(Trouble::Store(ViewError::Refused(why))), Some(offset)) => {
+                        let why = format!("the read store refuses what the event comes to: {why}");
+                        return Err(Trouble::Poison {
+                            shard: self.shard,
+                            offset,
+                            why,
+                        });
+                    }
+                    (committed, _) => committed?,
+                }
+            }
+            trouble.map_or(Ok(()), Err)?;
+        }
+        Ok(())
     }
 
     /// Folds chunks. What stands before a poison event is committed, so that the checkpoint stands right before it.
@@ -329,7 +416,8 @@ impl Projector {
         let group = self.generation.group;
         let (mut wanted, mut unknown) = (vec![], 0);
         for event in events {
-            if event.offset() < settled || !group.wants(event.kind()) {
+            let is_over = self.words().over.contains(&event.offset());
+            if event.offset() < settled || is_over || !group.wants(event.kind()) {
                 continue;
             }
             match event.decode() {
@@ -448,13 +536,34 @@ impl Projector {
         Ok(())
     }
 
+    /// It panicked outside of a fold, and begins anew after a pause.
+    pub async fn note_panic(&self) {
+        let why = "the program failed at work on the read models; its log says where";
+        self.progress.write().expect("no panic under the lock").trouble = Some(why.into());
+        tracing::error!(
+            group = self.generation.group.name(),
+            shard = self.shard,
+            "a projection worker panicked"
+        );
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+
     fn forget_trouble(&self) {
         self.progress.write().expect("no panic under the lock").trouble = None;
     }
 
     /// Notes what went wrong: for this process, and for lasting trouble in the store.
     async fn note(&self, trouble: &Trouble) {
-        let why = trouble.to_string();
+        let why = match trouble {
+            Trouble::Poison { offset, .. } => match self.words().stopped_at.get(offset) {
+                Some((fingerprint, _)) => {
+                    let command = step_over(self.shard, *offset, *fingerprint);
+                    format!("{trouble}; an operator can step over it with: {command}")
+                }
+                None => trouble.to_string(),
+            },
+            _ => trouble.to_string(),
+        };
         let is_news = {
             let mut progress = self.progress.write().expect("no panic under the lock");
             progress.trouble.replace(why.clone()).as_ref() != Some(&why)

@@ -1,9 +1,11 @@
 //! The projection workers of a process: one per group, generation and shard, started and ended as generations come and go.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use futures::FutureExt;
 use projections::Group;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -67,8 +69,14 @@ impl Workers {
         let mut running: BTreeMap<(Group, i64), Running> = BTreeMap::new();
         while !*stop.borrow() {
             for group in self.words.keys() {
-                if let Err(error) = self.look_at(*group, &mut running).await {
-                    tracing::warn!(group = group.name(), "read models wait for the store: {error}");
+                let looked = AssertUnwindSafe(self.look_at(*group, &mut running)).catch_unwind();
+                match looked.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(group = group.name(), "read models wait for the store: {error}"),
+                    Err(_) => {
+                        count_panic();
+                        tracing::error!(group = group.name(), "a look at the generations panicked");
+                    }
                 }
             }
             tokio::select! {
@@ -179,7 +187,12 @@ impl Workers {
     }
 }
 
-/// Runs the projector as long as the shard is this process's to fold, and again when it comes back.
+fn count_panic() {
+    metrics::counter!("crm_panics_total", "part" => "projector").increment(1);
+}
+
+/// Runs the projector as long as the shard is this process's to fold, and again when it comes back. One that panics begins anew where the
+/// store is.
 async fn fold_while_assigned(projector: Projector, mut wanted: Wanted) {
     while !wanted.is_stopping() {
         if !wanted.is_here() {
@@ -187,15 +200,23 @@ async fn fold_while_assigned(projector: Projector, mut wanted: Wanted) {
             continue;
         }
         let (end, ended) = watch::channel(false);
-        let fold = projector.clone().run(ended);
+        let fold = AssertUnwindSafe(projector.clone().run(ended)).catch_unwind();
         tokio::pin!(fold);
         tokio::select! {
             biased;
             () = wanted.withdrawn() => {
                 end.send_replace(true);
-                fold.await;
+                if fold.await.is_err() {
+                    count_panic();
+                }
             }
-            () = &mut fold => return,
+            folded = &mut fold => match folded {
+                Ok(()) => return,
+                Err(_) => {
+                    count_panic();
+                    projector.note_panic().await;
+                }
+            },
         }
     }
 }

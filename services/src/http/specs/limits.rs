@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use projections::Group;
 use serde_json::json;
 
-use super::world::{CannedRows, World};
+use super::world::{CannedRows, SECRET, World};
 use crate::http::room::BODIES_BYTES_MAX;
 use crate::http::status::LOOK_WAIT_MAX;
 
@@ -84,7 +84,7 @@ async fn the_bodies_of_all_requests_have_so_much_room_and_one_more_is_a_503_at_o
 #[tokio::test]
 async fn what_other_processes_send_takes_its_room_as_well() {
     let world = World::new().await;
-    let headers = [("content-type", "application/json")];
+    let headers = [("content-type", "application/json"), ("x-crm-peer-secret", SECRET)];
     let send = |body: Body| Box::pin(world.request("POST", "/internal/shards/0/commands", &headers, body));
     let never = || Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
     let short = || Body::from_stream(futures::stream::once(async { Ok::<_, Infallible>(Bytes::from("{}")) }));
@@ -102,7 +102,7 @@ async fn what_other_processes_send_takes_its_room_as_well() {
 async fn what_another_process_sends_is_bounded_too() {
     let world = World::new().await;
     for (bytes, status) in [(12 * MIB, 400), (12 * MIB + 1, 413)] {
-        let headers = [("content-type", "application/json")];
+        let headers = [("content-type", "application/json"), ("x-crm-peer-secret", SECRET)];
         let body = Body::from(" ".repeat(bytes));
         let answer = world
             .request("POST", "/internal/shards/0/commands", &headers, body)

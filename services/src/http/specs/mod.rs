@@ -4,5 +4,6 @@ mod bad_input;
 mod commands;
 mod description;
 mod limits;
+mod peers;
 mod queries;
 mod world;

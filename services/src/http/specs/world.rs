@@ -18,10 +18,11 @@ use crate::clock::SystemClock;
 use crate::commands::Commands;
 use crate::http::{ApiParts, router};
 use crate::log::{Checkpoint, EventLog, MemoryLog, create};
-use crate::routing::Routing;
+use crate::routing::{PeerSecret, Routing};
 use crate::shard::{Assignment, ShardConfig, ShardParts, spawn};
 use crate::states::MemoryStates;
 use crate::views::{Generation, GenerationStatus, Queries, ReadStore, Snapshot, ViewError, Workers};
+use crate::watch::{UNREAD_FOR_DEFAULT, Watch};
 
 pub const SHARDS: u16 = 4;
 
@@ -36,6 +37,9 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub text: String,
 }
+
+/// What another process of the same log knows.
+pub const SECRET: &str = "the-secret-of-the-specs";
 
 impl Answer {
     pub fn json(&self) -> Json {
@@ -54,6 +58,15 @@ impl World {
 
     /// A server whose read store gives canned rows, and whose shards are owned.
     pub async fn with(rows: CannedRows) -> World {
+        World::beside(rows, PeerSecret::new(SECRET)).await
+    }
+
+    /// One that shares its log with no other process.
+    pub async fn alone() -> World {
+        World::beside(CannedRows::default(), None).await
+    }
+
+    async fn beside(rows: CannedRows, peers: Option<PeerSecret>) -> World {
         let log = MemoryLog::new();
         create(&log, SHARDS, &SystemClock).await.unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -82,6 +95,8 @@ impl World {
             store: Arc::clone(&store),
             workers: Workers::new(Arc::new(log.clone()), store, SHARDS, BTreeMap::new()),
             instance: "spec".into(),
+            peers,
+            watch: Watch::new(UNREAD_FOR_DEFAULT),
             metrics: Arc::new(|| "crm_commands_answered_total 1\n".into()),
             stopping: stopped,
         });

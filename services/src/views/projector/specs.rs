@@ -17,6 +17,8 @@ struct Counting {
     /// Another worker is a moment faster, always.
     is_overtaken: AtomicBool,
     is_away: AtomicBool,
+    /// What the event at this offset comes to is refused.
+    refused: Mutex<Option<u64>>,
     /// How long a commit takes, in milliseconds.
     takes_ms: AtomicU64,
 }
@@ -73,7 +75,7 @@ impl ReadStore for Counting {
         &self,
         _: &Generation,
         _: u16,
-        _: Option<&Checkpoint>,
+        expected: Option<&Checkpoint>,
         next: &Checkpoint,
         changes: &[TableChange],
     ) -> Result<(), ViewError> {
@@ -82,6 +84,12 @@ impl ReadStore for Counting {
         }
         tokio::time::sleep(Duration::from_millis(self.takes_ms.load(Ordering::SeqCst))).await;
         let rows = changes.iter().map(|change| change.appends.len()).sum();
+        // Each record after the claim comes to one row.
+        let places = expected.map_or(2, |expected| expected.next.max(2))..next.next;
+        let refused = *self.refused.lock().unwrap();
+        if refused.is_some_and(|refused| places.contains(&refused)) && rows as u64 == places.end - places.start {
+            return Err(ViewError::Refused("there is no place for it".into()));
+        }
         self.commits.lock().unwrap().push((next.clone(), rows));
         match self.is_overtaken.load(Ordering::SeqCst) {
             true => Err(ViewError::Moved),
@@ -214,4 +222,48 @@ async fn trouble_that_has_passed_is_not_told_any_more() {
     stop.send_replace(true);
     running.await.unwrap();
     assert_eq!(trouble(), None);
+}
+
+/// A worker of the journal in a world with so many events, on a store that refuses what the event at `refused` comes to.
+async fn worker_that_stops(world: &mut World, refused: u64) -> (Arc<Counting>, Projector) {
+    world.record(6);
+    let store = Arc::new(Counting {
+        refused: Mutex::new(Some(refused)),
+        ..Counting::default()
+    });
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(1), 0);
+    (store, projector)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_event_that_a_store_refuses_is_named_with_the_command_that_steps_over_it() {
+    let mut world = World::new().await;
+    let (store, projector) = worker_that_stops(&mut world, 4).await;
+    let why = projector.catch_up(|_, _| {}).await.unwrap_err();
+    assert!(why.starts_with("shard 0, offset 4: the read store refuses"), "{why}");
+    let hash = fingerprint_at(world.feeds.log().as_ref(), 0, 4).await.unwrap();
+    let noted = projector.progress.read().unwrap().trouble.clone().unwrap();
+    assert!(
+        noted.contains(&format!("crm log quarantine 0:4 --hash {hash:016x}")),
+        "{noted}"
+    );
+    // What stands before it is stored.
+    assert_eq!(store.commits.lock().unwrap().last().unwrap().0.next, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_models_step_over_an_event_of_ours_when_an_operator_says_so() {
+    let mut world = World::new().await;
+    let (store, projector) = worker_that_stops(&mut world, 4).await;
+    projector.catch_up(|_, _| {}).await.unwrap_err();
+    let mut committed = projector.committed.subscribe();
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(projector.clone().run(stopped));
+    let hash = fingerprint_at(world.feeds.log().as_ref(), 0, 4).await.unwrap();
+    world.quarantine(4, hash + 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(*committed.borrow(), 4, "the word is of another record");
+    world.quarantine(4, hash).await;
+    committed.wait_for(|next| *next == 10).await.unwrap();
+    assert_eq!(store.commits().iter().sum::<usize>(), 5, "all events but that one");
 }

@@ -1,0 +1,40 @@
+//! The secret that the processes of one log share, so that nobody else gives orders to their shards.
+
+use std::fmt;
+
+/// Never printed; compared in a time that does not depend on where a guess goes wrong.
+#[derive(Clone)]
+pub struct PeerSecret(String);
+
+/// The header of a request that carries it.
+pub const SECRET_HEADER: &str = "x-crm-peer-secret";
+/// Characters of a secret at least.
+pub const SECRET_CHARACTERS_MIN: usize = 16;
+/// Characters of a secret at most.
+pub const SECRET_CHARACTERS_MAX: usize = 255;
+
+impl PeerSecret {
+    /// `None` when it is too short or too long, or has other characters than visible ASCII.
+    pub fn new(text: &str) -> Option<PeerSecret> {
+        let fits = (SECRET_CHARACTERS_MIN..=SECRET_CHARACTERS_MAX).contains(&text.len());
+        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| PeerSecret(text.to_owned()))
+    }
+
+    /// Is this the secret?
+    pub fn is(&self, guess: &[u8]) -> bool {
+        let secret = self.0.as_bytes();
+        let differences = secret.iter().zip(guess).fold(0, |known, (a, b)| known | (a ^ b));
+        secret.len() == guess.len() && differences == 0
+    }
+
+    /// For the header of a request to another process, and for the store that keeps it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PeerSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Companion, Id, Moment, Personal, Stream, StreamKind, StreamRef};
+use crate::{Companion, Differing, History, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -74,6 +74,7 @@ pub enum Command {
     AssignOwner {
         owner: String,
     },
+    /// The same grade again with another reason is another assessment.
     SetGrade {
         grade: String,
         reason: Option<String>,
@@ -109,16 +110,22 @@ pub struct ExternalKey {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    #[error("this customer is already registered with other data; use rename and the other commands to change it")]
-    AlreadyRegistered,
+    #[error(
+        "this customer is already registered with other data: {0}; use rename, link and the other commands to change it"
+    )]
+    AlreadyRegistered(Differing),
     #[error("a customer needs a name")]
     NameMissing,
     #[error("the value is no e-mail address")]
     NotAnEmail,
     #[error("the contact point is empty")]
     ContactPointEmpty,
+    #[error("only an address has several lines")]
+    SeveralLines,
     #[error("the {0} is empty")]
     Empty(&'static str),
+    #[error("this customer is {0} since {1}, not since an earlier time")]
+    OnlySince(&'static str, Timestamp),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }
@@ -132,13 +139,25 @@ pub enum Unavailable {
     Closed(Id<Customer>),
 }
 
+/// A customer and its history, which reads as its latest card.
+pub type State = History<Card>;
+
+/// A customer as it stood at some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct State {
+pub struct Card {
     pub status: Status,
+    /// Since when it is registered, closed or open again.
+    pub status_since: Timestamp,
+    pub registered_at: Timestamp,
+    /// Since when all that it says is so.
+    pub changed_at: Timestamp,
     pub name: Personal<String>,
     pub kind: Option<Kind>,
+    pub country: Option<String>,
+    pub locale: Option<String>,
     pub owner: Option<String>,
     pub grade: Option<String>,
+    pub grade_reason: Option<String>,
     /// Each contact point and whether it is the primary one of its kind.
     pub contact_points: BTreeMap<ContactKind, Vec<(Personal<String>, bool)>>,
 }
@@ -152,6 +171,85 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::NotRegistered => "not-registered",
+            Status::Active => "active",
+            Status::Closed => "closed",
+        }
+    }
+}
+
+impl Event {
+    /// Does it open or close the customer? Each such event is the cause of the next one.
+    fn opens_or_closes(&self) -> bool {
+        match self {
+            Event::Registered { .. } | Event::Closed | Event::Reopened => true,
+            Event::Renamed { .. }
+            | Event::ContactPointSet { .. }
+            | Event::OwnerAssigned { .. }
+            | Event::GradeSet { .. } => false,
+        }
+    }
+}
+
+impl Card {
+    /// The primary contact point of its kind, or the first one.
+    pub fn contact_point(&self, kind: ContactKind) -> Option<&Personal<String>> {
+        let points = self.contact_points.get(&kind)?;
+        let primary = points.iter().find(|(_, is_primary)| *is_primary);
+        primary.or(points.first()).map(|(value, _)| value)
+    }
+}
+
+impl crate::Card for Card {
+    type Event = Event;
+
+    fn is_cause(earlier: &Event, event: &Event) -> bool {
+        event.opens_or_closes() && earlier.opens_or_closes()
+    }
+
+    fn after(mut self, event: &Event, at: Timestamp) -> Card {
+        self.changed_at = at;
+        match event {
+            Event::Registered {
+                kind,
+                name,
+                country,
+                locale,
+                ..
+            } => {
+                (self.status, self.status_since) = (Status::Active, at);
+                self.registered_at = at;
+                self.kind = Some(*kind);
+                self.name = name.clone();
+                self.country = country.clone();
+                self.locale = locale.clone();
+            }
+            Event::Renamed { to, .. } => self.name = to.clone(),
+            Event::ContactPointSet { kind, value, primary } => {
+                let points = self.contact_points.entry(*kind).or_default();
+                if *primary {
+                    points.iter_mut().for_each(|(_, is_primary)| *is_primary = false);
+                }
+                match points.iter_mut().find(|(known, _)| known == value) {
+                    Some((_, is_primary)) => *is_primary = *primary,
+                    None => points.push((value.clone(), *primary)),
+                }
+            }
+            Event::OwnerAssigned { to, .. } => self.owner = Some(to.clone()),
+            Event::GradeSet { to, reason, .. } => {
+                self.grade = Some(to.clone());
+                self.grade_reason = reason.clone();
+            }
+            Event::Closed => (self.status, self.status_since) = (Status::Closed, at),
+            Event::Reopened => (self.status, self.status_since) = (Status::Active, at),
+        }
+        self
+    }
+}
+
 #[derive(Debug)]
 pub struct Customer;
 
@@ -163,6 +261,8 @@ impl Stream for Customer {
     type Event = Event;
     type Rejection = Rejection;
 
+    /// Each command is decided on the customer as it stood at the command's own time, so that a late one is "already so"
+    /// only if it was so then, and `from` is what was true just before.
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
         if let Command::Register {
             kind,
@@ -175,7 +275,12 @@ impl Stream for Customer {
             return register(state, kind, name, country, locale, external);
         }
         let id = Id::new(at.id);
-        match (state.status, &command) {
+        let time = match command {
+            Command::Close | Command::Reopen => state.not_before_cause(at.effective_at, Event::opens_or_closes),
+            _ => state.not_before_cause(at.effective_at, |_| false),
+        };
+        let card = &*state.at(time);
+        match (card.status, &command) {
             (Status::NotRegistered, _) => return Err(Unavailable::NotRegistered(id).into()),
             (Status::Closed, Command::Reopen | Command::Close) | (Status::Active, _) => {}
             (Status::Closed, _) => return Err(Unavailable::Closed(id).into()),
@@ -183,56 +288,49 @@ impl Stream for Customer {
         Ok(match command {
             Command::Register { .. } => unreachable!("answered above"),
             Command::Rename { name } if name.is_blank() => return Err(Rejection::NameMissing),
-            Command::Rename { name } if name == state.name => vec![],
+            Command::Rename { name } if name == card.name => vec![],
             Command::Rename { name } => vec![Event::Renamed {
-                from: state.name.clone(),
+                from: card.name.clone(),
                 to: name,
             }],
-            Command::SetContactPoint { kind, value, primary } => set_contact_point(state, kind, value, primary)?,
+            Command::SetContactPoint { kind, value, primary } => set_contact_point(card, kind, value, primary)?,
             Command::AssignOwner { owner } if owner.trim().is_empty() => return Err(Rejection::Empty("owner")),
-            Command::AssignOwner { owner } if state.owner.as_ref() == Some(&owner) => vec![],
+            Command::AssignOwner { owner } if card.owner.as_ref() == Some(&owner) => vec![],
             Command::AssignOwner { owner } => vec![Event::OwnerAssigned {
-                from: state.owner.clone(),
+                from: card.owner.clone(),
                 to: owner,
             }],
             Command::SetGrade { grade, .. } if grade.trim().is_empty() => return Err(Rejection::Empty("grade")),
-            Command::SetGrade { grade, .. } if state.grade.as_ref() == Some(&grade) => vec![],
+            Command::SetGrade { grade, reason }
+                if card.grade.as_ref() == Some(&grade) && (reason.is_none() || reason == card.grade_reason) =>
+            {
+                vec![]
+            }
             Command::SetGrade { grade, reason } => {
                 vec![Event::GradeSet {
-                    from: state.grade.clone(),
+                    from: card.grade.clone(),
                     to: grade,
                     reason,
                 }]
             }
-            Command::Close if state.status == Status::Closed => vec![],
+            Command::Close if card.status == Status::Closed => already_so(state, card, at)?,
             Command::Close => vec![Event::Closed],
-            Command::Reopen if state.status == Status::Active => vec![],
+            Command::Reopen if card.status == Status::Active => already_so(state, card, at)?,
             Command::Reopen => vec![Event::Reopened],
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
-        match event {
-            Event::Registered { kind, name, .. } => {
-                state.status = Status::Active;
-                state.kind = Some(*kind);
-                state.name = name.clone();
-            }
-            Event::Renamed { to, .. } => state.name = to.clone(),
-            Event::ContactPointSet { kind, value, primary } => {
-                let points = state.contact_points.entry(*kind).or_default();
-                points.retain(|(known, _)| known != value);
-                if *primary {
-                    points.iter_mut().for_each(|(_, is_primary)| *is_primary = false);
-                }
-                points.push((value.clone(), *primary));
-            }
-            Event::OwnerAssigned { to, .. } => state.owner = Some(to.clone()),
-            Event::GradeSet { to, .. } => state.grade = Some(to.clone()),
-            Event::Closed => state.status = Status::Closed,
-            Event::Reopened => state.status = Status::Active,
-        }
-        state
+    fn evolve(state: State, event: &Event, at: Timestamp) -> State {
+        state.record(event, at)
+    }
+}
+
+/// "Already so" holds at the command's own time, too: a late close before the one that there is would be lost.
+fn already_so(state: &State, card: &Card, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    let was_so = state.at(at.effective_at).status == card.status;
+    match was_so || at.effective_at == at.now {
+        true => Ok(vec![]),
+        false => Err(Rejection::OnlySince(card.status.name(), card.status_since)),
     }
 }
 
@@ -247,25 +345,35 @@ fn register(
     if name.is_blank() {
         return Err(Rejection::NameMissing);
     }
-    if state.status != Status::NotRegistered {
-        let same = state.kind == Some(kind) && state.name == name;
-        return if same {
-            Ok(vec![])
-        } else {
-            Err(Rejection::AlreadyRegistered)
-        };
-    }
-    Ok(vec![Event::Registered {
+    // A source may know the name that it was given since.
+    let is_called_so = state.name == name;
+    let external = match state.begun() {
+        Some(Event::Registered { external: known, .. }) if same_keys(known, &external) => known.clone(),
+        _ => external,
+    };
+    let registered = Event::Registered {
         kind,
         name,
         country,
         locale,
         external,
-    }])
+    };
+    if state.status != Status::NotRegistered {
+        let derived: &[&str] = if is_called_so { &["name"] } else { &[] };
+        same_beginning(state.begun(), &registered, derived).map_err(Rejection::AlreadyRegistered)?;
+        return Ok(vec![]);
+    }
+    Ok(vec![registered])
+}
+
+/// In whatever order.
+fn same_keys(known: &[ExternalKey], again: &[ExternalKey]) -> bool {
+    let is_in = |keys: &[ExternalKey], key: &ExternalKey| keys.contains(key);
+    known.iter().all(|key| is_in(again, key)) && again.iter().all(|key| is_in(known, key))
 }
 
 fn set_contact_point(
-    state: &State,
+    card: &Card,
     kind: ContactKind,
     value: Personal<String>,
     primary: bool,
@@ -276,7 +384,10 @@ fn set_contact_point(
     if kind == ContactKind::Email && !looks_like_email(value.reveal()) {
         return Err(Rejection::NotAnEmail);
     }
-    let known = state
+    if kind != ContactKind::Address && value.reveal().contains(['\n', '\r', '\t', '\u{2028}', '\u{2029}']) {
+        return Err(Rejection::SeveralLines);
+    }
+    let known = card
         .contact_points
         .get(&kind)
         .is_some_and(|points| points.contains(&(value.clone(), primary)));
@@ -298,15 +409,15 @@ fn looks_like_email(text: &str) -> bool {
     }
 }
 
-/// For streams that belong to a customer: refuses one that is not registered or is closed. A customer of another slot
-/// cannot be checked here and passes as a reference.
+/// For streams that belong to a customer: refuses one that is not registered, or was closed at the command's own time. A
+/// customer of another slot cannot be checked here and passes as a reference.
 ///
 /// # Errors
 /// [`Unavailable`] says which.
 pub fn must_be_open(customer: Id<Customer>, at: &Moment<'_>) -> Result<(), Unavailable> {
     match at.state_of(customer) {
         Companion::Elsewhere => Ok(()),
-        Companion::Known(state) => match state.status {
+        Companion::Known(state) => match state.at(state.not_before_cause(at.effective_at, |_| false)).status {
             Status::NotRegistered => Err(Unavailable::NotRegistered(customer)),
             Status::Closed => Err(Unavailable::Closed(customer)),
             Status::Active => Ok(()),
@@ -327,7 +438,18 @@ pub fn routing(customer: &Option<Id<Customer>>) -> Option<Uuid> {
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{folded, given};
+    use crate::spec::{folded, given, given_at};
+
+    fn differing(fields: &[&str]) -> Differing {
+        Differing(fields.iter().map(|field| (*field).to_owned()).collect())
+    }
+
+    fn erp(key: &str) -> ExternalKey {
+        ExternalKey {
+            source: "erp".into(),
+            key: key.into(),
+        }
+    }
 
     fn register() -> Command {
         Command::Register {
@@ -366,7 +488,151 @@ mod specs {
         };
         given::<Customer>([registered()])
             .when(other)
-            .then_rejected(Rejection::AlreadyRegistered);
+            .then_rejected(Rejection::AlreadyRegistered(differing(&[
+                "country", "kind", "locale", "name",
+            ])));
+    }
+
+    #[test]
+    fn what_differs_from_the_registration_is_named_and_the_first_command_stays_good() {
+        let renamed = Event::Renamed {
+            from: "台灣精密機械".into(),
+            to: "台灣精機".into(),
+        };
+        let again = |name: &str, country: Option<&str>, keys: &[&str]| Command::Register {
+            kind: Kind::Organisation,
+            name: name.into(),
+            country: country.map(str::to_owned),
+            locale: Some("zh-TW".into()),
+            external: keys.iter().map(|key| erp(key)).collect(),
+        };
+        let Event::Registered {
+            kind,
+            name,
+            country,
+            locale,
+            ..
+        } = registered()
+        else {
+            unreachable!()
+        };
+        let with_keys = Event::Registered {
+            kind,
+            name,
+            country,
+            locale,
+            external: vec![erp("1"), erp("2")],
+        };
+        let customer = || given::<Customer>([with_keys.clone(), renamed.clone()]);
+        // The command that registered it, also after it was renamed, and the same with the name of today.
+        customer()
+            .when(again("台灣精密機械", Some("TW"), &["1", "2"]))
+            .then_nothing();
+        customer()
+            .when(again("台灣精機", Some("TW"), &["2", "1"]))
+            .then_nothing();
+        for (command, fields) in [
+            (again("別家", Some("TW"), &["1", "2"]), vec!["name"]),
+            (again("台灣精機", Some("JP"), &["1", "2"]), vec!["country"]),
+            (again("台灣精機", None, &["1", "2"]), vec!["country"]),
+            (again("台灣精機", Some("TW"), &["1", "3"]), vec!["external"]),
+        ] {
+            customer()
+                .when(command)
+                .then_rejected(Rejection::AlreadyRegistered(differing(&fields)));
+        }
+    }
+
+    #[test]
+    fn a_late_entry_is_decided_on_what_was_true_then() {
+        let owner = |from: Option<&str>, to: &str| Event::OwnerAssigned {
+            from: from.map(str::to_owned),
+            to: to.into(),
+        };
+        let assign = |owner: &str| Command::AssignOwner { owner: owner.into() };
+        let mut events = vec![
+            ("2026-01-01T09:00:00+08:00", registered()),
+            ("2026-01-20T09:00:00+08:00", owner(None, "mei")),
+        ];
+        // Found out late: from the 10th to the 20th it was lin.
+        given_at::<Customer>(events.clone())
+            .effective("2026-01-10T09:00:00+08:00")
+            .when(assign("lin"))
+            .then([owner(None, "lin")]);
+        events.push(("2026-01-10T09:00:00+08:00", owner(None, "lin")));
+        // Now it is mei, whatever came last.
+        let customer = || given_at::<Customer>(events.clone());
+        customer().when(assign("mei")).then_nothing();
+        customer().when(assign("lin")).then([owner(Some("mei"), "lin")]);
+        customer()
+            .effective("2026-01-15T09:00:00+08:00")
+            .when(assign("lin"))
+            .then_nothing();
+        // What is dated before the registration is true since then.
+        customer()
+            .effective("2025-12-01T09:00:00+08:00")
+            .when(assign("wu"))
+            .then([owner(None, "wu")]);
+    }
+
+    #[test]
+    fn a_customer_that_was_open_at_that_time_takes_a_late_entry() {
+        let events = || {
+            [
+                ("2026-01-01T09:00:00+08:00", registered()),
+                ("2026-02-01T09:00:00+08:00", Event::Closed),
+            ]
+        };
+        let customer = || given_at::<Customer>(events());
+        let january = "2026-01-15T09:00:00+08:00";
+        let assigned = Event::OwnerAssigned {
+            from: None,
+            to: "mei".into(),
+        };
+        let assign = || Command::AssignOwner { owner: "mei".into() };
+        customer().effective(january).when(assign()).then([assigned]);
+        customer()
+            .when(assign())
+            .then_rejected(Unavailable::Closed(id()).into());
+        let since = crate::spec::moment("2026-02-01T09:00:00+08:00");
+        customer()
+            .effective(january)
+            .when(Command::Close)
+            .then_rejected(Rejection::OnlySince("closed", since));
+        customer().when(Command::Close).then_nothing();
+    }
+
+    #[test]
+    fn the_same_grade_for_another_reason_is_another_assessment() {
+        let set = |from: Option<&str>, reason: Option<&str>| Event::GradeSet {
+            from: from.map(str::to_owned),
+            to: "A".into(),
+            reason: reason.map(str::to_owned),
+        };
+        let command = |reason: Option<&str>| Command::SetGrade {
+            grade: "A".into(),
+            reason: reason.map(str::to_owned),
+        };
+        let customer = || given::<Customer>([registered(), set(None, Some("turnover of 2025"))]);
+        customer().when(command(None)).then_nothing();
+        customer().when(command(Some("turnover of 2025"))).then_nothing();
+        customer()
+            .when(command(Some("turnover of 2026")))
+            .then([set(Some("A"), Some("turnover of 2026"))]);
+    }
+
+    #[test]
+    fn only_an_address_has_several_lines() {
+        let set = |kind, value: &str| Command::SetContactPoint {
+            kind,
+            value: value.into(),
+            primary: false,
+        };
+        let lines = "台北市信義區\n松仁路 1 號";
+        given::<Customer>([registered()]).same_intent_twice(set(ContactKind::Address, lines));
+        given::<Customer>([registered()])
+            .when(set(ContactKind::Phone, "02-2345-6789\n02-1111-1111"))
+            .then_rejected(Rejection::SeveralLines);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An interaction: one contact with a customer, in or out, on any channel (接觸; EmailMessage, VoiceCall, engagement).
 //!
-//! Append-only: what was recorded stays, and a correction is a fact of its own.
+//! Append-only: what was recorded stays, and a correction is a fact of its own. It puts the record right, and a record has no
+//! times between which it was wrong: of several corrections the last recorded one counts, whatever their times say.
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, derived_in};
+use crate::{Differing, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, derived_in, same_beginning};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -116,8 +117,8 @@ pub struct Fields {
 pub enum Rejection {
     #[error("there is no such interaction; record it first")]
     NotRecorded,
-    #[error("this interaction is already recorded with other data; use correct to change it")]
-    AlreadyRecorded,
+    #[error("this interaction is already recorded with other data: {0}; use correct to change it")]
+    AlreadyRecorded(Differing),
     #[error("an interaction needs a subject")]
     SubjectMissing,
     #[error("the provider id is empty; leave it out when there is none")]
@@ -235,30 +236,7 @@ fn record(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>
     else {
         unreachable!("only record records");
     };
-    if state.customer.is_some() {
-        let content = Content {
-            channel: Some(channel),
-            direction: Some(direction),
-            subject: Some(subject),
-            body,
-            about: Some(about),
-        };
-        let original = state.original.as_ref().unwrap_or(&state.current);
-        let same = state.customer == Some(customer) && state.provider_id == provider_id && *original == content;
-        return if same {
-            Ok(vec![])
-        } else {
-            Err(Rejection::AlreadyRecorded)
-        };
-    }
-    if subject.is_blank() {
-        return Err(Rejection::SubjectMissing);
-    }
-    if provider_id.as_ref().is_some_and(|id| id.trim().is_empty()) {
-        return Err(Rejection::ProviderIdEmpty);
-    }
-    customer::must_be_open(customer, at)?;
-    Ok(vec![Event::Recorded {
+    let recorded = Event::Recorded {
         customer,
         channel,
         direction,
@@ -266,7 +244,43 @@ fn record(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>
         body,
         provider_id,
         about,
-    }])
+    };
+    if state.customer.is_some() {
+        // Whoever sends what stands after a correction has nothing to add.
+        let stands = same_beginning(state.as_recorded(&state.current).as_ref(), &recorded, &[]);
+        let original = state.original.as_ref().unwrap_or(&state.current);
+        let came = same_beginning(state.as_recorded(original).as_ref(), &recorded, &[]);
+        return stands.or(came).map(|()| vec![]).map_err(Rejection::AlreadyRecorded);
+    }
+    let Event::Recorded {
+        subject, provider_id, ..
+    } = &recorded
+    else {
+        unreachable!("it was just made");
+    };
+    if subject.is_blank() {
+        return Err(Rejection::SubjectMissing);
+    }
+    if provider_id.as_ref().is_some_and(|id| id.trim().is_empty()) {
+        return Err(Rejection::ProviderIdEmpty);
+    }
+    customer::must_be_open(customer, at)?;
+    Ok(vec![recorded])
+}
+
+impl State {
+    /// The event that would have recorded this content.
+    fn as_recorded(&self, content: &Content) -> Option<Event> {
+        Some(Event::Recorded {
+            customer: self.customer?,
+            channel: content.channel?,
+            direction: content.direction?,
+            subject: content.subject.clone()?,
+            body: content.body.clone(),
+            provider_id: self.provider_id.clone(),
+            about: content.about.clone()?,
+        })
+    }
 }
 
 fn correct(state: &State, fields: Fields, reason: String) -> Result<Vec<Event>, Rejection> {
@@ -386,10 +400,11 @@ mod specs {
     }
 
     fn active() -> customer::State {
-        customer::State {
+        customer::Card {
             status: customer::Status::Active,
             ..Default::default()
         }
+        .into()
     }
 
     #[test]
@@ -451,6 +466,31 @@ mod specs {
         given::<Interaction>([recorded(), direction_corrected()])
             .when(record())
             .then_nothing();
+        let Command::Record {
+            customer,
+            channel,
+            subject,
+            body,
+            provider_id,
+            about,
+            ..
+        } = record()
+        else {
+            unreachable!()
+        };
+        // So is the message as it stands now.
+        let corrected = Command::Record {
+            customer,
+            channel,
+            direction: Direction::Out,
+            subject,
+            body,
+            provider_id,
+            about,
+        };
+        given::<Interaction>([recorded(), direction_corrected()])
+            .when(corrected)
+            .then_nothing();
     }
 
     #[test]
@@ -476,7 +516,10 @@ mod specs {
         };
         given::<Interaction>([recorded()])
             .when(other)
-            .then_rejected(Rejection::AlreadyRecorded);
+            .then_rejected(Rejection::AlreadyRecorded(Differing(vec![
+                "body".into(),
+                "subject".into(),
+            ])));
     }
 
     #[test]

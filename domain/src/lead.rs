@@ -393,10 +393,11 @@ mod specs {
     }
 
     fn active() -> customer::State {
-        customer::State {
+        customer::Card {
             status: customer::Status::Active,
             ..Default::default()
         }
+        .into()
     }
 
     fn status_after(events: &[Event]) -> Status {

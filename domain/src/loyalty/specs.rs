@@ -161,10 +161,11 @@ fn lot_until(source: &str, points: i64, expires_on: Date) -> LotPoints {
 }
 
 fn active() -> customer::State {
-    customer::State {
+    customer::Card {
         status: customer::Status::Active,
         ..Default::default()
     }
+    .into()
 }
 
 /// 100 points from receipt R1, all spent on a voucher.
@@ -195,7 +196,7 @@ fn a_customer_has_one_account_per_program_in_the_slot_of_the_customer() {
     assert_ne!(Loyalty::home(&silver), home);
     after([enrolled()])
         .when(silver)
-        .then_rejected(Rejection::AlreadyEnrolled);
+        .then_rejected(Rejection::AlreadyEnrolled(Differing(vec!["program".into()])));
 }
 
 #[test]

@@ -47,19 +47,21 @@ fn lose() -> Command {
 }
 
 fn active() -> customer::State {
-    customer::State {
+    customer::Card {
         status: customer::Status::Active,
         ..Default::default()
     }
+    .into()
 }
 
 #[test]
 fn a_deal_is_opened_for_a_customer_that_exists_and_is_open() {
     let customer = neighbour("a");
-    let closed = customer::State {
+    let closed = customer::Card {
         status: customer::Status::Closed,
         ..Default::default()
-    };
+    }
+    .into();
     given::<Opportunity>([])
         .with(customer, active())
         .when(open_for(customer))

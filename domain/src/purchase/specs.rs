@@ -160,10 +160,11 @@ fn void() -> Command {
 }
 
 fn active() -> customer::State {
-    customer::State {
+    customer::Card {
         status: customer::Status::Active,
         ..Default::default()
     }
+    .into()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use domain::{Currency, Id, Personal};
+use domain::{Card, Currency, History, Id, Personal};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -228,6 +228,22 @@ impl<S> ColumnValue for Id<S> {
 
 /// A list, kept as JSON.
 impl<T: Serialize + DeserializeOwned> ColumnValue for Vec<T> {
+    const TYPE: ColumnType = ColumnType::Json;
+
+    fn into_value(self) -> Value {
+        Value::json(&self)
+    }
+
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Json(text) => serde_json::from_str(&text).expect("the store gives back the JSON it was given"),
+            other => panic!("expected Json, the store gave {other:?}"),
+        }
+    }
+}
+
+/// The history of a stream, for a read model that shows how the stream stands by all that is known.
+impl<C: Card> ColumnValue for History<C> {
     const TYPE: ColumnType = ColumnType::Json;
 
     fn into_value(self) -> Value {

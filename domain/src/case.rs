@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::interaction::Channel;
-use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef};
+use crate::{Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning};
 
 /// So long after it was resolved or closed a case is reopened; what comes later is another case.
 pub const REOPEN_DAYS_MAX: i64 = 30;
@@ -194,8 +194,8 @@ impl PendingOn {
 pub enum Rejection {
     #[error("there is no such case; open it first")]
     NotOpened,
-    #[error("this case is already open with other data")]
-    AlreadyOpened,
+    #[error("this case is already open with other data: {0}")]
+    AlreadyOpened(Differing),
     #[error("a case needs a subject")]
     SubjectMissing,
     #[error("a category is needed")]
@@ -214,6 +214,10 @@ pub enum Rejection {
     Resolved,
     #[error("this case is already resolved with code {0:?}; reopen it first")]
     ResolvedOtherwise(String),
+    #[error("this case is already resolved with another note; reopen it first")]
+    ResolvedWithAnotherNote,
+    #[error("this case is {0} since {1}, not since an earlier time")]
+    OnlySince(&'static str, Timestamp),
     #[error("this case is not resolved; resolve it first")]
     NotResolved,
     #[error("this case is closed; reopen it first")]
@@ -224,8 +228,12 @@ pub enum Rejection {
     Customer(#[from] customer::Unavailable),
 }
 
+/// A case and its history, which reads as its latest card.
+pub type State = History<Card>;
+
+/// A case as it stood at some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct State {
+pub struct Card {
     pub status: Status,
     pub customer: Option<Id<Customer>>,
     pub subject: Personal<String>,
@@ -237,8 +245,20 @@ pub struct State {
     pub escalation: Option<String>,
     /// What it was resolved with.
     pub code: String,
-    /// When it was resolved, or else closed.
+    pub note: Option<Personal<String>>,
+    /// When it was closed, or else resolved.
     pub ended_at: Option<Timestamp>,
+    pub opened_at: Timestamp,
+    /// Since when the customer has waited for the first reply by a person: the opening, or the last reopening before it.
+    pub waiting_since: Timestamp,
+    /// The first public reply by a person.
+    pub first_response_at: Option<Timestamp>,
+    pub first_resolved_at: Option<Timestamp>,
+    /// When it was last resolved; none while it is open again.
+    pub resolved_at: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub escalations: u32,
+    pub reopens: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -254,25 +274,156 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    pub fn has_ended(self) -> bool {
+        match self {
+            Status::Resolved | Status::Closed => true,
+            Status::NotOpened | Status::New | Status::Open | Status::PendingCustomer | Status::PendingThird => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Status::NotOpened => "not open",
+            Status::New => "new",
+            Status::Open => "open",
+            Status::PendingCustomer | Status::PendingThird => "pending",
+            Status::Resolved => "resolved",
+            Status::Closed => "closed",
+        }
+    }
+}
+
 impl Event {
-    /// From which status to which, for the events that change it.
-    pub fn transition(&self) -> Option<(Status, Status)> {
-        let (from, to) = match self {
-            Event::Opened { .. } => (Status::NotOpened, Status::New),
-            Event::Assigned { from: Status::New, .. } => (Status::New, Status::Open),
-            Event::Assigned { .. } => return None,
-            Event::Replied { author, from, .. } => match (author, from) {
-                (Author::Agent, Status::New) => (Status::New, Status::Open),
-                (Author::Agent | Author::Bot | Author::System, _) => return None,
-            },
-            Event::Pending { on, from } => (*from, on.status()),
-            Event::Resumed { from } => (*from, Status::Open),
-            Event::Resolved { from, .. } => (*from, Status::Resolved),
-            Event::Reopened { from, .. } => (*from, Status::Open),
-            Event::Closed { from, .. } => (*from, Status::Closed),
-            Event::Classified { .. } | Event::Escalated { .. } => return None,
-        };
-        Some((from, to))
+    /// Does it open or end the case? Each such event is the cause of the next one.
+    fn opens_or_ends(&self) -> bool {
+        match self {
+            Event::Opened { .. } | Event::Resolved { .. } | Event::Reopened { .. } | Event::Closed { .. } => true,
+            Event::Classified { .. }
+            | Event::Assigned { .. }
+            | Event::Replied { .. }
+            | Event::Pending { .. }
+            | Event::Resumed { .. }
+            | Event::Escalated { .. } => false,
+        }
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self, Event::Pending { .. })
+    }
+}
+
+impl crate::Card for Card {
+    type Event = Event;
+
+    fn is_cause(earlier: &Event, event: &Event) -> bool {
+        match event {
+            Event::Resumed { .. } => earlier.is_pending(),
+            _ => event.opens_or_ends() && earlier.opens_or_ends(),
+        }
+    }
+
+    /// A case that has ended waits for nobody and is not escalated, and nobody works on a closed one: what was entered
+    /// earlier and is dated after the end changes nothing of that.
+    fn after(mut self, event: &Event, at: Timestamp) -> Card {
+        let is_closed = self.status == Status::Closed;
+        match event {
+            Event::Opened {
+                customer,
+                subject,
+                priority,
+                ..
+            } => {
+                self.status = Status::New;
+                self.customer = Some(*customer);
+                self.subject = subject.clone();
+                self.priority = *priority;
+                (self.opened_at, self.waiting_since) = (at, at);
+            }
+            Event::Classified { .. } | Event::Assigned { .. } if is_closed => {}
+            Event::Classified {
+                category,
+                from_priority,
+                priority,
+                ..
+            } => {
+                self.category = Some(category.clone());
+                if from_priority != priority {
+                    self.priority = *priority;
+                }
+            }
+            Event::Assigned { agent, group, .. } => {
+                self.agent = agent.clone();
+                self.group = group.clone();
+                self.escalation = None;
+                if self.status == Status::New {
+                    self.status = Status::Open;
+                }
+            }
+            Event::Replied { author, public, .. } => {
+                if *author == Author::Agent && self.status == Status::New {
+                    self.status = Status::Open;
+                }
+                if *author == Author::Agent && *public {
+                    self.first_response_at = self.first_response_at.or(Some(at));
+                }
+            }
+            Event::Pending { .. } | Event::Resumed { .. } if self.status.has_ended() => {}
+            Event::Pending { on, .. } => self.status = on.status(),
+            Event::Resumed { .. } => self.status = Status::Open,
+            Event::Escalated { reason, .. } => {
+                self.escalations += 1;
+                if !self.status.has_ended() {
+                    self.escalation = Some(reason.clone());
+                }
+            }
+            Event::Resolved { code, note, .. } => {
+                self.status = Status::Resolved;
+                self.code = code.clone();
+                self.note = note.clone();
+                self.ended_at = Some(at);
+                self.first_resolved_at = self.first_resolved_at.or(Some(at));
+                self.resolved_at = Some(at);
+            }
+            Event::Reopened { .. } => {
+                self.status = Status::Open;
+                self.code.clear();
+                self.note = None;
+                self.ended_at = None;
+                self.resolved_at = None;
+                self.closed_at = None;
+                self.escalation = None;
+                self.reopens += 1;
+                if self.first_response_at.is_none() {
+                    self.waiting_since = at;
+                }
+            }
+            Event::Closed { .. } => {
+                self.status = Status::Closed;
+                self.ended_at = Some(at);
+                self.closed_at = Some(at);
+            }
+        }
+        self
+    }
+
+    /// Of all the replies only the first one of a person changes anything.
+    fn is_changed_by(&self, event: &Event) -> bool {
+        match event {
+            Event::Replied { author, public, .. } => {
+                let is_first = self.status == Status::New || (*public && self.first_response_at.is_none());
+                *author == Author::Agent && is_first
+            }
+            _ => true,
+        }
+    }
+
+    fn remembered(event: &Event) -> Event {
+        let mut event = event.clone();
+        if let Event::Replied { text, .. } = &mut event {
+            *text = None;
+        }
+        event
     }
 }
 
@@ -301,28 +452,41 @@ impl Stream for Case {
         }
     }
 
+    /// Each command is decided on the case as it stood at the command's own time, so that a late one is "already so" only
+    /// if it was so then, and `from` is what was true just before.
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-        match (state.status, &command) {
-            (Status::NotOpened, Command::Open { .. }) => {}
-            (Status::NotOpened, _) => return Err(Rejection::NotOpened),
-            (_, Command::Open { .. }) => {}
+        if let Command::Open { .. } = command {
+            return open(state, command, at);
+        }
+        if state.status == Status::NotOpened {
+            return Err(Rejection::NotOpened);
+        }
+        let time = match command {
+            Command::Resolve { .. } | Command::Reopen { .. } | Command::Close => {
+                state.not_before_cause(at.effective_at, Event::opens_or_ends)
+            }
+            Command::Resume => state.not_before_cause(at.effective_at, Event::is_pending),
+            _ => state.not_before_cause(at.effective_at, |_| false),
+        };
+        let card = &*state.at(time);
+        match (card.status, &command) {
             (Status::Closed, Command::Reopen { .. } | Command::Close) => {}
             (Status::Closed, _) => return Err(Rejection::Closed),
             (Status::Resolved, Command::SetPending { .. } | Command::Resume | Command::Escalate { .. }) => {
                 return Err(Rejection::Resolved);
             }
-            (Status::Resolved, _) => {}
+            (Status::NotOpened | Status::Resolved, _) => {}
             (Status::New | Status::Open | Status::PendingCustomer | Status::PendingThird, _) => {}
         }
-        let from = state.status;
+        let from = card.status;
         Ok(match command {
-            Command::Open { .. } => open(state, command, at)?,
+            Command::Open { .. } => unreachable!("decided above"),
             Command::Classify {
                 category,
                 priority,
                 reason,
-            } => classify(state, category, priority, reason)?,
-            Command::Assign { agent, group } => assign(state, agent, group)?,
+            } => classify(card, category, priority, reason)?,
+            Command::Assign { agent, group } => assign(card, agent, group)?,
             Command::Reply { author, public, text } => vec![Event::Replied {
                 author,
                 public,
@@ -338,33 +502,41 @@ impl Stream for Case {
                 Status::NotOpened | Status::Resolved | Status::Closed => unreachable!("refused above"),
             },
             Command::Escalate { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::Escalate { reason } if state.escalation.as_ref() == Some(&reason) => vec![],
+            Command::Escalate { reason } if card.escalation.as_ref() == Some(&reason) => vec![],
             Command::Escalate { reason } => vec![Event::Escalated {
                 reason,
-                agent: state.agent.clone(),
-                group: state.group.clone(),
+                agent: card.agent.clone(),
+                group: card.group.clone(),
             }],
             Command::Resolve { code, .. } if code.trim().is_empty() => return Err(Rejection::CodeMissing),
-            Command::Resolve { code, .. } if from == Status::Resolved => {
-                if state.code == code {
-                    vec![]
-                } else {
-                    return Err(Rejection::ResolvedOtherwise(state.code.clone()));
-                }
+            Command::Resolve { code, .. } if from == Status::Resolved && card.code != code => {
+                return Err(Rejection::ResolvedOtherwise(card.code.clone()));
+            }
+            Command::Resolve { note: Some(note), .. }
+                if from == Status::Resolved && card.note != Some(note.clone()) =>
+            {
+                return Err(Rejection::ResolvedWithAnotherNote);
+            }
+            Command::Resolve { .. } if from == Status::Resolved => {
+                already_so(state, card, at)?;
+                vec![]
             }
             Command::Resolve { code, note } => vec![Event::Resolved {
                 code,
                 note,
-                agent: state.agent.clone(),
-                group: state.group.clone(),
+                agent: card.agent.clone(),
+                group: card.group.clone(),
                 from,
-                at: at.effective_at,
+                at: time,
             }],
             Command::Reopen { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::Reopen { reason } => match state.ended_at {
-                None => vec![],
+            Command::Reopen { reason } => match card.ended_at {
+                None => {
+                    already_so(state, card, at)?;
+                    vec![]
+                }
                 Some(ended_at) => {
-                    let elapsed = at.effective_at.duration_since(ended_at);
+                    let elapsed = time.duration_since(ended_at);
                     if elapsed > SignedDuration::from_hours(24 * REOPEN_DAYS_MAX) {
                         return Err(Rejection::TooLateToReopen);
                     }
@@ -372,11 +544,14 @@ impl Stream for Case {
                 }
             },
             Command::Close => match from {
-                Status::Closed => vec![],
+                Status::Closed => {
+                    already_so(state, card, at)?;
+                    vec![]
+                }
                 Status::Resolved => vec![Event::Closed {
-                    code: state.code.clone(),
+                    code: card.code.clone(),
                     from,
-                    at: at.effective_at,
+                    at: time,
                 }],
                 Status::New | Status::Open | Status::PendingCustomer | Status::PendingThird => {
                     return Err(Rejection::NotResolved);
@@ -386,44 +561,8 @@ impl Stream for Case {
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
-        if let Some((_, to)) = event.transition() {
-            state.status = to;
-        }
-        match event {
-            Event::Opened {
-                customer,
-                subject,
-                priority,
-                ..
-            } => {
-                state.customer = Some(*customer);
-                state.subject = subject.clone();
-                state.priority = *priority;
-            }
-            Event::Classified { category, priority, .. } => {
-                state.category = Some(category.clone());
-                state.priority = *priority;
-            }
-            Event::Assigned { agent, group, .. } => {
-                state.agent = agent.clone();
-                state.group = group.clone();
-                state.escalation = None;
-            }
-            Event::Escalated { reason, .. } => state.escalation = Some(reason.clone()),
-            Event::Resolved { code, at, .. } => {
-                state.code = code.clone();
-                state.ended_at = Some(*at);
-            }
-            Event::Reopened { .. } => {
-                state.code.clear();
-                state.ended_at = None;
-                state.escalation = None;
-            }
-            Event::Closed { at, .. } => state.ended_at = Some(*at),
-            Event::Replied { .. } | Event::Pending { .. } | Event::Resumed { .. } => {}
-        }
-        state
+    fn evolve(state: State, event: &Event, at: Timestamp) -> State {
+        state.record(event, at)
     }
 
     fn customer(state: &State) -> Option<Uuid> {
@@ -443,30 +582,39 @@ fn open(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, 
     else {
         unreachable!("only open opens");
     };
-    if state.status != Status::NotOpened {
-        let same = state.customer == Some(customer) && state.subject == subject;
-        return if same {
-            Ok(vec![])
-        } else {
-            Err(Rejection::AlreadyOpened)
-        };
-    }
-    if subject.is_blank() {
-        return Err(Rejection::SubjectMissing);
-    }
-    customer::must_be_open(customer, at)?;
-    Ok(vec![Event::Opened {
+    let is_blank = subject.is_blank();
+    let opened = Event::Opened {
         customer,
         subject,
         kind,
         priority,
         channel,
         about,
-    }])
+    };
+    if state.status != Status::NotOpened {
+        same_beginning(state.begun(), &opened, &[]).map_err(Rejection::AlreadyOpened)?;
+        return Ok(vec![]);
+    }
+    if is_blank {
+        return Err(Rejection::SubjectMissing);
+    }
+    customer::must_be_open(customer, at)?;
+    Ok(vec![opened])
+}
+
+/// "Already so" holds at the command's own time, too: who says that it was so earlier is told since when it is.
+fn already_so(state: &State, card: &Card, at: &Moment<'_>) -> Result<(), Rejection> {
+    let was = state.at(at.effective_at).status;
+    let was_so = was == card.status || (card.ended_at.is_none() && !was.has_ended() && was != Status::NotOpened);
+    if was_so || at.effective_at == at.now {
+        return Ok(());
+    }
+    let since = state.not_before_cause(Timestamp::MIN, Event::opens_or_ends);
+    Err(Rejection::OnlySince(card.status.name(), since))
 }
 
 fn classify(
-    state: &State,
+    card: &Card,
     category: String,
     priority: Option<Priority>,
     reason: Option<String>,
@@ -474,405 +622,45 @@ fn classify(
     if category.trim().is_empty() {
         return Err(Rejection::CategoryMissing);
     }
-    let priority = priority.unwrap_or(state.priority);
+    let priority = priority.unwrap_or(card.priority);
     let has_reason = reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
-    if priority != state.priority && !has_reason {
+    if priority != card.priority && !has_reason {
         return Err(Rejection::PriorityReasonMissing);
     }
-    if priority == state.priority && state.category.as_ref() == Some(&category) {
+    if priority == card.priority && card.category.as_ref() == Some(&category) {
         return Ok(vec![]);
     }
     Ok(vec![Event::Classified {
-        from_category: state.category.clone(),
+        from_category: card.category.clone(),
         category,
-        from_priority: state.priority,
+        from_priority: card.priority,
         priority,
         reason,
     }])
 }
 
-fn assign(state: &State, agent: Option<String>, group: Option<String>) -> Result<Vec<Event>, Rejection> {
+fn assign(card: &Card, agent: Option<String>, group: Option<String>) -> Result<Vec<Event>, Rejection> {
     let is_blank = |name: &Option<String>| name.as_ref().is_some_and(|name| name.trim().is_empty());
     if is_blank(&agent) || is_blank(&group) || (agent.is_none() && group.is_none()) {
         return Err(Rejection::NobodyToAssign);
     }
-    let stays_in_group = group.is_none() || group == state.group;
+    let stays_in_group = group.is_none() || group == card.group;
     let agent = match agent {
-        None if stays_in_group => state.agent.clone(),
+        None if stays_in_group => card.agent.clone(),
         agent => agent,
     };
-    let group = group.or_else(|| state.group.clone());
-    if agent == state.agent && group == state.group {
+    let group = group.or_else(|| card.group.clone());
+    if agent == card.agent && group == card.group {
         return Ok(vec![]);
     }
     Ok(vec![Event::Assigned {
-        from_agent: state.agent.clone(),
-        from_group: state.group.clone(),
+        from_agent: card.agent.clone(),
+        from_group: card.group.clone(),
         agent,
         group,
-        from: state.status,
+        from: card.status,
     }])
 }
 
 #[cfg(test)]
-mod specs {
-    use super::*;
-    use crate::spec::{folded, given, moment, neighbour};
-
-    const RESOLVED_AT: &str = "2026-03-02T09:00:00+08:00";
-
-    fn open() -> Command {
-        Command::Open {
-            customer: neighbour("a"),
-            subject: "主軸異音".into(),
-            kind: Kind::Incident,
-            priority: Priority::Normal,
-            channel: Channel::Phone,
-            about: vec![],
-        }
-    }
-
-    fn opened() -> Event {
-        Event::Opened {
-            customer: neighbour("a"),
-            subject: "主軸異音".into(),
-            kind: Kind::Incident,
-            priority: Priority::Normal,
-            channel: Channel::Phone,
-            about: vec![],
-        }
-    }
-
-    fn assigned() -> Event {
-        Event::Assigned {
-            from_agent: None,
-            from_group: None,
-            agent: Some("mei".into()),
-            group: Some("hotline".into()),
-            from: Status::New,
-        }
-    }
-
-    fn pending() -> Event {
-        Event::Pending {
-            on: PendingOn::Customer,
-            from: Status::New,
-        }
-    }
-
-    fn resolve(code: &str) -> Command {
-        Command::Resolve {
-            code: code.into(),
-            note: None,
-        }
-    }
-
-    fn resolved() -> Event {
-        Event::Resolved {
-            code: "repaired".into(),
-            note: None,
-            agent: None,
-            group: None,
-            from: Status::New,
-            at: moment(RESOLVED_AT),
-        }
-    }
-
-    fn closed() -> Event {
-        Event::Closed {
-            code: "repaired".into(),
-            from: Status::Resolved,
-            at: moment("2026-03-12T09:00:00+08:00"),
-        }
-    }
-
-    fn reopen() -> Command {
-        Command::Reopen {
-            reason: "noise is back".into(),
-        }
-    }
-
-    fn reply(author: Author) -> Command {
-        Command::Reply {
-            author,
-            public: true,
-            text: Some("已收到".into()),
-        }
-    }
-
-    fn replied(author: Author) -> Event {
-        Event::Replied {
-            author,
-            public: true,
-            text: Some("已收到".into()),
-            from: Status::New,
-        }
-    }
-
-    fn active() -> customer::State {
-        customer::Card {
-            status: customer::Status::Active,
-            ..Default::default()
-        }
-        .into()
-    }
-
-    fn status_after(events: &[Event]) -> Status {
-        folded::<Case>(events).status
-    }
-
-    #[test]
-    fn a_case_is_opened_for_a_customer_that_exists_and_is_open() {
-        let customer = neighbour::<Customer>("a");
-        given::<Case>([]).with(customer, active()).when(open()).then([opened()]);
-        given::<Case>([])
-            .when(open())
-            .then_rejected(customer::Unavailable::NotRegistered(customer).into());
-    }
-
-    #[test]
-    fn nothing_happens_to_a_case_that_nobody_opened() {
-        given::<Case>([])
-            .when(Command::Close)
-            .then_rejected(Rejection::NotOpened);
-    }
-
-    #[test]
-    fn a_new_case_is_open_once_an_agent_has_it_or_replies() {
-        assert_eq!(status_after(&[opened()]), Status::New);
-        assert_eq!(status_after(&[opened(), assigned()]), Status::Open);
-        assert_eq!(status_after(&[opened(), replied(Author::Agent)]), Status::Open);
-        assert_eq!(status_after(&[opened(), replied(Author::Bot)]), Status::New);
-        assert_eq!(status_after(&[opened(), replied(Author::System)]), Status::New);
-    }
-
-    #[test]
-    fn every_reply_counts() {
-        let event = replied(Author::Bot);
-        given::<Case>([opened()]).when(reply(Author::Bot)).then([event.clone()]);
-        given::<Case>([opened(), event.clone()])
-            .when(reply(Author::Bot))
-            .then([event]);
-    }
-
-    #[test]
-    fn another_priority_needs_a_reason() {
-        let classify = |reason: Option<&str>| Command::Classify {
-            category: "spindle".into(),
-            priority: Some(Priority::Urgent),
-            reason: reason.map(str::to_owned),
-        };
-        given::<Case>([opened()])
-            .when(classify(None))
-            .then_rejected(Rejection::PriorityReasonMissing);
-        given::<Case>([opened()])
-            .when(classify(Some("line is down")))
-            .then([Event::Classified {
-                from_category: None,
-                category: "spindle".into(),
-                from_priority: Priority::Normal,
-                priority: Priority::Urgent,
-                reason: Some("line is down".into()),
-            }]);
-    }
-
-    #[test]
-    fn a_case_is_assigned_to_somebody() {
-        given::<Case>([opened()])
-            .when(Command::Assign {
-                agent: None,
-                group: None,
-            })
-            .then_rejected(Rejection::NobodyToAssign);
-    }
-
-    #[test]
-    fn a_case_handed_to_another_group_waits_for_an_agent_there() {
-        given::<Case>([opened(), assigned()])
-            .when(Command::Assign {
-                agent: None,
-                group: Some("workshop".into()),
-            })
-            .then([Event::Assigned {
-                from_agent: Some("mei".into()),
-                from_group: Some("hotline".into()),
-                agent: None,
-                group: Some("workshop".into()),
-                from: Status::Open,
-            }]);
-    }
-
-    #[test]
-    fn another_agent_of_the_same_group_takes_over() {
-        given::<Case>([opened(), assigned()])
-            .when(Command::Assign {
-                agent: Some("jun".into()),
-                group: None,
-            })
-            .then([Event::Assigned {
-                from_agent: Some("mei".into()),
-                from_group: Some("hotline".into()),
-                agent: Some("jun".into()),
-                group: Some("hotline".into()),
-                from: Status::Open,
-            }]);
-    }
-
-    #[test]
-    fn a_pending_case_tells_whom_it_waits_for_and_is_open_again_when_resumed() {
-        given::<Case>([opened(), pending()])
-            .when(Command::SetPending {
-                on: PendingOn::ThirdParty,
-            })
-            .then([Event::Pending {
-                on: PendingOn::ThirdParty,
-                from: Status::PendingCustomer,
-            }]);
-        let resumed = Event::Resumed {
-            from: Status::PendingCustomer,
-        };
-        given::<Case>([opened(), pending()])
-            .when(Command::Resume)
-            .then([resumed.clone()]);
-        assert_eq!(status_after(&[opened(), pending(), resumed]), Status::Open);
-        given::<Case>([opened()])
-            .when(Command::Resume)
-            .then_rejected(Rejection::NotPending);
-    }
-
-    #[test]
-    fn a_case_is_resolved_with_one_code() {
-        given::<Case>([opened()])
-            .when(resolve(" "))
-            .then_rejected(Rejection::CodeMissing);
-        given::<Case>([opened()])
-            .effective(RESOLVED_AT)
-            .when(resolve("repaired"))
-            .then([resolved()]);
-        given::<Case>([opened(), resolved()])
-            .when(resolve("no fault found"))
-            .then_rejected(Rejection::ResolvedOtherwise("repaired".into()));
-    }
-
-    #[test]
-    fn only_a_resolved_case_is_closed() {
-        for before in [vec![opened()], vec![opened(), assigned()], vec![opened(), pending()]] {
-            given::<Case>(before)
-                .when(Command::Close)
-                .then_rejected(Rejection::NotResolved);
-        }
-        given::<Case>([opened(), resolved()])
-            .effective("2026-03-12T09:00:00+08:00")
-            .when(Command::Close)
-            .then([closed()]);
-    }
-
-    #[test]
-    fn a_resolved_case_does_not_wait_or_escalate() {
-        let escalate = Command::Escalate {
-            reason: "no answer".into(),
-        };
-        let wait = Command::SetPending {
-            on: PendingOn::Customer,
-        };
-        for command in [escalate, wait, Command::Resume] {
-            given::<Case>([opened(), resolved()])
-                .when(command)
-                .then_rejected(Rejection::Resolved);
-        }
-    }
-
-    #[test]
-    fn a_closed_case_accepts_only_reopen() {
-        let after = || given::<Case>([opened(), resolved(), closed()]);
-        after().when(reply(Author::Agent)).then_rejected(Rejection::Closed);
-        after().when(resolve("repaired")).then_rejected(Rejection::Closed);
-        after()
-            .at("2026-03-20T09:00:00+08:00")
-            .when(reopen())
-            .then([Event::Reopened {
-                reason: "noise is back".into(),
-                from: Status::Closed,
-                ended_at: moment("2026-03-12T09:00:00+08:00"),
-            }]);
-    }
-
-    #[test]
-    fn a_case_is_reopened_within_thirty_days() {
-        let resolved_case = || given::<Case>([opened(), resolved()]);
-        resolved_case()
-            .effective("2026-04-01T09:00:00+08:00")
-            .when(reopen())
-            .then([Event::Reopened {
-                reason: "noise is back".into(),
-                from: Status::Resolved,
-                ended_at: moment(RESOLVED_AT),
-            }]);
-        resolved_case()
-            .effective("2026-04-01T09:00:01+08:00")
-            .when(reopen())
-            .then_rejected(Rejection::TooLateToReopen);
-        // The days count from the closing, when there was one.
-        given::<Case>([opened(), resolved(), closed()])
-            .effective("2026-04-11T09:00:00+08:00")
-            .when(reopen())
-            .then([Event::Reopened {
-                reason: "noise is back".into(),
-                from: Status::Closed,
-                ended_at: moment("2026-03-12T09:00:00+08:00"),
-            }]);
-    }
-
-    #[test]
-    fn an_escalation_counts_again_once_somebody_else_had_it() {
-        let escalate = Command::Escalate {
-            reason: "no answer".into(),
-        };
-        let escalated = |agent: Option<&str>, group: Option<&str>| Event::Escalated {
-            reason: "no answer".into(),
-            agent: agent.map(str::to_owned),
-            group: group.map(str::to_owned),
-        };
-        given::<Case>([opened(), escalated(None, None)])
-            .when(escalate.clone())
-            .then_nothing();
-        given::<Case>([opened(), escalated(None, None), assigned()])
-            .when(escalate)
-            .then([escalated(Some("mei"), Some("hotline"))]);
-    }
-
-    #[test]
-    fn the_same_intent_twice_gives_nothing_the_second_time() {
-        given::<Case>([])
-            .with(neighbour::<Customer>("a"), active())
-            .same_intent_twice(open());
-        let intents = [
-            Command::Classify {
-                category: "spindle".into(),
-                priority: Some(Priority::High),
-                reason: Some("line is down".into()),
-            },
-            Command::Assign {
-                agent: Some("mei".into()),
-                group: None,
-            },
-            Command::Assign {
-                agent: None,
-                group: Some("hotline".into()),
-            },
-            Command::SetPending {
-                on: PendingOn::ThirdParty,
-            },
-            Command::Escalate {
-                reason: "no answer".into(),
-            },
-            resolve("repaired"),
-        ];
-        for intent in intents {
-            given::<Case>([opened()]).same_intent_twice(intent);
-        }
-        given::<Case>([opened(), pending()]).same_intent_twice(Command::Resume);
-        given::<Case>([opened(), resolved()]).same_intent_twice(Command::Close);
-        given::<Case>([opened(), resolved()]).same_intent_twice(reopen());
-    }
-}
+mod specs;

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Companion, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, at_the_door, id_from_key};
+use crate::{
+    Companion, Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, at_the_door, id_from_key,
+    same_beginning,
+};
 
 /// More checklists than this on one machine are a loop in somebody's program.
 pub const PLANS_MAX: usize = 100;
@@ -98,8 +101,8 @@ pub enum Command {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    #[error("this equipment is already installed with other data; use move to change its site")]
-    AlreadyInstalled,
+    #[error("this equipment is already installed with other data: {0}; use move to change its site")]
+    AlreadyInstalled(Differing),
     #[error("this equipment is already installed at customer {0}; use transfer-owner to change that")]
     BelongsTo(Id<Customer>),
     #[error("the {0} is empty")]
@@ -108,6 +111,8 @@ pub enum Rejection {
     ReasonMissing,
     #[error("this equipment is down since {0}, with another symptom; restore it first")]
     AlreadyDown(Timestamp),
+    #[error("this equipment is {0} since {1}, not since an earlier time")]
+    OnlySince(&'static str, Timestamp),
     #[error("this equipment went down at {0}, it cannot be restored before")]
     RestoredBeforeDown(Timestamp),
     #[error("inspections are planned every 1 to {EVERY_DAYS_MAX} days, not every {0}")]
@@ -129,8 +134,12 @@ pub enum Unavailable {
     Retired(Id<Equipment>),
 }
 
+/// A machine and its history, which reads as its latest card.
+pub type State = History<Card>;
+
+/// A machine as it stood at some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct State {
+pub struct Card {
     pub status: Status,
     pub customer: Option<Id<Customer>>,
     pub maker: String,
@@ -138,10 +147,16 @@ pub struct State {
     pub model: String,
     pub site: Personal<String>,
     pub warranty_until: Option<Date>,
-    /// Set while it is down.
+    /// Set while it is down, or when it was down as it was retired.
     pub breakdown: Option<Breakdown>,
     /// By checklist.
     pub plans: BTreeMap<String, Plan>,
+    pub installed_at: Timestamp,
+    pub retired_at: Option<Timestamp>,
+    pub failures: u32,
+    /// Breakdowns that ended with a restore, and how long those took.
+    pub repairs: u32,
+    pub down_seconds: i64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -164,6 +179,84 @@ pub struct Breakdown {
 pub struct Plan {
     pub every_days: u32,
     pub first_due: Date,
+}
+
+impl Event {
+    /// Does it begin or end the service of the machine? Each such event is the cause of the next one.
+    fn turns(&self) -> bool {
+        match self {
+            Event::Installed { .. } | Event::Down { .. } | Event::Restored { .. } | Event::Retired { .. } => true,
+            Event::Moved { .. } | Event::OwnerTransferred { .. } | Event::InspectionsPlanned { .. } => false,
+        }
+    }
+}
+
+impl crate::Card for Card {
+    type Event = Event;
+
+    fn is_cause(earlier: &Event, event: &Event) -> bool {
+        event.turns() && earlier.turns()
+    }
+
+    /// A retired machine stands where it stood, whatever was entered earlier and is dated after its end.
+    fn after(mut self, event: &Event, at: Timestamp) -> Card {
+        if self.status == Status::Retired {
+            return self;
+        }
+        match event {
+            Event::Installed {
+                customer,
+                maker,
+                serial,
+                model,
+                site,
+                warranty_until,
+            } => {
+                self.status = Status::InService;
+                self.customer = Some(*customer);
+                self.maker = maker.clone();
+                self.serial = serial.clone();
+                self.model = model.clone();
+                self.site = site.clone();
+                self.warranty_until = *warranty_until;
+                self.installed_at = at;
+            }
+            Event::Moved { to, .. } => self.site = to.clone(),
+            Event::OwnerTransferred { to, .. } => self.customer = Some(*to),
+            Event::Down { symptom, .. } => {
+                self.status = Status::Down;
+                self.failures += 1;
+                self.breakdown = Some(Breakdown {
+                    symptom: symptom.clone(),
+                    since: at,
+                });
+            }
+            Event::Restored { .. } => {
+                self.status = Status::InService;
+                self.repairs += 1;
+                if let Some(breakdown) = self.breakdown.take() {
+                    self.down_seconds += at.as_second() - breakdown.since.as_second();
+                }
+            }
+            Event::Retired { .. } => {
+                self.status = Status::Retired;
+                self.retired_at = Some(at);
+            }
+            Event::InspectionsPlanned {
+                checklist,
+                every_days,
+                first_due,
+                ..
+            } => {
+                let plan = Plan {
+                    every_days: *every_days,
+                    first_due: *first_due,
+                };
+                self.plans.insert(checklist.clone(), plan);
+            }
+        }
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -206,24 +299,40 @@ impl Stream for Equipment {
         }
     }
 
+    /// Each command is decided on the machine as it stood at the command's own time.
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
         let id = Id::new(at.id);
-        match (state.status, &command) {
-            (Status::NotInstalled, Command::Install { .. }) | (Status::InService | Status::Down, _) => {}
-            (Status::NotInstalled, _) => return Err(Unavailable::NotInstalled(id).into()),
-            (Status::Retired, Command::Retire) => return Ok(vec![]),
+        if let Command::Install { .. } = command {
+            return install(state, command, at);
+        }
+        if state.status == Status::NotInstalled {
+            return Err(Unavailable::NotInstalled(id).into());
+        }
+        let time = match command {
+            Command::ReportDown { .. } | Command::Restore | Command::Retire => {
+                state.not_before_cause(at.effective_at, Event::turns)
+            }
+            _ => state.not_before_cause(at.effective_at, |_| false),
+        };
+        let card = &*state.at(time);
+        match (card.status, &command) {
+            (Status::NotInstalled | Status::InService | Status::Down, _) => {}
+            (Status::Retired, Command::Retire) => {
+                already_so(state, card, at)?;
+                return Ok(vec![]);
+            }
             (Status::Retired, _) => return Err(Unavailable::Retired(id).into()),
         }
         Ok(match command {
-            Command::Install { .. } => install(state, command, at)?,
+            Command::Install { .. } => unreachable!("decided above"),
             Command::Move { site } if site.is_blank() => return Err(Rejection::Empty("site")),
-            Command::Move { site } if site == state.site => vec![],
+            Command::Move { site } if site == card.site => vec![],
             Command::Move { site } => vec![Event::Moved {
-                from: state.site.clone(),
+                from: card.site.clone(),
                 to: site,
             }],
             Command::TransferOwner { reason, .. } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::TransferOwner { to, reason } => match state.customer {
+            Command::TransferOwner { to, reason } => match card.customer {
                 Some(from) if from != to => {
                     customer::must_be_open(to, at)?;
                     vec![Event::OwnerTransferred { from, to, reason }]
@@ -231,16 +340,19 @@ impl Stream for Equipment {
                 _ => vec![],
             },
             Command::ReportDown { symptom } if symptom.trim().is_empty() => return Err(Rejection::Empty("symptom")),
-            Command::ReportDown { symptom } => match &state.breakdown {
-                None => vec![Event::Down {
-                    symptom,
-                    at: at.effective_at,
-                }],
-                Some(breakdown) if breakdown.symptom == symptom => vec![],
+            Command::ReportDown { symptom } => match &card.breakdown {
+                None => vec![Event::Down { symptom, at: time }],
+                Some(breakdown) if breakdown.symptom == symptom => {
+                    already_so(state, card, at)?;
+                    vec![]
+                }
                 Some(breakdown) => return Err(Rejection::AlreadyDown(breakdown.since)),
             },
-            Command::Restore => match &state.breakdown {
-                None => vec![],
+            Command::Restore => match &card.breakdown {
+                None => {
+                    already_so(state, card, at)?;
+                    vec![]
+                }
                 Some(breakdown) if at.effective_at < breakdown.since => {
                     return Err(Rejection::RestoredBeforeDown(breakdown.since));
                 }
@@ -249,7 +361,7 @@ impl Stream for Equipment {
                 }],
             },
             Command::Retire => vec![Event::Retired {
-                status_before: state.status,
+                status_before: card.status,
             }],
             Command::PlanInspections {
                 checklist,
@@ -257,60 +369,13 @@ impl Stream for Equipment {
                 first_due,
             } => {
                 let plan = Plan { every_days, first_due };
-                plan_inspections(state, checklist, plan)?
+                plan_inspections(card, checklist, plan)?
             }
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
-        match event {
-            Event::Installed {
-                customer,
-                maker,
-                serial,
-                model,
-                site,
-                warranty_until,
-            } => {
-                state.status = Status::InService;
-                state.customer = Some(*customer);
-                state.maker = maker.clone();
-                state.serial = serial.clone();
-                state.model = model.clone();
-                state.site = site.clone();
-                state.warranty_until = *warranty_until;
-            }
-            Event::Moved { to, .. } => state.site = to.clone(),
-            Event::OwnerTransferred { to, .. } => state.customer = Some(*to),
-            Event::Down { symptom, at } => {
-                state.status = Status::Down;
-                state.breakdown = Some(Breakdown {
-                    symptom: symptom.clone(),
-                    since: *at,
-                });
-            }
-            Event::Restored { .. } => {
-                state.status = Status::InService;
-                state.breakdown = None;
-            }
-            Event::Retired { .. } => {
-                state.status = Status::Retired;
-                state.breakdown = None;
-            }
-            Event::InspectionsPlanned {
-                checklist,
-                every_days,
-                first_due,
-                ..
-            } => {
-                let plan = Plan {
-                    every_days: *every_days,
-                    first_due: *first_due,
-                };
-                state.plans.insert(checklist.clone(), plan);
-            }
-        }
-        state
+    fn evolve(state: State, event: &Event, at: Timestamp) -> State {
+        state.record(event, at)
     }
 
     fn customer(state: &State) -> Option<Uuid> {
@@ -338,41 +403,71 @@ fn install(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event
     if site.is_blank() {
         return Err(Rejection::Empty("site"));
     }
-    if let Some(owner) = state.customer {
-        let same = state.maker == maker
-            && state.serial == serial
-            && state.model == model
-            && state.site == site
-            && state.warranty_until == warranty_until;
-        return match (owner == customer, same) {
-            (false, _) => Err(Rejection::BelongsTo(owner)),
-            (true, false) => Err(Rejection::AlreadyInstalled),
-            (true, true) => Ok(vec![]),
-        };
-    }
-    customer::must_be_open(customer, at)?;
-    Ok(vec![Event::Installed {
+    let installed = Event::Installed {
         customer,
         maker,
         serial,
         model,
         site,
         warranty_until,
-    }])
+    };
+    if state.status == Status::Retired {
+        return Err(Unavailable::Retired(Id::new(at.id)).into());
+    }
+    if let Some(owner) = state.customer {
+        let same = same_beginning(state.begun(), &installed, &[]);
+        return match same {
+            Ok(()) => Ok(vec![]),
+            Err(_) if is_now(state, &installed) => Ok(vec![]),
+            Err(_) if owner != customer => Err(Rejection::BelongsTo(owner)),
+            Err(differing) => Err(Rejection::AlreadyInstalled(differing)),
+        };
+    }
+    customer::must_be_open(customer, at)?;
+    Ok(vec![installed])
 }
 
-fn plan_inspections(state: &State, checklist: String, plan: Plan) -> Result<Vec<Event>, Rejection> {
+/// Does the machine stand now as if it had just been installed so?
+fn is_now(card: &Card, installed: &Event) -> bool {
+    let now = Event::Installed {
+        customer: card.customer.unwrap_or(Id::new(Uuid::nil())),
+        maker: card.maker.clone(),
+        serial: card.serial.clone(),
+        model: card.model.clone(),
+        site: card.site.clone(),
+        warranty_until: card.warranty_until,
+    };
+    now == *installed
+}
+
+/// "Already so" holds at the command's own time, too: who says that it was so earlier is told since when it is.
+fn already_so(state: &State, card: &Card, at: &Moment<'_>) -> Result<(), Rejection> {
+    let was_so = state.at(at.effective_at).status == card.status;
+    if was_so || at.effective_at == at.now {
+        return Ok(());
+    }
+    let status = match card.status {
+        Status::NotInstalled => "not installed",
+        Status::InService => "in service",
+        Status::Down => "down",
+        Status::Retired => "retired",
+    };
+    let since = state.not_before_cause(Timestamp::MIN, Event::turns);
+    Err(Rejection::OnlySince(status, since))
+}
+
+fn plan_inspections(card: &Card, checklist: String, plan: Plan) -> Result<Vec<Event>, Rejection> {
     if checklist.trim().is_empty() {
         return Err(Rejection::Empty("checklist"));
     }
     if !(1..=EVERY_DAYS_MAX).contains(&plan.every_days) {
         return Err(Rejection::IntervalOutOfRange(plan.every_days));
     }
-    let replaces = state.plans.get(&checklist).copied();
+    let replaces = card.plans.get(&checklist).copied();
     if replaces == Some(plan) {
         return Ok(vec![]);
     }
-    if replaces.is_none() && state.plans.len() >= PLANS_MAX {
+    if replaces.is_none() && card.plans.len() >= PLANS_MAX {
         return Err(Rejection::TooManyPlans);
     }
     Ok(vec![Event::InspectionsPlanned {
@@ -409,7 +504,7 @@ mod specs {
     use jiff::civil::date;
 
     use super::*;
-    use crate::spec::{given, moment, neighbour, stranger};
+    use crate::spec::{given, given_at, moment, neighbour, stranger};
 
     fn install_for(customer: Id<Customer>) -> Command {
         Command::Install {
@@ -473,6 +568,13 @@ mod specs {
         }
     }
 
+    fn broken_machine() -> crate::spec::Given<Equipment> {
+        given_at([
+            ("2026-01-05T09:00:00+08:00", installed()),
+            ("2026-03-01T22:15:00+08:00", down()),
+        ])
+    }
+
     fn id() -> Id<Equipment> {
         Id::new(crate::derived_id(&["spec"]))
     }
@@ -513,9 +615,58 @@ mod specs {
             from: "台中市西屯區工業區一路 8 號".into(),
             to: "彰化".into(),
         };
+        // As it was installed, it is the same intent, whatever became of it since.
         given::<Equipment>([installed(), moved])
             .when(install_for(stranger("a")))
-            .then_rejected(Rejection::AlreadyInstalled);
+            .then_nothing();
+        let mut other = install_for(stranger("a"));
+        if let Command::Install {
+            model, warranty_until, ..
+        } = &mut other
+        {
+            *model = "MV184A".into();
+            *warranty_until = None;
+        }
+        let differing = Differing(vec!["model".into(), "warranty_until".into()]);
+        given::<Equipment>([installed()])
+            .when(other)
+            .then_rejected(Rejection::AlreadyInstalled(differing));
+    }
+
+    const MONDAY: &str = "2026-02-02T09:00:00+08:00";
+    const TUESDAY: &str = "2026-02-03T09:00:00+08:00";
+    const FRIDAY: &str = "2026-02-06T09:00:00+08:00";
+
+    #[test]
+    fn a_move_that_is_entered_late_holds_until_the_next_one() {
+        let moved = |to: &str| Event::Moved {
+            from: "台中市西屯區工業區一路 8 號".into(),
+            to: to.into(),
+        };
+        let machine =
+            || given_at::<Equipment>([(MONDAY, installed()), (FRIDAY, moved("彰化")), (TUESDAY, moved("台南"))]);
+        let move_to = |site: &str| Command::Move { site: site.into() };
+        machine().when(move_to("彰化")).then_nothing();
+        machine().effective(TUESDAY).when(move_to("台南")).then_nothing();
+        machine().when(move_to("台南")).then([Event::Moved {
+            from: "彰化".into(),
+            to: "台南".into(),
+        }]);
+    }
+
+    #[test]
+    fn a_machine_is_not_restored_before_it_broke_down() {
+        let restored = Event::Restored {
+            down_since: moment(FRIDAY),
+        };
+        let machine = State::default()
+            .record(&installed(), moment(MONDAY))
+            .record(&down(), moment(FRIDAY))
+            .record(&restored, moment(TUESDAY));
+        assert_eq!(
+            (machine.status, machine.repairs, machine.down_seconds),
+            (Status::InService, 1, 0)
+        );
     }
 
     #[test]
@@ -535,27 +686,23 @@ mod specs {
 
     #[test]
     fn a_breakdown_remembers_when_it_began_in_the_world() {
-        given::<Equipment>([installed()])
+        given_at::<Equipment>([("2026-01-05T09:00:00+08:00", installed())])
             .effective("2026-03-01T22:15:00+08:00")
             .when(report("主軸異音"))
             .then([down()]);
-        given::<Equipment>([installed(), down()])
-            .when(Command::Restore)
-            .then([Event::Restored {
-                down_since: moment("2026-03-01T22:15:00+08:00"),
-            }]);
+        broken_machine().when(Command::Restore).then([Event::Restored {
+            down_since: moment("2026-03-01T22:15:00+08:00"),
+        }]);
     }
 
     #[test]
     fn a_machine_breaks_down_once_before_it_is_restored() {
         let since = moment("2026-03-01T22:15:00+08:00");
-        given::<Equipment>([installed(), down()])
-            .when(report("主軸異音"))
-            .then_nothing();
-        given::<Equipment>([installed(), down()])
+        broken_machine().when(report("主軸異音")).then_nothing();
+        broken_machine()
             .when(report("冷卻液外漏"))
             .then_rejected(Rejection::AlreadyDown(since));
-        given::<Equipment>([installed(), down()])
+        broken_machine()
             .effective("2026-03-01T22:14:59+08:00")
             .when(Command::Restore)
             .then_rejected(Rejection::RestoredBeforeDown(since));
@@ -569,11 +716,9 @@ mod specs {
             gone().when(command).then_rejected(Unavailable::Retired(id()).into());
         }
         gone().when(Command::Retire).then_nothing();
-        given::<Equipment>([installed(), down()])
-            .when(Command::Retire)
-            .then([Event::Retired {
-                status_before: Status::Down,
-            }]);
+        broken_machine().when(Command::Retire).then([Event::Retired {
+            status_before: Status::Down,
+        }]);
     }
 
     #[test]
@@ -640,6 +785,6 @@ mod specs {
         for intent in intents {
             given::<Equipment>([installed()]).same_intent_twice(intent);
         }
-        given::<Equipment>([installed(), down()]).same_intent_twice(Command::Restore);
+        broken_machine().same_intent_twice(Command::Restore);
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::equipment::{self, Equipment};
-use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in};
+use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, in_sequence};
 
 /// More items than this are no checklist but a measurement series, which belongs in a file.
 pub const ITEMS_MAX: usize = 1_000;
@@ -108,6 +108,10 @@ pub enum Rejection {
     Finished,
     #[error("this inspection is void")]
     Voided,
+    #[error("this inspection is already void, because: {0}")]
+    VoidedOtherwise(String),
+    #[error("this inspection is so since {0}, not since an earlier time")]
+    OnlySince(Timestamp),
     #[error("the {0} is empty")]
     Empty(&'static str),
     #[error("an inspection has at most {ITEMS_MAX} items")]
@@ -128,6 +132,12 @@ pub struct State {
     pub customer: Option<Id<Customer>>,
     /// The last reading of each item.
     pub readings: BTreeMap<String, Reading>,
+    /// Set once it is void.
+    pub void_reason: Option<String>,
+    /// Since when it has its status.
+    pub status_since: Timestamp,
+    /// When something last happened to it.
+    pub changed_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -197,7 +207,12 @@ impl Stream for Inspection {
         }
         let subject = state.subject.clone().ok_or(Rejection::NotScheduled)?;
         match (state.status, &command) {
-            (Status::Voided, Command::Void { .. }) => return Ok(vec![]),
+            (Status::Voided, Command::Void { reason }) => {
+                return match &state.void_reason {
+                    Some(known) if known != reason => Err(Rejection::VoidedOtherwise(known.clone())),
+                    _ => already_so(state, at),
+                };
+            }
             (Status::Voided, _) => return Err(Rejection::Voided),
             (Status::NotScheduled | Status::Scheduled | Status::Started | Status::Finished, _) => {}
         }
@@ -218,7 +233,7 @@ impl Stream for Inspection {
                 vec![]
             }
             Command::Start if state.status == Status::Finished => return Err(Rejection::Finished),
-            Command::Start if state.status == Status::Started => vec![],
+            Command::Start if state.status == Status::Started => already_so(state, at)?,
             Command::Start => vec![Event::Started {
                 equipment: subject.equipment,
                 due: subject.due,
@@ -230,7 +245,7 @@ impl Stream for Inspection {
                 unit,
                 pass,
             } => record_reading(state, subject.equipment, item, Reading { value, unit, pass })?,
-            Command::Finish if state.status == Status::Finished => vec![],
+            Command::Finish if state.status == Status::Finished => already_so(state, at)?,
             Command::Finish => vec![finish(state, subject)?],
             Command::Void { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
             Command::Void { reason } => vec![Event::Voided {
@@ -243,7 +258,13 @@ impl Stream for Inspection {
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
+    fn evolve(mut state: State, event: &Event, at: Timestamp) -> State {
+        let at = match state.status {
+            Status::NotScheduled => at,
+            _ => in_sequence(state.changed_at, at),
+        };
+        state.changed_at = at;
+        let before = state.status;
         match event {
             Event::Scheduled {
                 equipment,
@@ -275,7 +296,13 @@ impl Stream for Inspection {
                 state.readings.insert(item.clone(), reading);
             }
             Event::Finished { .. } => state.status = Status::Finished,
-            Event::Voided { .. } => state.status = Status::Voided,
+            Event::Voided { reason, .. } => {
+                state.status = Status::Voided;
+                state.void_reason = Some(reason.clone());
+            }
+        }
+        if state.status != before {
+            state.status_since = at;
         }
         state
     }
@@ -283,6 +310,14 @@ impl Stream for Inspection {
     fn customer(state: &State) -> Option<Uuid> {
         customer::routing(&state.customer)
     }
+}
+
+/// "Already so" holds at the command's own time, too: who says that it was so earlier is told since when it is.
+fn already_so(state: &State, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    if at.effective_at == at.now || at.effective_at >= state.status_since {
+        return Ok(vec![]);
+    }
+    Err(Rejection::OnlySince(state.status_since))
 }
 
 fn schedule(command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
@@ -460,11 +495,12 @@ mod specs {
     }
 
     fn machine(status: equipment::Status) -> equipment::State {
-        equipment::State {
+        let card = equipment::Card {
             status,
             customer: Some(stranger("a")),
             ..Default::default()
-        }
+        };
+        card.into()
     }
 
     #[test]

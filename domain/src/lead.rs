@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::customer::{self, ContactKind, Customer};
 use crate::interaction::Channel;
 use crate::opportunity::Opportunity;
-use crate::{Home, Id, Moment, Personal, Stream, StreamKind, StreamRef};
+use crate::{Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -103,8 +103,12 @@ pub struct ContactPoint {
 pub enum Rejection {
     #[error("there is no such lead; capture it first")]
     NotCaptured,
-    #[error("this lead is already captured with other data")]
-    AlreadyCaptured,
+    #[error("this lead is already captured with other data: {0}")]
+    AlreadyCaptured(Differing),
+    #[error("this lead is already disqualified, because: {0}; recycle it first")]
+    DisqualifiedOtherwise(String),
+    #[error("this lead is {0} since {1}, not since an earlier time")]
+    OnlySince(&'static str, Timestamp),
     #[error("a lead needs a source")]
     SourceMissing,
     #[error("a lead needs a name")]
@@ -125,8 +129,12 @@ pub enum Rejection {
     Customer(#[from] customer::Unavailable),
 }
 
+/// A lead and its history, which reads as its latest card.
+pub type State = History<Card>;
+
+/// A lead as it stood at some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct State {
+pub struct Card {
     pub status: Status,
     pub source: String,
     pub name: Personal<String>,
@@ -134,6 +142,11 @@ pub struct State {
     /// What it was converted to.
     pub customer: Option<Id<Customer>>,
     pub opportunity: Option<Id<Opportunity>>,
+    pub captured_at: Timestamp,
+    pub attempts: u32,
+    pub first_attempt_at: Option<Timestamp>,
+    pub converted_at: Option<Timestamp>,
+    pub disqualified_reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -150,28 +163,97 @@ pub enum Status {
     Disqualified,
 }
 
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Status::NotCaptured => "not captured",
+            Status::New => "new",
+            Status::Assigned => "assigned",
+            Status::Working => "working",
+            Status::Qualified => "qualified",
+            Status::Converted => "converted",
+            Status::Recycled => "recycled",
+            Status::Disqualified => "disqualified",
+        }
+    }
+
+    fn has_ended(self) -> bool {
+        match self {
+            Status::Converted | Status::Disqualified => true,
+            Status::NotCaptured
+            | Status::New
+            | Status::Assigned
+            | Status::Working
+            | Status::Qualified
+            | Status::Recycled => false,
+        }
+    }
+}
+
 impl Event {
-    /// From which status to which, for the events that change it.
-    pub fn transition(&self) -> Option<(Status, Status)> {
-        let (from, to) = match self {
-            Event::Captured { .. } => (Status::NotCaptured, Status::New),
-            Event::Assigned { from, .. } => match from {
-                Status::New | Status::Recycled => (*from, Status::Assigned),
+    /// Does it begin, end or renew the lead? Each such event is the cause of the next one.
+    fn begins_or_ends(&self) -> bool {
+        match self {
+            Event::Captured { .. } | Event::Converted { .. } | Event::Disqualified { .. } | Event::Recycled { .. } => {
+                true
+            }
+            Event::Assigned { .. } | Event::AttemptLogged { .. } | Event::Qualified { .. } => false,
+        }
+    }
+}
+
+impl crate::Card for Card {
+    type Event = Event;
+
+    fn is_cause(earlier: &Event, event: &Event) -> bool {
+        event.begins_or_ends() && earlier.begins_or_ends()
+    }
+
+    /// A lead that has ended stands where it ended, whatever was entered earlier and is dated after the end.
+    fn after(mut self, event: &Event, at: Timestamp) -> Card {
+        let has_ended = self.status.has_ended();
+        match event {
+            Event::Captured { source, name, .. } => {
+                self.status = Status::New;
+                self.source = source.clone();
+                self.name = name.clone();
+                self.captured_at = at;
+            }
+            Event::Assigned { .. } | Event::Qualified { .. } if has_ended => {}
+            Event::Assigned { owner, .. } => {
+                self.owner = Some(owner.clone());
                 // A lead that is handed over stands where it stood.
-                Status::Assigned | Status::Working | Status::Qualified => return None,
-                Status::NotCaptured | Status::Converted | Status::Disqualified => return None,
-            },
-            Event::AttemptLogged { from, .. } => match from {
-                Status::New | Status::Assigned | Status::Recycled => (*from, Status::Working),
-                Status::Working | Status::Qualified => return None,
-                Status::NotCaptured | Status::Converted | Status::Disqualified => return None,
-            },
-            Event::Qualified { from } => (*from, Status::Qualified),
-            Event::Converted { from, .. } => (*from, Status::Converted),
-            Event::Disqualified { from, .. } => (*from, Status::Disqualified),
-            Event::Recycled { from, .. } => (*from, Status::Recycled),
-        };
-        Some((from, to))
+                if let Status::New | Status::Recycled = self.status {
+                    self.status = Status::Assigned;
+                }
+            }
+            Event::AttemptLogged { .. } => {
+                self.attempts += 1;
+                self.first_attempt_at = self.first_attempt_at.or(Some(at));
+                if let Status::New | Status::Assigned | Status::Recycled = self.status {
+                    self.status = Status::Working;
+                }
+            }
+            Event::Qualified { .. } => self.status = Status::Qualified,
+            Event::Converted {
+                customer, opportunity, ..
+            } => {
+                self.status = Status::Converted;
+                self.customer = Some(*customer);
+                self.opportunity = *opportunity;
+                self.converted_at = Some(at);
+            }
+            Event::Disqualified { reason, .. } => {
+                self.status = Status::Disqualified;
+                self.disqualified_reason = Some(reason.clone());
+            }
+            Event::Recycled { .. } => {
+                self.status = Status::Recycled;
+                self.owner = None;
+                self.disqualified_reason = None;
+            }
+        }
+        self
     }
 }
 
@@ -198,79 +280,82 @@ impl Stream for Lead {
         }
     }
 
+    /// Each command is decided on the lead as it stood at the command's own time.
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-        match (state.status, &command) {
-            (Status::NotCaptured, Command::Capture { .. }) => {}
-            (Status::NotCaptured, _) => return Err(Rejection::NotCaptured),
-            (_, Command::Capture { .. }) => {}
+        if let Command::Capture { .. } = command {
+            return capture(state, command);
+        }
+        if state.status == Status::NotCaptured {
+            return Err(Rejection::NotCaptured);
+        }
+        let time = match command {
+            Command::Convert { .. } | Command::Disqualify { .. } | Command::Recycle => {
+                state.not_before_cause(at.effective_at, Event::begins_or_ends)
+            }
+            _ => state.not_before_cause(at.effective_at, |_| false),
+        };
+        let card = &*state.at(time);
+        match (card.status, &command) {
             (Status::Converted, Command::Convert { .. }) => {}
             (Status::Converted, _) => return Err(Rejection::AlreadyConverted),
             (Status::Disqualified, Command::Disqualify { .. } | Command::Recycle) => {}
             (Status::Disqualified, _) => return Err(Rejection::Disqualified),
-            (Status::New | Status::Assigned | Status::Working | Status::Qualified | Status::Recycled, _) => {}
+            (Status::NotCaptured | Status::New | Status::Assigned | Status::Working, _)
+            | (Status::Qualified | Status::Recycled, _) => {}
         }
-        let from = state.status;
+        let from = card.status;
         Ok(match command {
-            Command::Capture { .. } => capture(state, command)?,
+            Command::Capture { .. } => unreachable!("decided above"),
             Command::Assign { owner } if owner.trim().is_empty() => return Err(Rejection::OwnerMissing),
-            Command::Assign { owner } if state.owner.as_ref() == Some(&owner) => vec![],
+            Command::Assign { owner } if card.owner.as_ref() == Some(&owner) => vec![],
             Command::Assign { owner } => vec![Event::Assigned {
-                from_owner: state.owner.clone(),
+                from_owner: card.owner.clone(),
                 owner,
                 from,
             }],
             Command::LogAttempt { outcome, .. } if outcome.trim().is_empty() => return Err(Rejection::OutcomeMissing),
             Command::LogAttempt { channel, outcome } => vec![Event::AttemptLogged { channel, outcome, from }],
-            Command::Qualify if state.status == Status::Qualified => vec![],
+            Command::Qualify if card.status == Status::Qualified => vec![],
             Command::Qualify => vec![Event::Qualified { from }],
-            Command::Convert { customer, opportunity } if state.status == Status::Converted => {
-                let same = state.customer == Some(customer) && state.opportunity == opportunity;
-                if same {
-                    vec![]
-                } else {
+            Command::Convert { customer, opportunity } if card.status == Status::Converted => {
+                let same = card.customer == Some(customer) && card.opportunity == opportunity;
+                if !same {
                     return Err(Rejection::AlreadyConverted);
                 }
+                already_so(state, card, at)?;
+                vec![]
             }
             Command::Convert { customer, opportunity } => {
                 customer::must_be_open(customer, at)?;
                 vec![Event::Converted {
                     customer,
                     opportunity,
-                    source: state.source.clone(),
+                    source: card.source.clone(),
                     from,
                 }]
             }
             Command::Disqualify { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
-            Command::Disqualify { .. } if state.status == Status::Disqualified => vec![],
+            Command::Disqualify { reason } if card.status == Status::Disqualified => {
+                match &card.disqualified_reason {
+                    Some(known) if *known != reason => return Err(Rejection::DisqualifiedOtherwise(known.clone())),
+                    _ => already_so(state, card, at)?,
+                }
+                vec![]
+            }
             Command::Disqualify { reason } => vec![Event::Disqualified { reason, from }],
-            Command::Recycle if state.status == Status::Recycled => vec![],
+            Command::Recycle if card.status == Status::Recycled => {
+                already_so(state, card, at)?;
+                vec![]
+            }
             Command::Recycle => vec![Event::Recycled {
-                from_owner: state.owner.clone(),
+                from_owner: card.owner.clone(),
                 from,
             }],
         })
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
-        if let Some((_, to)) = event.transition() {
-            state.status = to;
-        }
-        match event {
-            Event::Captured { source, name, .. } => {
-                state.source = source.clone();
-                state.name = name.clone();
-            }
-            Event::Assigned { owner, .. } => state.owner = Some(owner.clone()),
-            Event::Converted {
-                customer, opportunity, ..
-            } => {
-                state.customer = Some(*customer);
-                state.opportunity = *opportunity;
-            }
-            Event::Recycled { .. } => state.owner = None,
-            Event::AttemptLogged { .. } | Event::Qualified { .. } | Event::Disqualified { .. } => {}
-        }
-        state
+    fn evolve(state: State, event: &Event, at: Timestamp) -> State {
+        state.record(event, at)
     }
 
     fn customer(state: &State) -> Option<Uuid> {
@@ -289,36 +374,46 @@ fn capture(state: &State, command: Command) -> Result<Vec<Event>, Rejection> {
     else {
         unreachable!("only capture captures");
     };
-    if state.status != Status::NotCaptured {
-        let same = state.source == source && state.name == name;
-        return if same {
-            Ok(vec![])
-        } else {
-            Err(Rejection::AlreadyCaptured)
-        };
-    }
-    if source.trim().is_empty() {
-        return Err(Rejection::SourceMissing);
-    }
-    if name.is_blank() {
-        return Err(Rejection::NameMissing);
-    }
-    if contact_points.iter().any(|point| point.value.is_blank()) {
-        return Err(Rejection::ContactPointEmpty);
-    }
-    Ok(vec![Event::Captured {
+    let is_sourceless = source.trim().is_empty();
+    let is_nameless = name.is_blank();
+    let has_empty_points = contact_points.iter().any(|point| point.value.is_blank());
+    let captured = Event::Captured {
         source,
         name,
         company,
         contact_points,
         campaign,
-    }])
+    };
+    if state.status != Status::NotCaptured {
+        same_beginning(state.begun(), &captured, &[]).map_err(Rejection::AlreadyCaptured)?;
+        return Ok(vec![]);
+    }
+    if is_sourceless {
+        return Err(Rejection::SourceMissing);
+    }
+    if is_nameless {
+        return Err(Rejection::NameMissing);
+    }
+    if has_empty_points {
+        return Err(Rejection::ContactPointEmpty);
+    }
+    Ok(vec![captured])
+}
+
+/// "Already so" holds at the command's own time, too: who says that it was so earlier is told since when it is.
+fn already_so(state: &State, card: &Card, at: &Moment<'_>) -> Result<(), Rejection> {
+    let was_so = state.at(at.effective_at).status == card.status;
+    if was_so || at.effective_at == at.now {
+        return Ok(());
+    }
+    let since = state.not_before_cause(Timestamp::MIN, Event::begins_or_ends);
+    Err(Rejection::OnlySince(card.status.name(), since))
 }
 
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{folded, given, neighbour, stranger};
+    use crate::spec::{folded, given, given_at, moment, neighbour, stranger};
 
     fn capture() -> Command {
         Command::Capture {
@@ -415,7 +510,55 @@ mod specs {
                 contact_points: vec![],
                 campaign: None,
             })
-            .then_rejected(Rejection::AlreadyCaptured);
+            .then_rejected(Rejection::AlreadyCaptured(Differing(
+                ["campaign", "company", "contact_points", "name", "source"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            )));
+    }
+
+    const MONDAY: &str = "2026-02-02T09:00:00+08:00";
+    const TUESDAY: &str = "2026-02-03T09:00:00+08:00";
+    const FRIDAY: &str = "2026-02-06T09:00:00+08:00";
+
+    #[test]
+    fn a_late_entry_changes_only_the_days_until_the_next_one() {
+        let to_jun = Event::Assigned {
+            from_owner: None,
+            owner: "jun".into(),
+            from: Status::New,
+        };
+        let lead = || given_at::<Lead>([(MONDAY, captured()), (FRIDAY, assigned()), (TUESDAY, to_jun.clone())]);
+        let assign = |owner: &str| Command::Assign { owner: owner.into() };
+        lead().when(assign("mei")).then_nothing();
+        lead().effective(TUESDAY).when(assign("jun")).then_nothing();
+        lead().when(assign("jun")).then([Event::Assigned {
+            from_owner: Some("mei".into()),
+            owner: "jun".into(),
+            from: Status::Assigned,
+        }]);
+    }
+
+    #[test]
+    fn a_lead_is_not_recycled_before_it_was_disqualified() {
+        let recycled = Event::Recycled {
+            from_owner: None,
+            from: Status::Disqualified,
+        };
+        let lead = State::default()
+            .record(&captured(), moment(MONDAY))
+            .record(&disqualified(Status::New), moment(FRIDAY))
+            .record(&recycled, moment(TUESDAY));
+        assert_eq!(lead.status, Status::Recycled);
+    }
+
+    #[test]
+    fn another_reason_for_a_disqualified_lead_is_not_dropped_in_silence() {
+        given::<Lead>([captured(), disqualified(Status::New)])
+            .when(Command::Disqualify {
+                reason: "moved away".into(),
+            })
+            .then_rejected(Rejection::DisqualifiedOtherwise("no budget".into()));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! What customers asked for and how far it is, one row each.
 
+use domain::case::Card;
 use domain::{Fact, Personal, StreamKind, case};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::case_intervals::{self, CaseHistory};
 use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
 
 table! {
-    /// Status, agent and priority are those that commands meet: the last entered. How the case stood at a time, late entries
-    /// in their place, tell `case_intervals` and `backlog`.
+    /// The case as it stands by all that is known, late entries in their place. How it stood at a time tell `case_intervals`
+    /// and `backlog`.
     entity CaseRow "cases" {
         key case: Uuid,
         set customer: Uuid,
@@ -36,6 +38,7 @@ table! {
         set reopens: i64,
         /// Public ones, by whoever.
         set replies: i64,
+        /// The latest time at which something happened to it.
         set changed_at: Timestamp,
     }
 }
@@ -44,9 +47,9 @@ pub static MODEL: ReadModel = ReadModel {
     name: "cases",
     about: "Every case with its status, who has it, and when it was answered and resolved",
     group: Group::Service,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Case],
-    tables: &[CaseRow::TABLE],
+    tables: &[CaseRow::TABLE, CaseHistory::TABLE],
     project,
     plan: |question| {
         question.present_only()?;
@@ -56,88 +59,71 @@ pub static MODEL: ReadModel = ReadModel {
 
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Case(fact) = &event.fact else { return };
-    let at = event.effective_at;
-    if let case::Event::Opened {
-        customer,
-        subject,
-        kind,
-        priority,
-        channel,
-        about,
-    } = fact
-    {
-        rows.put(CaseRow {
-            case: event.stream.id,
-            customer: customer.uuid(),
-            subject: subject.clone(),
-            kind: word(kind),
-            priority: word(priority),
-            category: None,
-            status: word(case::Status::New),
-            agent: None,
-            group: None,
-            channel: channel.name().to_owned(),
-            about: about.clone(),
-            opened_at: at,
-            first_response_at: None,
-            first_resolved_at: None,
-            resolved_at: None,
-            closed_at: None,
-            code: None,
-            escalation: None,
-            escalations: 0,
-            reopens: 0,
-            replies: 0,
-            changed_at: at,
-        });
+    let Some((case, advance)) = case_intervals::advance(event, rows) else {
         return;
+    };
+    let card = advance.card();
+    match fact {
+        case::Event::Opened {
+            subject,
+            kind,
+            channel,
+            about,
+            ..
+        } => {
+            let mut row = CaseRow {
+                case,
+                customer: card.customer.expect("it was opened for one").uuid(),
+                subject: subject.clone(),
+                kind: word(kind),
+                priority: String::new(),
+                category: None,
+                status: String::new(),
+                agent: None,
+                group: None,
+                channel: channel.name().to_owned(),
+                about: about.clone(),
+                opened_at: card.opened_at,
+                first_response_at: None,
+                first_resolved_at: None,
+                resolved_at: None,
+                closed_at: None,
+                code: None,
+                escalation: None,
+                escalations: 0,
+                reopens: 0,
+                replies: 0,
+                changed_at: card.opened_at,
+            };
+            row.show(card);
+            rows.put(row);
+        }
+        _ => rows.update(case, |row: &mut CaseRow| {
+            if let case::Event::Replied { public: true, .. } = fact {
+                row.replies += 1;
+            }
+            row.changed_at = row.changed_at.max(event.effective_at);
+            row.show(card);
+        }),
     }
-    rows.update(event.stream.id, |row: &mut CaseRow| {
-        row.changed_at = at;
-        if let Some((_, to)) = fact.transition() {
-            row.status = word(to);
-        }
-        match fact {
-            case::Event::Opened { .. } => {}
-            case::Event::Classified { category, priority, .. } => {
-                row.category = Some(category.clone());
-                row.priority = word(priority);
-            }
-            case::Event::Assigned { agent, group, .. } => {
-                row.agent = agent.clone();
-                row.group = group.clone();
-                row.escalation = None;
-            }
-            case::Event::Replied { author, public, .. } => {
-                row.replies += i64::from(*public);
-                if *public && *author == case::Author::Agent {
-                    row.first_response_at = earliest(row.first_response_at, at);
-                }
-            }
-            case::Event::Pending { .. } | case::Event::Resumed { .. } => {}
-            case::Event::Escalated { reason, .. } => {
-                row.escalation = Some(reason.clone());
-                row.escalations += 1;
-            }
-            case::Event::Resolved { code, .. } => {
-                row.code = Some(code.clone());
-                row.first_resolved_at = earliest(row.first_resolved_at, at);
-                row.resolved_at = Some(at);
-            }
-            case::Event::Reopened { .. } => {
-                row.reopens += 1;
-                row.code = None;
-                row.resolved_at = None;
-                row.closed_at = None;
-                row.escalation = None;
-            }
-            case::Event::Closed { .. } => row.closed_at = Some(at),
-        }
-    });
 }
 
-fn earliest(known: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
-    Some(known.map_or(at, |known| known.min(at)))
+impl CaseRow {
+    fn show(&mut self, card: &Card) {
+        self.status = word(card.status);
+        self.priority = word(card.priority);
+        self.category = card.category.clone();
+        self.agent = card.agent.clone();
+        self.group = card.group.clone();
+        self.first_response_at = card.first_response_at;
+        self.first_resolved_at = card.first_resolved_at;
+        self.resolved_at = card.resolved_at;
+        self.closed_at = card.closed_at;
+        self.code = Some(card.code.clone()).filter(|code| !code.is_empty());
+        self.escalation = card.escalation.clone();
+        self.escalations = card.escalations.into();
+        self.reopens = card.reopens.into();
+    }
 }
 
 #[cfg(test)]

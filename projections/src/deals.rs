@@ -4,12 +4,10 @@
 
 use domain::opportunity::Event as DealEvent;
 use domain::opportunity::ForecastCategory;
-use domain::{Currency, Fact, History};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use domain::{Currency, Fact};
 use uuid::Uuid;
 
-use crate::{Event, Rows, table};
+use crate::{Event, Rows, Step, table};
 
 pub use domain::opportunity::{Card, Status};
 
@@ -17,64 +15,25 @@ table! {
     /// The events of one deal, in the order they were recorded.
     entity DealHistory "deal_history" {
         key opportunity: Uuid,
-        set steps: Vec<Step>,
+        set steps: Vec<Step<DealEvent>>,
     }
 }
 
-/// An event of a deal and since when it is true.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    pub version: u64,
-    pub at: Timestamp,
-    pub event: DealEvent,
-}
+pub type Advance = crate::Advance<Card>;
 
-/// What one event did to the history of its deal.
-pub struct Advance {
-    pub opportunity: Uuid,
-    /// The cards before and after the event: since when, and how the deal stood.
-    pub old: Vec<(Timestamp, Card)>,
-    pub new: Vec<(Timestamp, Card)>,
-}
-
-impl Advance {
-    /// Adds the event to its deal's history. Each sales read model calls it for itself: the first one adds the step, the
-    /// others find it added. `None` = not an event of a deal, or its history is not loaded yet.
-    pub fn of(event: &Event, rows: &mut Rows) -> Option<Advance> {
-        let Fact::Opportunity(fact) = &event.fact else {
-            return None;
-        };
-        let opportunity = event.stream.id;
-        let mut steps = match fact {
-            DealEvent::Opened { .. } => vec![],
-            _ => rows.get::<DealHistory>(opportunity)?.steps,
-        };
-        steps.retain(|step| step.version < event.version);
-        let mut deal = history(&steps);
-        let old = deal.cards();
-        steps.push(Step {
-            version: event.version,
-            at: deal.enter(fact, event.effective_at),
-            event: fact.clone(),
-        });
-        let new = deal.cards();
-        rows.put(DealHistory { opportunity, steps });
-        Some(Advance { opportunity, old, new })
-    }
-
-    /// The deal as it stands by all that is known.
-    pub fn card(&self) -> &Card {
-        &self.new.last().expect("the event gave a card").1
-    }
-}
-
-/// The deal of which these steps are, all of them remembered.
-pub fn history(steps: &[Step]) -> History<Card> {
-    let mut deal = History::<Card>::default();
-    for step in steps {
-        deal.enter(&step.event, step.at);
-    }
-    deal
+/// What `event` does to its deal. `None` = it is not an event of a deal, or the deal's history is not loaded yet.
+pub fn advance(event: &Event, rows: &mut Rows) -> Option<(Uuid, Advance)> {
+    let Fact::Opportunity(fact) = &event.fact else {
+        return None;
+    };
+    let opportunity = event.stream.id;
+    let mut steps = match fact {
+        DealEvent::Opened { .. } => vec![],
+        _ => rows.get::<DealHistory>(opportunity)?.steps,
+    };
+    let advance = Advance::of(event, fact, &mut steps);
+    rows.put(DealHistory { opportunity, steps });
+    Some((opportunity, advance))
 }
 
 /// What the sales read models count of a card.
@@ -139,10 +98,12 @@ pub fn stage_rank(stage: &str) -> usize {
 #[cfg(test)]
 pub mod specs {
     use domain::{Currency, Id, Money, StreamRef, customer::Customer, opportunity};
+    use jiff::Timestamp;
     use jiff::civil::date;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::life;
     use crate::spec::{World, id, moment};
 
     pub fn deal(name: &str) -> StreamRef {
@@ -307,7 +268,7 @@ pub mod specs {
         (card.status != Status::NotOpened).then_some(card)
     }
 
-    fn step(version: u64, at: i64, event: DealEvent) -> Step {
+    fn step(version: u64, at: i64, event: DealEvent) -> Step<DealEvent> {
         Step {
             version,
             at: noon(at),
@@ -322,7 +283,7 @@ pub mod specs {
             step(2, 10, amount_set(twd(200))),
             step(3, 5, amount_set(twd(150))),
         ];
-        let amounts: Vec<_> = history(&steps)
+        let amounts: Vec<_> = life::<Card>(&steps)
             .cards()
             .into_iter()
             .map(|(at, card)| (at, card.amount_minor()))
@@ -353,6 +314,6 @@ pub mod specs {
             step(4, 4, moved(6, 1)),
             step(5, 5, moved(9, 1)),
         ];
-        assert_eq!(history(&steps).push_count, 2);
+        assert_eq!(life::<Card>(&steps).push_count, 2);
     }
 }

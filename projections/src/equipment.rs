@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    BadQuestion, Column, ColumnType, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, days_between,
-    table, word,
+    Advance, BadQuestion, Column, ColumnType, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Step, Value,
+    days_between, table, word,
 };
 
 table! {
@@ -41,6 +41,31 @@ table! {
     }
 }
 
+table! {
+    /// What the rows are made of, and when each event of the machine itself was true.
+    entity EquipmentLife "equipment_lives" {
+        key equipment: Uuid,
+        set steps: Vec<Step<equipment::Event>>,
+    }
+}
+
+/// What `event` does to its machine, and since when it is true. `None` = the machine's history is not loaded yet.
+pub fn advance(
+    event: &Event,
+    fact: &equipment::Event,
+    rows: &mut Rows,
+) -> Option<(Advance<equipment::Card>, Timestamp)> {
+    let equipment = event.stream.id;
+    let mut steps = match fact {
+        equipment::Event::Installed { .. } => vec![],
+        _ => rows.get::<EquipmentLife>(equipment)?.steps,
+    };
+    let advance = Advance::of(event, fact, &mut steps);
+    let at = steps.last().map_or(event.effective_at, |step| step.at);
+    rows.put(EquipmentLife { equipment, steps });
+    Some((advance, at))
+}
+
 /// Inspect by this checklist every so many days.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InspectionPlan {
@@ -55,9 +80,9 @@ pub static MODEL: ReadModel = ReadModel {
     name: "equipment",
     about: "Every machine with its owner, site, status and next inspection, its mean time between failures and to repair",
     group: Group::Service,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Equipment, StreamKind::Inspection],
-    tables: &[EquipmentRow::TABLE],
+    tables: &[EquipmentRow::TABLE, EquipmentLife::TABLE],
     project,
     plan,
 };
@@ -71,7 +96,9 @@ fn project(event: &Event, rows: &mut Rows) {
 }
 
 fn project_equipment(event: &Event, fact: &equipment::Event, rows: &mut Rows) {
-    let at = event.effective_at;
+    let Some((advance, at)) = advance(event, fact, rows) else {
+        return;
+    };
     if let equipment::Event::Installed {
         customer,
         maker,
@@ -105,46 +132,8 @@ fn project_equipment(event: &Event, fact: &equipment::Event, rows: &mut Rows) {
         return;
     }
     rows.update(event.stream.id, |row: &mut EquipmentRow| {
-        row.changed_at = at;
-        match fact {
-            equipment::Event::Installed { .. } => {}
-            equipment::Event::Moved { to, .. } => row.site = to.clone(),
-            equipment::Event::OwnerTransferred { to, .. } => row.customer = to.uuid(),
-            equipment::Event::Down { symptom, at } => {
-                row.status = word(equipment::Status::Down);
-                row.failures += 1;
-                row.down_since = Some(*at);
-                row.symptom = Some(symptom.clone());
-            }
-            equipment::Event::Restored { down_since } => {
-                row.status = word(equipment::Status::InService);
-                row.repairs += 1;
-                row.down_seconds += seconds_between(*down_since, at);
-                row.down_since = None;
-                row.symptom = None;
-            }
-            equipment::Event::Retired { .. } => {
-                row.status = word(equipment::Status::Retired);
-                row.retired_at = Some(at);
-                row.next_inspection_due = None;
-            }
-            equipment::Event::InspectionsPlanned {
-                checklist,
-                every_days,
-                first_due,
-                ..
-            } => {
-                let known = row.plans.iter().position(|plan| plan.checklist == *checklist);
-                let done = known.and_then(|at| row.plans.remove(at).done);
-                row.plans.push(InspectionPlan {
-                    checklist: checklist.clone(),
-                    every_days: *every_days,
-                    first_due: *first_due,
-                    done,
-                });
-                row.look_ahead();
-            }
-        }
+        row.changed_at = row.changed_at.max(at);
+        row.show(advance.card());
     });
 }
 
@@ -190,6 +179,29 @@ fn project_inspection(event: &Event, fact: &inspection::Event, rows: &mut Rows) 
 }
 
 impl EquipmentRow {
+    fn show(&mut self, card: &equipment::Card) {
+        self.site = card.site.clone();
+        self.customer = card.customer.map_or(self.customer, domain::Id::uuid);
+        self.status = word(card.status);
+        self.failures = card.failures.into();
+        self.repairs = card.repairs.into();
+        self.down_seconds = card.down_seconds;
+        self.down_since = card.breakdown.as_ref().map(|breakdown| breakdown.since);
+        self.symptom = card.breakdown.as_ref().map(|breakdown| breakdown.symptom.clone());
+        self.retired_at = card.retired_at;
+        for (checklist, plan) in &card.plans {
+            let done = self.plan_of(checklist).and_then(|known| known.done);
+            self.plans.retain(|known| known.checklist != *checklist);
+            self.plans.push(InspectionPlan {
+                checklist: checklist.clone(),
+                every_days: plan.every_days,
+                first_due: plan.first_due,
+                done,
+            });
+        }
+        self.look_ahead();
+    }
+
     fn plan_of(&mut self, checklist: &str) -> Option<&mut InspectionPlan> {
         self.plans.iter_mut().find(|plan| plan.checklist == checklist)
     }
@@ -202,6 +214,7 @@ impl EquipmentRow {
 
     fn look_ahead(&mut self) {
         if self.retired_at.is_some() {
+            self.next_inspection_due = None;
             return;
         }
         let planned = self.plans.iter().filter_map(InspectionPlan::next_due);
@@ -219,10 +232,6 @@ impl InspectionPlan {
         let periods = days_between(self.first_due, done) / every_days + 1;
         self.first_due.checked_add((periods * every_days).days()).ok()
     }
-}
-
-fn seconds_between(from: Timestamp, to: Timestamp) -> i64 {
-    (to.as_second() - from.as_second()).max(0)
 }
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
@@ -254,7 +263,7 @@ fn reliability(machine: &EquipmentRow, now: Option<Timestamp>) -> [Value; 3] {
     let Some(until) = machine.down_since.or(machine.retired_at).or(now) else {
         return [Value::Null, Value::Null, mttr];
     };
-    let in_service = (seconds_between(machine.installed_at, until) - machine.down_seconds).max(0);
+    let in_service = (until.as_second() - machine.installed_at.as_second() - machine.down_seconds).max(0);
     [Value::Int(in_service), per(in_service, machine.failures), mttr]
 }
 

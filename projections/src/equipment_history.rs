@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::equipment::{self as equipment_row, EquipmentLife};
 use crate::{Event, Group, List, ReadModel, Row, Rows, enter, table, word};
 
 table! {
@@ -51,9 +52,9 @@ pub static MODEL: ReadModel = ReadModel {
     name: "equipment_history",
     about: "What happened to a machine, its inspections and jobs, with the owner and site it had then: equipment=<id>",
     group: Group::Service,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Equipment, StreamKind::Inspection, StreamKind::Job],
-    tables: &[EquipmentHistoryRow::TABLE, EquipmentLedger::TABLE],
+    tables: &[EquipmentHistoryRow::TABLE, EquipmentLedger::TABLE, EquipmentLife::TABLE],
     project,
     plan: |question| {
         question.present_only()?;
@@ -71,8 +72,15 @@ struct Happening {
 }
 
 fn project(event: &Event, rows: &mut Rows) {
+    let mut at = event.effective_at;
     let happening = match &event.fact {
-        Fact::Equipment(fact) => Some(of_equipment(event.stream.id, fact)),
+        Fact::Equipment(fact) => {
+            let Some((_, since)) = equipment_row::advance(event, fact, rows) else {
+                return;
+            };
+            at = since;
+            Some(of_equipment(event.stream.id, fact))
+        }
         Fact::Inspection(fact) => of_inspection(fact),
         Fact::Job(fact) => of_job(fact),
         _ => None,
@@ -95,11 +103,11 @@ fn project(event: &Event, rows: &mut Rows) {
     });
     let mut new = old.clone();
     let n = old.entries.len() as i64 + 1;
-    enter(&mut new.entries, event.effective_at, Entry { n, owner, site });
+    enter(&mut new.entries, at, Entry { n, owner, site });
     rows.put(EquipmentHistoryRow {
         equipment,
         n,
-        at: event.effective_at,
+        at,
         what: what.to_owned(),
         detail,
         actor: event.actor.as_str().to_owned(),

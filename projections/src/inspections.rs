@@ -1,6 +1,6 @@
 //! Inspections of machines: what is due, what is overdue, what was found.
 
-use domain::{Fact, StreamKind, inspection};
+use domain::{Fact, StreamKind, in_sequence, inspection};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ table! {
         /// Was it finished by its due day? None until it is finished.
         set on_time: Option<bool>,
         set void_reason: Option<String>,
+        set changed_at: Timestamp,
         /// Past this day it is overdue; the last day of the calendar once it is finished or void. Answers say `overdue` instead.
         set overdue_after: Date,
     }
@@ -50,7 +51,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "inspections",
     about: "Inspections with their readings and failed items; overdue=true gives those past their due day",
     group: Group::Service,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Inspection],
     tables: &[InspectionRow::TABLE],
     project,
@@ -62,7 +63,7 @@ const NEVER: Date = Date::constant(9999, 12, 31);
 
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Inspection(fact) = &event.fact else { return };
-    let at = event.effective_at;
+    let mut at = event.effective_at;
     if let inspection::Event::Scheduled {
         equipment,
         customer,
@@ -85,48 +86,53 @@ fn project(event: &Event, rows: &mut Rows) {
             failed: vec![],
             on_time: None,
             void_reason: None,
+            changed_at: at,
             overdue_after: *due,
         });
         return;
     }
-    rows.update(event.stream.id, |row: &mut InspectionRow| match fact {
-        inspection::Event::Scheduled { .. } => {}
-        inspection::Event::Started { .. } => {
-            row.status = word(inspection::Status::Started);
-            row.started_at = Some(at);
-        }
-        inspection::Event::ReadingRecorded {
-            item,
-            value,
-            unit,
-            pass,
-            ..
-        } => {
-            let reading = Reading {
-                item: item.clone(),
-                value: value.clone(),
-                unit: unit.clone(),
-                pass: *pass,
-            };
-            match row.readings.iter_mut().find(|known| known.item == *item) {
-                Some(known) => *known = reading,
-                None => row.readings.push(reading),
+    rows.update(event.stream.id, |row: &mut InspectionRow| {
+        at = in_sequence(row.changed_at, at);
+        row.changed_at = at;
+        match fact {
+            inspection::Event::Scheduled { .. } => {}
+            inspection::Event::Started { .. } => {
+                row.status = word(inspection::Status::Started);
+                row.started_at = Some(at);
             }
-        }
-        inspection::Event::Finished {
-            outcome, failed, due, ..
-        } => {
-            row.status = word(inspection::Status::Finished);
-            row.outcome = Some(word(outcome));
-            row.failed = failed.clone();
-            row.finished_at = Some(at);
-            row.on_time = Some(business_date(at) <= *due);
-            row.overdue_after = NEVER;
-        }
-        inspection::Event::Voided { reason, .. } => {
-            row.status = word(inspection::Status::Voided);
-            row.void_reason = Some(reason.clone());
-            row.overdue_after = NEVER;
+            inspection::Event::ReadingRecorded {
+                item,
+                value,
+                unit,
+                pass,
+                ..
+            } => {
+                let reading = Reading {
+                    item: item.clone(),
+                    value: value.clone(),
+                    unit: unit.clone(),
+                    pass: *pass,
+                };
+                match row.readings.iter_mut().find(|known| known.item == *item) {
+                    Some(known) => *known = reading,
+                    None => row.readings.push(reading),
+                }
+            }
+            inspection::Event::Finished {
+                outcome, failed, due, ..
+            } => {
+                row.status = word(inspection::Status::Finished);
+                row.outcome = Some(word(outcome));
+                row.failed = failed.clone();
+                row.finished_at = Some(at);
+                row.on_time = Some(business_date(at) <= *due);
+                row.overdue_after = NEVER;
+            }
+            inspection::Event::Voided { reason, .. } => {
+                row.status = word(inspection::Status::Voided);
+                row.void_reason = Some(reason.clone());
+                row.overdue_after = NEVER;
+            }
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The job sheets: what is to be done at a customer, by whom and when, and what was done.
 
 use domain::job::{self, Part};
-use domain::{Fact, Personal, StreamKind};
+use domain::{Fact, Personal, StreamKind, in_sequence};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "jobs",
     about: "Every job with its appointment, technician, parts, labour and signature",
     group: Group::Service,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Job],
     tables: &[JobRow::TABLE],
     project,
@@ -52,7 +52,7 @@ pub static MODEL: ReadModel = ReadModel {
 
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Job(fact) = &event.fact else { return };
-    let now = event.effective_at;
+    let mut now = event.effective_at;
     if let job::Event::Created {
         customer,
         equipment,
@@ -86,6 +86,7 @@ fn project(event: &Event, rows: &mut Rows) {
         return;
     }
     rows.update(event.stream.id, |row: &mut JobRow| {
+        now = in_sequence(row.changed_at, now);
         row.changed_at = now;
         let status = match fact {
             job::Event::Created { .. } => job::Status::New,

@@ -5,7 +5,7 @@ use domain::{Fact, Personal, StreamKind, lead};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
+use crate::{Advance, Event, Group, List, ReadModel, Row, Rows, Step, table, word};
 
 table! {
     entity LeadRow "leads" {
@@ -33,13 +33,21 @@ table! {
     }
 }
 
+table! {
+    /// What the rows are made of.
+    entity LeadHistory "lead_histories" {
+        key lead: Uuid,
+        set steps: Vec<Step<lead::Event>>,
+    }
+}
+
 pub static MODEL: ReadModel = ReadModel {
     name: "leads",
     about: "Every lead with its owner, status and the time until somebody reached out",
     group: Group::Sales,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Lead],
-    tables: &[LeadRow::TABLE],
+    tables: &[LeadRow::TABLE, LeadHistory::TABLE],
     project,
     plan: |question| {
         question.present_only()?;
@@ -49,6 +57,16 @@ pub static MODEL: ReadModel = ReadModel {
 
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Lead(fact) = &event.fact else { return };
+    let lead = event.stream.id;
+    let mut steps = match fact {
+        lead::Event::Captured { .. } => vec![],
+        _ => match rows.get::<LeadHistory>(lead) {
+            Some(history) => history.steps,
+            None => return,
+        },
+    };
+    let advance = Advance::<lead::Card>::of(event, fact, &mut steps);
+    rows.put(LeadHistory { lead, steps });
     if let lead::Event::Captured {
         source,
         name,
@@ -62,7 +80,7 @@ fn project(event: &Event, rows: &mut Rows) {
             found.map(|point| point.value.clone())
         };
         rows.put(LeadRow {
-            lead: event.stream.id,
+            lead,
             name: name.clone(),
             company: company.clone(),
             source: source.clone(),
@@ -85,39 +103,25 @@ fn project(event: &Event, rows: &mut Rows) {
         });
         return;
     }
-    rows.update(event.stream.id, |row: &mut LeadRow| {
-        row.changed_at = event.effective_at;
-        if let Some((_, to)) = fact.transition() {
-            row.status = word(to);
-        }
-        match fact {
-            lead::Event::Captured { .. } | lead::Event::Qualified { .. } => {}
-            lead::Event::Assigned { owner, .. } => row.owner = Some(owner.clone()),
-            lead::Event::AttemptLogged { .. } => row.attempt(event.effective_at),
-            lead::Event::Converted {
-                customer, opportunity, ..
-            } => {
-                row.customer = Some(customer.uuid());
-                row.opportunity = opportunity.map(|opportunity| opportunity.uuid());
-                row.converted_at = Some(event.effective_at);
-            }
-            lead::Event::Disqualified { reason, .. } => row.disqualified_reason = Some(reason.clone()),
-            lead::Event::Recycled { .. } => {
-                row.owner = None;
-                row.disqualified_reason = None;
-            }
-        }
+    rows.update(lead, |row: &mut LeadRow| {
+        row.changed_at = row.changed_at.max(event.effective_at);
+        row.show(advance.card());
     });
 }
 
 impl LeadRow {
-    /// An attempt that is logged late counts from when it was made.
-    fn attempt(&mut self, at: Timestamp) {
-        self.attempts += 1;
-        let first = self.first_outbound_attempt_at.map_or(at, |first| first.min(at));
-        self.first_outbound_attempt_at = Some(first);
-        let response_seconds = first.duration_since(self.captured_at).as_secs().max(0);
-        self.response_minutes = Some(response_seconds / 60);
+    fn show(&mut self, card: &lead::Card) {
+        self.owner = card.owner.clone();
+        self.status = word(card.status);
+        self.attempts = card.attempts.into();
+        self.first_outbound_attempt_at = card.first_attempt_at;
+        self.response_minutes = card
+            .first_attempt_at
+            .map(|first| first.duration_since(card.captured_at).as_secs() / 60);
+        self.disqualified_reason = card.disqualified_reason.clone();
+        self.customer = card.customer.map(domain::Id::uuid);
+        self.opportunity = card.opportunity.map(domain::Id::uuid);
+        self.converted_at = card.converted_at;
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::deals::{Advance, Card, DealHistory, Figures, Status, stage_rank};
+use crate::deals::{self, Card, DealHistory, Figures, Status, stage_rank};
 use crate::{
     BadQuestion, Column, ColumnType, Event, Expr, Group, LIMIT_MAX, List, Op, Page, Plan, Question, ReadModel, Row,
     Rows, Select, Value, business_date, month_of, restate, table,
@@ -104,10 +104,10 @@ pub static MODEL: ReadModel = ReadModel {
 };
 
 fn project(event: &Event, rows: &mut Rows) {
-    let Some(advance) = Advance::of(event, rows) else {
+    let Some((opportunity, advance)) = deals::advance(event, rows) else {
         return;
     };
-    rows.put(PipelineCard::of(advance.opportunity, advance.card()));
+    rows.put(PipelineCard::of(opportunity, advance.card()));
     let changes = restate(&counted(&advance.old), &counted(&advance.new));
     for change in changes {
         let Counted {
@@ -125,7 +125,7 @@ fn project(event: &Event, rows: &mut Rows) {
             day: business_date(change.at),
             effective_at: change.at,
             recorded_at: event.recorded_at,
-            opportunity: advance.opportunity,
+            opportunity,
             status: status.name().to_owned(),
             stage,
             currency,

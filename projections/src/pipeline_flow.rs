@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::deals::{Advance, Card, Figures, Status};
+use crate::deals::{self, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::pipeline_daily::{Days, date};
 use crate::{
@@ -108,7 +108,7 @@ impl Movement {
 }
 
 fn project(event: &Event, rows: &mut Rows) {
-    let Some(advance) = Advance::of(event, rows) else {
+    let Some((opportunity, advance)) = deals::advance(event, rows) else {
         return;
     };
     // How often each movement is in the new history, less how often it was in the old one.
@@ -124,7 +124,7 @@ fn project(event: &Event, rows: &mut Rows) {
             day: business_date(step.at),
             effective_at: step.at,
             recorded_at: event.recorded_at,
-            opportunity: advance.opportunity,
+            opportunity,
             owner: step.owner,
             currency: step.currency,
             movement: step.movement.name().to_owned(),
@@ -157,13 +157,19 @@ fn moves(cards: &[(Timestamp, Card)]) -> Vec<Move> {
                 amount_minor,
             })
         };
-        match before.filter(|before| changes_place(before, card)) {
-            Some(before) => {
-                moves.extend(step(before, (Movement::Moved, -before.amount_minor())));
-                moves.extend(step(card, (Movement::Moved, card.amount_minor())));
-            }
-            None => moves.extend(movements(before, card).into_iter().filter_map(|what| step(card, what))),
+        let there = before.filter(|before| changes_place(before, card));
+        if let Some(there) = there {
+            moves.extend(step(there, (Movement::Moved, -there.amount_minor())));
+            moves.extend(step(card, (Movement::Moved, card.amount_minor())));
         }
+        // What moved has the new amount already.
+        let known = before.map(|before| match there {
+            Some(_) => card.amount_minor(),
+            None => before.amount_minor(),
+        });
+        let status = before.map(|before| before.status);
+        let what = movements(status.zip(known), card);
+        moves.extend(what.into_iter().filter_map(|what| step(card, what)));
         before = Some(card);
     }
     moves
@@ -172,22 +178,23 @@ fn moves(cards: &[(Timestamp, Card)]) -> Vec<Move> {
 /// Does an open deal go to another owner or currency?
 fn changes_place(before: &Card, card: &Card) -> bool {
     let has_amounts = before.amount.is_some() && card.amount.is_some();
-    let are_open = before.status == Status::Open && card.status == Status::Open;
-    has_amounts && are_open && (before.owner != card.owner || before.currency() != card.currency())
+    let was_open = before.status == Status::Open;
+    has_amounts && was_open && (before.owner != card.owner || before.currency() != card.currency())
 }
 
-fn movements(before: Option<&Card>, card: &Card) -> Vec<(Movement, i64)> {
+/// What happened to a deal that had this status and amount, if there was one.
+fn movements(before: Option<(Status, i64)>, card: &Card) -> Vec<(Movement, i64)> {
     let amount = card.amount_minor();
-    let Some(before) = before else {
+    let Some((status_before, amount_before)) = before else {
         return vec![(Movement::New, amount)];
     };
-    let difference = amount - before.amount_minor();
+    let difference = amount - amount_before;
     let change = match difference {
         0 => None,
         1.. => Some((Movement::Up, difference)),
         ..0 => Some((Movement::Down, -difference)),
     };
-    match (before.status, card.status) {
+    match (status_before, card.status) {
         (Status::NotOpened, _) | (_, Status::NotOpened) => vec![],
         (Status::Open, Status::Open) => change.into_iter().collect(),
         (Status::Open, Status::Won) => change.into_iter().chain([(Movement::Won, amount)]).collect(),

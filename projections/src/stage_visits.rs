@@ -4,7 +4,7 @@ use domain::StreamKind;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::deals::{Advance, Card, Status};
+use crate::deals::{self, Card, Status};
 use crate::{Column, ColumnType, Event, Group, List, Plan, Question, ReadModel, Row, Rows, Value, table};
 
 table! {
@@ -38,11 +38,11 @@ pub static MODEL: ReadModel = ReadModel {
 };
 
 fn project(event: &Event, rows: &mut Rows) {
-    let Some(advance) = Advance::of(event, rows) else {
+    let Some((opportunity, advance)) = deals::advance(event, rows) else {
         return;
     };
-    let old = visits(advance.opportunity, &advance.old);
-    let new = visits(advance.opportunity, &advance.new);
+    let old = visits(opportunity, &advance.old);
+    let new = visits(opportunity, &advance.new);
     for gone in old.iter().skip(new.len()) {
         rows.remove::<StageVisit>(gone.key());
     }
@@ -113,8 +113,8 @@ mod specs {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::deals::DealHistory;
     use crate::deals::specs::{deal, live, lives, lost, noon, opened, reopened, stage_changed, won};
-    use crate::deals::{DealHistory, history};
     use crate::spec::{World, id};
 
     fn visit(visit: i64, stage: &str, entered: i64, left: Option<(i64, &str)>) -> StageVisit {
@@ -190,7 +190,7 @@ mod specs {
             for deal in world.rows::<DealHistory>() {
                 let mut lifetime = 0;
                 let mut open_since: Option<Timestamp> = None;
-                for (at, card) in history(&deal.steps).cards() {
+                for (at, card) in crate::life::<Card>(&deal.steps).cards() {
                     match (open_since, card.status) {
                         (None, Status::Open) => open_since = Some(at),
                         (Some(since), Status::Won | Status::Lost) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::StreamKind;
 use jiff::Timestamp;
 
-use crate::deals::{Advance, Card, Figures, Status};
+use crate::deals::{self, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::{
     BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value,
@@ -60,7 +60,7 @@ pub static MODEL: ReadModel = ReadModel {
 };
 
 fn project(event: &Event, rows: &mut Rows) {
-    let Some(advance) = Advance::of(event, rows) else {
+    let Some((_, advance)) = deals::advance(event, rows) else {
         return;
     };
     let old = outcome(&advance.old);
@@ -190,8 +190,8 @@ pub mod specs {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::deals::DealHistory;
     use crate::deals::specs::{deal, live, lives, lost, noon, opened, reopened, twd, won};
-    use crate::deals::{DealHistory, history};
     use crate::spec::{World, question};
 
     /// A deal of 1,000 cents that was opened on the first day and ended so many days later.
@@ -251,7 +251,7 @@ pub mod specs {
             live(&mut world, lives);
             let mut expected = (0, 0, 0, 0);
             for deal in world.rows::<DealHistory>() {
-                let card = history(&deal.steps).cards().pop().unwrap().1;
+                let card = crate::life::<Card>(&deal.steps).cards().pop().unwrap().1;
                 match card.status {
                     Status::NotOpened | Status::Open => {}
                     Status::Won => expected = (expected.0 + 1, expected.1, expected.2 + card.amount_minor(), expected.3),

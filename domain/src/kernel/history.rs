@@ -32,6 +32,12 @@ pub trait Card:
     /// may meet a card that it was not decided on.
     fn after(self, event: &Self::Event, at: Timestamp) -> Self;
 
+    /// Does `event` change this card? One that does not, and that would not after any late event either, need not be
+    /// remembered: the thousandth reply.
+    fn is_changed_by(&self, _event: &Self::Event) -> bool {
+        true
+    }
+
     /// What is remembered of an event; a card may not need its long texts.
     fn remembered(event: &Self::Event) -> Self::Event {
         event.clone()
@@ -178,8 +184,16 @@ impl<C: Card> History<C> {
             return at;
         }
         let place = past.steps.partition_point(|known| known.at <= at);
+        let is_latest = place == past.steps.len();
+        let changes = match is_latest {
+            true => self.latest.is_changed_by(event),
+            false => past.fold(|known| known <= at).is_changed_by(event),
+        };
+        if !changes {
+            return at;
+        }
         past.steps.insert(place, step);
-        self.latest = if place + 1 == past.steps.len() {
+        self.latest = if is_latest {
             std::mem::take(&mut self.latest).after(event, at)
         } else {
             past.fold(|_| true)
@@ -226,6 +240,12 @@ impl<C: Card> Past<C> {
         let steps = self.steps.iter().take_while(|step| counts(step.at));
         steps.fold(self.settled_card(), |card, step| card.after(&step.event, step.at))
     }
+}
+
+/// Since when an event is true in a stream whose every event is caused by the one before: a job, an inspection. Its order is
+/// that of recording, and no step is before `last`, the time of the step before.
+pub fn in_sequence(last: Timestamp, effective_at: Timestamp) -> Timestamp {
+    effective_at.max(last)
 }
 
 /// The fields in which what is wanted differs from what there is, to be shown to people: `amount, owner`.

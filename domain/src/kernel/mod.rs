@@ -15,7 +15,7 @@ mod wire;
 
 pub use day::{BadDay, DAY_MAX, DAY_MIN, at_the_door, business_date, parse_day, time_within};
 pub use decimal::exact_decimal;
-pub use history::{Card, Differing, History, STEPS_MAX, Step, same_beginning};
+pub use history::{Card, Differing, History, STEPS_MAX, Step, in_sequence, same_beginning};
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, id_from_key, slot_of};
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;

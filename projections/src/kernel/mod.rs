@@ -2,6 +2,7 @@
 
 mod answer;
 mod calendar;
+mod lives;
 mod people;
 mod restate;
 mod rows;
@@ -20,6 +21,7 @@ pub use answer::{
     Part, Plan, Question, Where,
 };
 pub use calendar::{business_date, business_time, day_start, days_between, month_of};
+pub use lives::{Advance, Step, life};
 pub use people::{People, harmless};
 pub use restate::{Change, enter, restate, step_at};
 pub use rows::{Rows, TableChange};

@@ -49,6 +49,9 @@ struct File {
     /// The name of this installation in `ce_source`.
     instance: Option<String>,
     listen: Option<String>,
+    /// Names by which the server is reached, besides its address.
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
     /// Brokers that should hold each record; used by `crm init`.
     replication: Option<i32>,
     /// Seconds without a sign of life after which a process's shards move to others.
@@ -67,6 +70,7 @@ pub struct Settings {
     pub views: String,
     pub instance: String,
     pub listen: String,
+    pub allowed_hosts: Vec<String>,
     pub replication: i32,
     /// How long a process may be silent before the group gives its shards to others.
     pub session_timeout: Duration,
@@ -105,6 +109,7 @@ impl Places {
                 .unwrap_or_else(|| DATA_DEFAULT.to_owned()),
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
+            allowed_hosts: file.allowed_hosts,
             replication: file.replication.unwrap_or(1),
             peer_secret: peer_secret(file.peer_secret_file.as_deref())?,
             session_timeout: Duration::from_secs(file.session_timeout.unwrap_or(SESSION_TIMEOUT_DEFAULT)),

@@ -10,6 +10,7 @@ pub mod membership;
 pub mod peers;
 pub(crate) mod postgres;
 pub mod runtime;
+pub mod server;
 pub mod sources;
 pub mod states;
 pub mod telemetry;

@@ -252,7 +252,8 @@ impl Parts {
     }
 
     pub fn queries(&self) -> Queries {
-        Queries::new(Arc::clone(&self.stores.views), Arc::clone(&self.clock))
+        let queries = Queries::new(Arc::clone(&self.stores.views), Arc::clone(&self.clock));
+        queries.with_log(Arc::clone(&self.log))
     }
 }
 

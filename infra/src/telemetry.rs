@@ -1,5 +1,9 @@
 //! Logs to standard error, metrics for Prometheus.
 
+mod process;
+
+pub use process::metrics as process_metrics;
+
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -44,6 +48,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("seconds".into()), &seconds)?
         .install_recorder()?;
+    services::http::describe_metrics();
     Ok(handle)
 }
 

@@ -149,6 +149,8 @@ ensure_packages() {
   java_major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1 || true)
   if ((${java_major:-0} < 17)); then missing+=(default-jre-headless); fi
   postgres_bin >/dev/null || missing+=(postgresql)
+  # For promtool, which checks what is told to Prometheus.
+  command -v promtool >/dev/null || missing+=(prometheus)
   if ((${#missing[@]} == 0)); then return 0; fi
 
   command -v apt-get >/dev/null ||

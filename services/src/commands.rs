@@ -21,6 +21,8 @@ use crate::shard::{
 pub const COMMAND_ID_DAYS_MAX: i64 = 30;
 /// Commands of one bundle at most.
 pub const BUNDLE_MAX: usize = 100;
+/// Keys in other systems that one registration reserves at most.
+pub const EXTERNAL_KEYS_MAX: usize = 100;
 
 /// A command as it comes from outside.
 #[derive(Debug, Clone)]
@@ -327,6 +329,7 @@ impl Commands {
             at: error.at,
             message: error.message,
         })?;
+        check_external_keys(&command)?;
         let id = match &incoming.id {
             Some(reference) => {
                 let id = self.resolve(kind, reference).await?;
@@ -426,6 +429,18 @@ impl Commands {
             }
         }
         Ok(())
+    }
+}
+
+/// Each key is reserved by itself, so there are not many.
+fn check_external_keys(command: &AnyCommand) -> Result<(), CommandFailure> {
+    match command {
+        AnyCommand::Customer(customer::Command::Register { external, .. }) if external.len() > EXTERNAL_KEYS_MAX => {
+            let given = external.len();
+            let what = format!("a customer is registered with at most {EXTERNAL_KEYS_MAX} external keys, not {given}");
+            Err(malformed("external", what))
+        }
+        _ => Ok(()),
     }
 }
 

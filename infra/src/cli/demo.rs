@@ -70,6 +70,7 @@ impl Demo {
             command_timeout: 30,
             advertise: None,
             unread_max: services::watch::UNREAD_FOR_DEFAULT.as_secs(),
+            allowed_hosts: vec![],
             sharing: Sharing::default(),
         }
         .serve(&settings, parts.reopened())

@@ -1,6 +1,5 @@
 //! The command line: one file per command.
 
-mod connections;
 mod demo;
 mod import;
 mod init;

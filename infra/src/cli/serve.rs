@@ -1,5 +1,6 @@
 //! `crm serve`
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +8,18 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use projections::Group;
-use services::http::{ApiParts, router};
+use services::http::{Answers, ApiParts, Hosts, router};
 use services::shard::ShardConfig;
 use services::watch::{UNREAD_FOR_DEFAULT, Watch};
 use tokio::net::TcpListener;
 
-use super::connections::{Bounded, CONNECTIONS_MAX};
 use crate::config::{Settings, Use};
 use crate::runtime::{Parts, stop_asked};
+use crate::server;
+use crate::telemetry::process_metrics;
 
+/// The longest that a command may be allowed to take, in seconds. Its client has given up long before.
+const COMMAND_SECONDS_MAX: u64 = 600;
 /// How long requests that are under way may take at shutdown.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -29,7 +33,7 @@ pub struct Serve {
     #[arg(long)]
     pub no_projections: bool,
     /// How long a command may take, in seconds, before it is answered 503
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=COMMAND_SECONDS_MAX))]
     pub command_timeout: u64,
     /// Seconds that a shard may be without an owner, or a record unread by a read model, before the status calls it trouble
     #[arg(long, value_name = "SECONDS", default_value_t = UNREAD_FOR_DEFAULT.as_secs())]
@@ -37,6 +41,15 @@ pub struct Serve {
     /// Where other processes on the same Kafka log reach this one [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// A name by which browsers and programs reach this server, such as crm.example.com or crm.example.com:8443; may be given several
+    /// times. Loopback names, the address it listens on and the advertised one are allowed always
+    #[arg(
+        long = "allowed-host",
+        env = "CRM_ALLOWED_HOSTS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub allowed_hosts: Vec<String>,
     #[command(flatten)]
     pub sharing: Sharing,
 }
@@ -77,6 +90,7 @@ impl Serve {
         if !address.ip().is_loopback() {
             anyhow::bail!("{address} is open to others, and there is no access control yet: listen on 127.0.0.1");
         }
+        let hosts = self.hosts(settings, address)?;
         let metrics = crate::telemetry::start_metrics()?;
         let config = ShardConfig {
             command_timeout: Duration::from_secs(self.command_timeout),
@@ -108,7 +122,9 @@ impl Serve {
             instance: settings.instance.clone(),
             peers: writer.peers.clone(),
             watch,
-            metrics: Arc::new(move || metrics.render()),
+            metrics: Arc::new(move || metrics.render() + &process_metrics()),
+            hosts,
+            answers: Answers::default(),
             stopping: leaving.subscribe(),
         });
         tracing::info!(
@@ -116,15 +132,8 @@ impl Serve {
             parts.log.address(),
             parts.stores.views.address()
         );
-        let (closing, mut closed) = tokio::sync::watch::channel(false);
-        let server = tokio::spawn(async move {
-            axum::serve(Bounded::new(listener, CONNECTIONS_MAX), api)
-                .with_graceful_shutdown(async move {
-                    // An error means that the sender is gone, which is the end as well.
-                    closed.changed().await.unwrap_or_default();
-                })
-                .await
-        });
+        let (closing, closed) = tokio::sync::watch::channel(false);
+        let server = tokio::spawn(server::serve(listener, api, server::connections_allowed(), closed));
         stop_asked().await?;
         tracing::info!("stopping: answering what was accepted");
         leaving.send_replace(true);
@@ -134,7 +143,7 @@ impl Serve {
         closing.send_replace(true);
         // Connections that stay open with nothing under way must not hold up the end.
         match tokio::time::timeout(DRAIN, server).await {
-            Ok(served) => served??,
+            Ok(served) => served?,
             Err(_) => tracing::warn!("some requests were still under way after {DRAIN:?}"),
         }
         parts.stop();
@@ -145,6 +154,19 @@ impl Serve {
         }
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Serve {
+    /// The names by which this server may be reached.
+    fn hosts(&self, settings: &Settings, address: SocketAddr) -> anyhow::Result<Hosts> {
+        let given = match self.allowed_hosts.is_empty() {
+            true => &settings.allowed_hosts,
+            false => &self.allowed_hosts,
+        };
+        let names = self.advertise.iter().chain(given);
+        let hosts = names.fold(Ok(Hosts::of(address)), |hosts, name| hosts?.and(name));
+        hosts.map_err(anyhow::Error::msg)
     }
 }
 

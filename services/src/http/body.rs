@@ -1,7 +1,6 @@
 //! Bodies: read up to a limit, and read as JSON so strictly that nothing is guessed.
 
 use std::fmt;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -17,21 +16,14 @@ pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 pub const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// So much of a body that is too large is read and thrown away, so that its sender gets to read why: one who is cut off
 /// while sending sees a broken connection.
-const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a body may take to come.
-const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
-
+pub const DRAIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The JSON in a body.
 ///
 /// # Errors
-/// 415 when it is not said to be JSON, 413 when it is too large, 408 when it does not come, 400 when it is no JSON.
+/// 415 when it is not said to be JSON, 413 when it is too large, 400 when it is no JSON.
 pub async fn json(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Value, Problem> {
     must_be_json(headers)?;
-    let read = tokio::time::timeout(BODY_WAIT_MAX, read(body, bytes_max)).await;
-    let seconds = BODY_WAIT_MAX.as_secs();
-    let bytes =
-        read.map_err(|_| Problem::new(Kind::TooSlow, format!("the body did not come within {seconds} seconds")))??;
-    parse(&bytes)
+    parse(&read(body, bytes_max).await?)
 }
 
 /// A page of another site can make a browser send any body here, but not one that is said to be JSON. So this is asked for, even of
@@ -51,13 +43,6 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
             "send JSON with the header Content-Type: application/json",
         )),
     }
-}
-
-/// Reads what its sender gets to send before they read an answer, and throws it away.
-pub async fn discard(body: Body) {
-    let read = tokio::time::timeout(BODY_WAIT_MAX, read(body, 0)).await;
-    // Whatever it was, nobody wants it.
-    drop(read);
 }
 
 async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {

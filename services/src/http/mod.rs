@@ -3,9 +3,11 @@
 //! `router` makes it from its parts; `crm serve` binds it to an address. Every error is a [`problem`] with a sentence; nothing that
 //! was sent gets into a log.
 
+mod answers;
 mod body;
 mod commands;
 mod examples;
+mod hosts;
 mod openapi;
 mod page;
 mod peers;
@@ -43,10 +45,14 @@ use crate::views::{Queries, ReadStore, Workers};
 use crate::watch::Watch;
 use problem::Problem;
 
+pub use answers::Answers;
 pub use body::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
 #[cfg(test)]
 pub use examples::of_stream as example_of;
+pub use hosts::Hosts;
 pub use openapi::document as openapi_document;
+pub use room::Crowded;
+pub use status::vitals::describe as describe_metrics;
 
 /// What the API stands on.
 pub struct ApiParts {
@@ -64,6 +70,10 @@ pub struct ApiParts {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What other processes of the same log must know that send commands for the shards of this one; `None` where there are no others.
     pub peers: Option<PeerSecret>,
+    /// The names by which this server is reached.
+    pub hosts: Hosts,
+    /// Room for the answers under way.
+    pub answers: Answers,
     /// Turns true when the server begins to stop: it is not ready from then on.
     pub stopping: watch::Receiver<bool>,
 }
@@ -72,6 +82,7 @@ type Api = Arc<ApiParts>;
 
 /// All routes.
 pub fn router(parts: ApiParts) -> Router {
+    let hosts = parts.hosts.clone();
     let page = Router::new()
         .route("/api/docs", get(page::html))
         .route("/api/docs/page.js", get(page::script))
@@ -89,10 +100,11 @@ pub fn router(parts: ApiParts) -> Router {
         .route("/api/{name}/{id}", get(streams::present).post(commands::command))
         .route("/health/live", get(async || "alive\n"))
         .route("/health/ready", get(status::ready))
-        .route("/metrics", get(status::metrics))
+        .route("/metrics", get(status::vitals::metrics))
         .fallback(async || Problem::not_found(problem::NOTHING_HERE))
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(room::Room::default(), room::held))
+        .layer(middleware::from_fn_with_state(room::bodies(), room::held))
+        .layer(middleware::from_fn_with_state(hosts, hosts::checked))
         .layer(middleware::from_fn(trail::trail))
         .with_state(Arc::new(parts))
 }

@@ -21,6 +21,7 @@ const RETRY_AFTER: &str = "1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Malformed,
+    Foreign,
     NotFound,
     MethodNotAllowed,
     TooSlow,
@@ -38,8 +39,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Malformed,
+        Kind::Foreign,
         Kind::NotFound,
         Kind::MethodNotAllowed,
         Kind::TooSlow,
@@ -59,6 +61,7 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Kind::Malformed => StatusCode::BAD_REQUEST,
+            Kind::Foreign => StatusCode::FORBIDDEN,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -77,6 +80,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Malformed => "malformed",
+            Kind::Foreign => "foreign",
             Kind::NotFound => "not-found",
             Kind::MethodNotAllowed => "method-not-allowed",
             Kind::TooSlow => "too-slow",
@@ -97,6 +101,7 @@ impl Kind {
     pub fn title(self) -> &'static str {
         match self {
             Kind::Malformed => "The request is malformed",
+            Kind::Foreign => "The request is meant for, or comes from, another site",
             Kind::NotFound => "There is no such thing",
             Kind::MethodNotAllowed => "The method does not fit",
             Kind::TooSlow => "The body came too slowly",
@@ -253,7 +258,7 @@ impl From<AskError> for Problem {
         let detail = error.to_string();
         match error {
             AskError::Bad(_) | AskError::TooMuch(_) => Problem::malformed("query", detail),
-            AskError::NoShard { .. } => Problem::malformed("at_least", detail),
+            AskError::NoShard { .. } | AskError::Beyond { .. } => Problem::malformed("at_least", detail),
             AskError::Behind { position, stands } => Problem::new(Kind::Behind, detail)
                 .with("shard", position.shard)
                 .with("lag", (position.offset + 1).saturating_sub(stands)),

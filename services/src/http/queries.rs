@@ -47,12 +47,12 @@ async fn answer(api: &Api, model: &'static ReadModel, asked: Asked) -> Result<Re
     match asked.wants_all() {
         true => {
             let (first, rest) = api.queries.ask_all(model, asked.ask).await?;
-            Ok(render::all(model, asked.format, first, rest))
+            Ok(render::all(&api.answers, model, asked.format, first, rest))
         }
         false => {
             let as_of = asked.ask.question.as_of;
             let answered = api.queries.ask(model, asked.ask).await?;
-            Ok(render::page(model, asked.format, answered, as_of))
+            render::page(&api.answers, model, asked.format, answered, as_of)
         }
     }
 }

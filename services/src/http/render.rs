@@ -1,5 +1,9 @@
 //! Writes the answer to a question: as JSON, as CSV for programs, or as CSV for spreadsheets.
 
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -8,37 +12,102 @@ use jiff::Timestamp;
 use projections::{People, ReadModel, Value, harmless};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use tokio::time::Instant;
 
+use super::answers::{Answers, Part, bytes_of, pieces};
+use super::problem::{Kind, Problem};
 use super::question::Format;
 use crate::views::{Answered, Rest};
 
+/// How long the next part of a file waits for room, and how often it looks.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(30);
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
+/// Where the rows belong in a page.
+const NO_ROWS: &str = "\"rows\":[]";
 /// Says that a file is UTF-8 to programs that would take it for something older.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// A page of rows.
-pub fn page(model: &ReadModel, format: Format, answered: Answered, as_of: Option<Timestamp>) -> Response {
-    if format == Format::Json {
-        return json(model, answered, as_of);
-    }
-    let file = File::of(format, &answered);
-    let text = file.head() + &file.lines(&answered.answer.rows);
-    with_headers(model, format, &answered, Body::from(text))
+/// A page of rows, written while it is read.
+///
+/// # Errors
+/// 503 when the answers under way leave no room for it.
+pub fn page(
+    answers: &Answers,
+    model: &ReadModel,
+    format: Format,
+    mut answered: Answered,
+    as_of: Option<Timestamp>,
+) -> Result<Response, Problem> {
+    let rows = std::mem::take(&mut answered.answer.rows);
+    let bytes = bytes_of(&rows);
+    let body = match format {
+        Format::Json => answers.body(bytes, json(model, &answered, rows, as_of)?)?,
+        Format::Csv | Format::Excel => {
+            let file = File::of(format, &answered);
+            let row = move |text: &mut String, _: usize, cells: &[Value]| file.line(text, cells);
+            let head = File::of(format, &answered).head();
+            answers.body(bytes, pieces(head, rows, row, String::new()))?
+        }
+    };
+    Ok(with_headers(model, format, &answered, body))
 }
 
 /// All rows, sent while they are read. When the read store fails on the way the answer breaks off, which its reader is told by the
 /// connection: a file that ends well is complete.
-pub fn all(model: &ReadModel, format: Format, mut first: Answered, rest: Rest) -> Response {
+pub fn all(answers: &Answers, model: &ReadModel, format: Format, mut first: Answered, rest: Rest) -> Response {
     first.answer.cursor = None;
-    let file = File::of(format, &first);
-    let begin = file.head() + &file.lines(&first.answer.rows);
-    let parts = stream::try_unfold((file, rest, Some(begin)), |(file, mut rest, begin)| async move {
-        if let Some(begin) = begin {
-            return Ok(Some((Bytes::from(begin), (file, rest, None))));
+    let rows = std::mem::take(&mut first.answer.rows);
+    let head = File::of(format, &first).head();
+    let sending = Sending {
+        answers: answers.clone(),
+        file: Arc::new(File::of(format, &first)),
+        rest,
+        part: None,
+    };
+    let parts = stream::try_unfold((sending, Some((head, rows))), |(mut sending, begin)| async move {
+        if let Some((head, rows)) = begin {
+            sending.part = Some(sending.with_room(head, rows).await?);
         }
-        let rows = rest.next().await.map_err(std::io::Error::other)?;
-        Ok::<_, std::io::Error>(rows.map(|rows| (Bytes::from(file.lines(&rows)), (file, rest, None))))
+        let piece = sending.next().await?;
+        Ok::<_, io::Error>(piece.map(|piece| (piece, (sending, None))))
     });
     with_headers(model, format, &first, Body::from_stream(parts))
+}
+
+/// All rows on their way, part by part.
+struct Sending {
+    answers: Answers,
+    file: Arc<File>,
+    rest: Rest,
+    part: Option<Part>,
+}
+
+impl Sending {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if let Some(piece) = self.part.as_mut().and_then(Iterator::next) {
+                return piece.map(Some);
+            }
+            self.part = None;
+            match self.rest.next().await.map_err(io::Error::other)? {
+                Some(rows) => self.part = Some(self.with_room(String::new(), rows).await?),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The file was begun, so a part of it waits for its room.
+    async fn with_room(&self, head: String, rows: Vec<Vec<Value>>) -> io::Result<Part> {
+        let (file, bytes) = (Arc::clone(&self.file), bytes_of(&rows));
+        let row = move |text: &mut String, _: usize, cells: &[Value]| file.line(text, cells);
+        let pieces = pieces(head, rows, row, String::new());
+        let until = Instant::now() + ROOM_WAIT_MAX;
+        while !self.answers.has_room(bytes) && Instant::now() < until {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        let part = self.answers.part(bytes, pieces);
+        part.ok_or_else(|| io::Error::other("the answers under way have as many bytes as may be held at one time"))
+    }
 }
 
 /// What an answer's headers say before anything is read.
@@ -51,7 +120,8 @@ pub fn head(model: &ReadModel, format: Format) -> Response {
 #[derive(Serialize)]
 struct Page<'a> {
     read_model: &'static str,
-    rows: Vec<RowJson<'a>>,
+    /// The rows come in its place, one by one.
+    rows: [(); 0],
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,21 +163,34 @@ impl Serialize for Ends<'_> {
     }
 }
 
-fn json(model: &ReadModel, answered: Answered, as_of: Option<Timestamp>) -> Response {
-    let columns = answered.answer.columns.as_slice();
-    let rows = answered.answer.rows.iter();
+fn json(
+    model: &ReadModel,
+    answered: &Answered,
+    rows: Vec<Vec<Value>>,
+    as_of: Option<Timestamp>,
+) -> Result<impl Iterator<Item = Bytes> + Send + 'static, Problem> {
     let page = Page {
         read_model: model.name,
-        rows: rows.map(|cells| RowJson { columns, cells }).collect(),
+        rows: [],
         cursor: answered.answer.cursor.as_deref(),
         as_of,
         known_until: answered.known_until.as_deref().map(vector),
         definition: &answered.definition,
         read_until: answered.known_until.is_none().then_some(Ends(&answered.read_until)),
     };
-    let mut response = axum::Json(page).into_response();
-    response.headers_mut().extend(about(&answered));
-    response
+    let frame = serde_json::to_string(&page).map_err(|error| Problem::new(Kind::Broken, error.to_string()))?;
+    // The name of a read model comes before it, and has no such text.
+    let (before, after) = frame.split_once(NO_ROWS).unwrap_or((&frame, ""));
+    let columns = answered.answer.columns.clone();
+    let row = move |text: &mut String, number: usize, cells: &[Value]| {
+        if number > 0 {
+            text.push(',');
+        }
+        let columns = columns.as_slice();
+        text.push_str(&serde_json::to_string(&RowJson { columns, cells }).unwrap_or_default());
+    };
+    let (before, after) = (format!("{before}\"rows\":["), format!("]{after}"));
+    Ok(pieces(before, rows, row, after))
 }
 
 /// The rows with a line of column names; what the JSON says besides is in headers.
@@ -136,15 +219,11 @@ impl File {
         text
     }
 
-    fn lines(&self, rows: &[Vec<Value>]) -> String {
-        let mut text = String::new();
-        for row in rows {
-            match self.format {
-                Format::Excel => line(&mut text, self.people.plain(row).zip(row).map(harmless)),
-                Format::Csv | Format::Json => line(&mut text, row.iter().map(Value::to_text)),
-            }
+    fn line(&self, text: &mut String, row: &[Value]) {
+        match self.format {
+            Format::Excel => line(text, self.people.plain(row).zip(row).map(harmless)),
+            Format::Csv | Format::Json => line(text, row.iter().map(Value::to_text)),
         }
-        text
     }
 }
 

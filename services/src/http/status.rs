@@ -1,11 +1,11 @@
 //! How the server is doing: for people, for probes, for Prometheus.
 
+pub mod vitals;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use projections::Group;
 use serde::Serialize;
 
@@ -129,11 +129,6 @@ pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
             Err(Problem::new(Kind::Unavailable, format!("not ready: {}", reasons.join("; "))).with("reasons", reasons))
         }
     }
-}
-
-pub async fn metrics(State(api): State<Api>) -> Response {
-    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, (api.metrics)()).into_response()
 }
 
 fn shards(api: &Api) -> Vec<ShardStatus> {

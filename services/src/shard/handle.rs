@@ -176,6 +176,15 @@ impl ShardHandle {
         }
     }
 
+    /// How many messages wait in a queue.
+    pub fn waiting(&self, lane: Lane) -> usize {
+        let queue = match lane {
+            Lane::People => &self.people,
+            Lane::Imports => &self.imports,
+        };
+        queue.max_capacity() - queue.capacity()
+    }
+
     /// Is this process to serve the shard?
     pub fn is_assigned(&self) -> bool {
         self.status.read().expect("no panic under the lock").assigned

@@ -359,7 +359,9 @@ impl Serving {
         }
         let mut writer = self.writer.take().ok_or("the writer was lost")?;
         let append = tokio::spawn(async move {
+            let begun = Instant::now();
             let result = writer.append(records).await;
+            metrics::histogram!("crm_append_seconds").record(begun.elapsed().as_secs_f64());
             (writer, result)
         });
         self.in_flight = Some(InFlight {

@@ -10,14 +10,22 @@ use projections::{
     Answer, BadQuestion, ColumnRole, Expr, Group, Key, Op, Part, Question, ReadModel, Select, Table, TableKind, Value,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::waiting::Waiting;
 use super::{Generation, GenerationStatus, ReadStore, ViewError};
 use crate::clock::Clock;
+use crate::log::EventLog;
 
 /// Questions under way at most, those that wait for a position or for a turn at the store included.
 pub const QUESTIONS_MAX: usize = 1_000;
+/// Large questions that are at the store at one time; small ones, and looks after the health, always find a turn beside them.
+pub const LARGE_QUESTIONS_MAX: usize = 2;
+/// A question of more rows is large; one that is computed from all rows of a table is as well.
+const LARGE_ROWS: usize = 500;
+/// How long a large question waits for the ones before it.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Rows that one select of a question reads at most. A list reads a page; what is computed from single rows, one per customer and day or so,
 /// reads them all.
 pub const ROWS_READ_MAX: usize = 10_000_000;
@@ -28,6 +36,10 @@ pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How often it looks: soon at first, for a read model is mostly a moment behind.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOK_FIRST: Duration = Duration::from_millis(1);
+/// A position that has not come so soon is looked for in the log: it may lie beyond its end.
+const LOOK_AT_LOG: Duration = Duration::from_millis(50);
+/// How long the log may take to say where it ends; who waits goes on waiting after that.
+const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a generation counts as live without a look at the store.
 const LIVE_FOR: Duration = Duration::from_secs(1);
 
@@ -61,6 +73,8 @@ pub enum AskError {
     Behind { position: Position, stands: u64 },
     #[error("{position} is in no shard of this log; it has shards 0 to {last}")]
     NoShard { position: Position, last: u16 },
+    #[error("{position} lies beyond the end of the log: shard {} ends before {end}, so no answer would ever hold it", position.shard)]
+    Beyond { position: Position, end: u64 },
     #[error("the read models of the group {0} are being built; try again")]
     Building(&'static str),
     #[error("too many questions are waiting for their answers; try again")]
@@ -78,6 +92,10 @@ pub struct Queries {
     clock: Arc<dyn Clock>,
     live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
     room: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    waiting: Waiting,
+    /// The log that the read models are made of, where it is at hand.
+    log: Option<Arc<dyn EventLog>>,
     rows_read_max: usize,
 }
 
@@ -88,8 +106,17 @@ impl Queries {
             clock,
             live: Arc::default(),
             room: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            large: Arc::new(Semaphore::new(LARGE_QUESTIONS_MAX)),
+            waiting: Waiting::default(),
+            log: None,
             rows_read_max: ROWS_READ_MAX,
         }
+    }
+
+    /// With the log, so that nobody waits for what is not in it.
+    pub fn with_log(mut self, log: Arc<dyn EventLog>) -> Queries {
+        self.log = Some(log);
+        self
     }
 
     /// With another bound than [`ROWS_READ_MAX`].
@@ -111,8 +138,7 @@ impl Queries {
     /// # Errors
     /// [`AskError`].
     pub async fn ask_all(&self, model: &'static ReadModel, mut ask: Ask) -> Result<(Answered, Rest), AskError> {
-        let room = Arc::clone(&self.room);
-        let place = room.try_acquire_owned().map_err(|_| AskError::TooMany)?;
+        let _place = self.room.try_acquire().map_err(|_| AskError::TooMany)?;
         ask.question.part = Some(Part::default());
         // Figures of all parts are of one time.
         let now = self.now(&ask);
@@ -128,7 +154,6 @@ impl Queries {
             model,
             ask,
             after,
-            _place: place,
         };
         Ok((answered, rest))
     }
@@ -173,6 +198,7 @@ impl Queries {
             ask.question.known_until = Some(self.known_by(generation, &plan.selects, known_at).await?);
         }
         let mut plan = (model.plan)(&ask.question)?;
+        let _turn = self.turn(&plan.selects).await?;
         for select in &mut plan.selects {
             select.limit.get_or_insert(self.rows_read_max + 1);
         }
@@ -186,6 +212,18 @@ impl Queries {
             known_until: ask.question.known_until,
             read_until: snapshot.read_until,
         })
+    }
+
+    /// A turn at the store, for a large question; a small one needs none.
+    async fn turn(&self, selects: &[Select]) -> Result<Option<SemaphorePermit<'_>>, AskError> {
+        // A list asks for one row more, to see whether there are more.
+        let is_large = |select: &Select| select.limit.is_none_or(|limit| limit > LARGE_ROWS + 1);
+        if !selects.iter().any(is_large) {
+            return Ok(None);
+        }
+        let turn = tokio::time::timeout(LARGE_WAIT_MAX, self.large.acquire()).await;
+        let turn = turn.map_err(|_| AskError::TooMany)?;
+        turn.map(Some).map_err(|_| AskError::TooMany)
     }
 
     /// The last positions that were recorded by `known_at`, per shard, over the journals that the plan reads.
@@ -220,29 +258,49 @@ impl Queries {
     }
 
     async fn wait_for(&self, generation: &Generation, at_least: &[Position]) -> Result<(), AskError> {
-        let deadline = Instant::now() + AT_LEAST_WAIT_MAX;
+        let begun = Instant::now();
+        let mut waiter = None;
         for position in at_least {
             if position.shard >= generation.shards {
                 continue;
             }
             let mut pause = LOOK_FIRST;
+            let mut is_in_log = false;
             loop {
                 let stored = self.store.checkpoint(generation, position.shard).await?;
                 let stands = stored.map_or(0, |checkpoint| checkpoint.next);
                 if stands > position.offset {
                     break;
                 }
-                if Instant::now() >= deadline {
-                    return Err(AskError::Behind {
-                        position: *position,
-                        stands,
-                    });
+                let behind = AskError::Behind {
+                    position: *position,
+                    stands,
+                };
+                if begun.elapsed() >= AT_LEAST_WAIT_MAX {
+                    return Err(behind);
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LOOK_EVERY);
+                if begun.elapsed() >= LOOK_AT_LOG && !is_in_log {
+                    self.must_be_in_log(*position).await?;
+                    is_in_log = true;
+                }
+                let waiter = waiter.get_or_insert_with(|| self.waiting.enter());
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LOOK_EVERY),
+                    () = waiter.ends() => return Err(behind),
+                }
             }
         }
         Ok(())
+    }
+
+    /// A log that does not say where it ends may have the position.
+    async fn must_be_in_log(&self, position: Position) -> Result<(), AskError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let end = tokio::time::timeout(END_WAIT_MAX, log.end(position.shard)).await;
+        match end {
+            Ok(Ok(end)) if end <= position.offset => Err(AskError::Beyond { position, end }),
+            _ => Ok(()),
+        }
     }
 
     /// The generation that was live a moment ago. One that another has taken the place of is kept, and folded on, until the next one does.
@@ -328,7 +386,6 @@ pub struct Rest {
     model: &'static ReadModel,
     ask: Ask,
     after: Option<Key>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Rest {
@@ -341,6 +398,8 @@ impl Rest {
             return Ok(None);
         };
         self.ask.question.part = Some(Part { after: Some(after) });
+        // Not for as long as its reader takes over what it has got: others may ask meanwhile.
+        let _place = self.queries.room.acquire().await.map_err(|_| AskError::TooMany)?;
         let ask = self.ask.clone();
         let answer = self.queries.ask_of(&self.generation, self.model, ask).await?.answer;
         self.after = answer.after;

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Body, Bytes};
 use projections::Group;
-use serde_json::json;
 
 use super::world::{CannedRows, SECRET, World};
-use crate::http::room::BODIES_BYTES_MAX;
 use crate::http::status::LOOK_WAIT_MAX;
 
 const MIB: usize = 1024 * 1024;
@@ -54,48 +52,6 @@ async fn a_body_that_is_too_large_is_read_to_its_end_or_to_a_bound() {
         assert_eq!(taken.load(Ordering::Relaxed), read, "of {sent} MiB");
         assert_eq!(world.events(), 0);
     }
-}
-
-#[tokio::test]
-async fn the_bodies_of_all_requests_have_so_much_room_and_one_more_is_a_503_at_once() {
-    let world = World::new().await;
-    let headers = [("content-type", "application/json")];
-    let largest = BODIES_BYTES_MAX / (4 * MIB);
-    let mut under_way: Vec<_> = (0..largest)
-        .map(|_| {
-            // It does not say how long it is, and does not come.
-            let body = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
-            Box::pin(world.request("POST", "/api/bundle", &headers, body))
-        })
-        .collect();
-    for request in &mut under_way {
-        assert!(futures::poll!(request.as_mut()).is_pending());
-    }
-    let refused = world.post("/api/bundle", json!({"commands": []})).await;
-    assert_eq!(refused.status, 503, "{}", refused.text);
-    assert!(refused.text.contains("not-accepted"), "{}", refused.text);
-    assert_eq!(world.get("/api/customers").await.status, 200, "a question has no body");
-    under_way.pop();
-    let taken = world.post("/api/bundle", json!({"commands": []})).await;
-    assert_eq!(taken.status, 400, "{}", taken.text);
-}
-
-/// A body between processes may be larger, and counts as large when it does not say how long it is.
-#[tokio::test]
-async fn what_other_processes_send_takes_its_room_as_well() {
-    let world = World::new().await;
-    let headers = [("content-type", "application/json"), ("x-crm-peer-secret", SECRET)];
-    let send = |body: Body| Box::pin(world.request("POST", "/internal/shards/0/commands", &headers, body));
-    let never = || Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
-    let short = || Body::from_stream(futures::stream::once(async { Ok::<_, Infallible>(Bytes::from("{}")) }));
-    let mut under_way: Vec<_> = (0..BODIES_BYTES_MAX / (12 * MIB)).map(|_| send(never())).collect();
-    for request in &mut under_way {
-        assert!(futures::poll!(request.as_mut()).is_pending());
-    }
-    assert_eq!(send(short()).await.status, 503);
-    under_way.pop();
-    // There is room, and what came is no order.
-    assert_eq!(send(short()).await.status, 422);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod description;
+mod door;
 mod limits;
 mod peers;
 mod queries;

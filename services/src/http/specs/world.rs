@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::clock::SystemClock;
 use crate::commands::Commands;
-use crate::http::{ApiParts, router};
+use crate::http::{Answers, ApiParts, Hosts, router};
 use crate::log::{Checkpoint, EventLog, MemoryLog, create};
 use crate::routing::{PeerSecret, Routing};
 use crate::shard::{Assignment, ShardConfig, ShardParts, spawn};
@@ -90,7 +90,7 @@ impl World {
         let store: Arc<dyn ReadStore> = Arc::new(rows);
         let router = router(ApiParts {
             commands,
-            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)),
+            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)).with_log(Arc::new(log.clone())),
             log: Arc::new(log.clone()),
             store: Arc::clone(&store),
             workers: Workers::new(Arc::new(log.clone()), store, SHARDS, BTreeMap::new()),
@@ -98,6 +98,8 @@ impl World {
             peers,
             watch: Watch::new(UNREAD_FOR_DEFAULT),
             metrics: Arc::new(|| "crm_commands_answered_total 1\n".into()),
+            hosts: Hosts::of(([127, 0, 0, 1], 7070).into()).and("crm.example.com").unwrap(),
+            answers: Answers::default(),
             stopping: stopped,
         });
         World { log, router, stop }
@@ -112,15 +114,18 @@ impl World {
         // What no client can send plain.
         let path = path.replace('<', "%3C").replace(' ', "%20").replace('"', "%22");
         let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:7070");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self
-            .router
-            .clone()
-            .oneshot(request.body(body.into()).unwrap())
-            .await
-            .unwrap();
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// A request as it is; `request` adds the host that every client sends.
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.unread(request).await;
         let (head, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         Answer {
@@ -128,6 +133,11 @@ impl World {
             headers: head.headers,
             text: String::from_utf8(bytes.to_vec()).unwrap(),
         }
+    }
+
+    /// An answer whose body nobody has read yet.
+    pub async fn unread(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -183,6 +193,10 @@ pub struct CannedRows {
     pub is_building: bool,
     pub stops: Vec<(u16, String)>,
     pub error: Option<fn() -> ViewError>,
+    /// It has read nothing yet.
+    pub is_behind: bool,
+    /// It never answers a question of many rows.
+    pub is_slow: bool,
     /// It never says what it has.
     pub hangs: bool,
 }
@@ -232,7 +246,7 @@ impl ReadStore for CannedRows {
     async fn checkpoint(&self, _: &Generation, _: u16) -> Result<Option<Checkpoint>, ViewError> {
         Ok(Some(Checkpoint {
             log_id: Uuid::nil(),
-            next: STANDS,
+            next: if self.is_behind { 0 } else { STANDS },
             epoch: 1,
             n: 1,
             fingerprint: 0,
@@ -270,6 +284,13 @@ impl ReadStore for CannedRows {
     }
 
     async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
+        if self.is_slow
+            && selects
+                .iter()
+                .any(|select| select.limit.is_none_or(|limit| limit > 501))
+        {
+            std::future::pending::<()>().await;
+        }
         let next = self.checkpoint(generation, 0).await?.unwrap().next;
         // Asked for the last positions that were recorded by a time, it knows two shards.
         let is_last_position = |select: &Select| {

@@ -53,6 +53,7 @@ pub static READ_MODELS: &[&ReadModel] = &[
     &jobs::MODEL,
     &timeline::MODEL,
     &purchases::MODEL,
+    &purchases::RETURNS_TO_CHECK,
     &sales_by_month::MODEL,
     &sales_by_month::BY_PRODUCT,
     &rfm::MODEL,

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
+use crate::{
+    BadQuestion, Column, ColumnType, Event, Expr, Group, List, Op, Page, Plan, Question, ReadModel, Row, Rows, Select,
+    Value, table, word,
+};
 
 table! {
     /// Amounts are signed as the customer pays: a return's are negative.
@@ -34,13 +37,32 @@ table! {
     }
 }
 
+table! {
+    /// What was sold by a receipt, and what came back of it. A sale and its returns are of different shards, and come in any order.
+    rollup SaleBalance "sale_balances" {
+        key source: String,
+        /// Empty when the receipt named none.
+        key store: String,
+        /// The receipt of the sale.
+        key receipt: String,
+        key currency: Currency,
+        /// Sales with this number: more than one where each till counts by itself.
+        sum sales: i64,
+        sum sold_minor: i64,
+        /// Returns that name it.
+        sum returns: i64,
+        /// What they gave back: less than nothing.
+        sum returned_minor: i64,
+    }
+}
+
 pub static MODEL: ReadModel = ReadModel {
     name: "purchases",
     about: "Every receipt with its store, day, total and customer",
     group: Group::Analytics,
     version: 1,
     streams: &[StreamKind::Purchase],
-    tables: &[PurchaseRow::TABLE],
+    tables: &[PurchaseRow::TABLE, SaleBalance::TABLE],
     project,
     plan: |question| {
         question.present_only()?;
@@ -48,22 +70,122 @@ pub static MODEL: ReadModel = ReadModel {
     },
 };
 
+/// Returns that do not fit what they take back; `purchases` makes the rows.
+pub static RETURNS_TO_CHECK: ReadModel = ReadModel {
+    name: "returns_to_check",
+    about: "Sales of which more came back than was sold, and returns of a sale that is void, of another currency or not there",
+    group: Group::Analytics,
+    version: 1,
+    streams: &[StreamKind::Purchase],
+    tables: &[],
+    project: |_, _| {},
+    plan: plan_returns,
+};
+
+const RETURN_COLUMNS: &[Column] = &[
+    Column::shown("source", ColumnType::Text),
+    Column::shown("store", ColumnType::Text),
+    Column::shown("sale", ColumnType::Text),
+    Column::shown("currency", ColumnType::Text),
+    Column::shown("returns", ColumnType::Int),
+    Column::shown("sold_minor", ColumnType::Int),
+    Column::shown("returned_minor", ColumnType::Int),
+    // `no-sale` or `more-than-sold`.
+    Column::shown("trouble", ColumnType::Text),
+];
+
+fn plan_returns(question: &Question) -> Result<Plan, BadQuestion> {
+    question.present_only()?;
+    let page = Page::of(question, RETURN_COLUMNS)?;
+    let columns = [
+        "source",
+        "store",
+        "receipt",
+        "currency",
+        "returns",
+        "sold_minor",
+        "returned_minor",
+        "sales",
+    ];
+    let select = Select::of(SaleBalance::TABLE, columns.map(Expr::Column));
+    let select = page.narrow(select, &["source", "store", "currency"]);
+    let select = select
+        .filter("returns", Op::Gt, Value::Int(0))
+        .order_by("source")
+        .order_by("receipt");
+    Ok(page.plan(vec![select], move |mut results| {
+        let mut found = Vec::new();
+        for mut row in results.remove(0) {
+            let sales = row.pop().expect("the sales were selected").as_int();
+            let (sold, returned) = (row[5].as_int(), row[6].as_int());
+            let trouble = match (sales, sold.saturating_add(returned)) {
+                (..=0, _) => "no-sale",
+                (_, ..=-1) => "more-than-sold",
+                _ => continue,
+            };
+            row.push(Value::Text(trouble.to_owned()));
+            found.push(row);
+        }
+        found
+    }))
+}
+
 fn project(event: &Event, rows: &mut Rows) {
     let Fact::Purchase(fact) = &event.fact else { return };
     match fact {
-        purchase::Event::Recorded { .. } => rows.put(row(event, fact, 0)),
+        purchase::Event::Recorded { .. } => {
+            let row = row(event, fact, 0);
+            add(rows, balance(&row, 1));
+            rows.put(row);
+        }
         purchase::Event::Corrected { .. } => {
             let before = rows.get::<PurchaseRow>(event.stream.id);
-            rows.put(row(event, fact, before.map_or(0, |row| row.corrections) + 1));
+            let row = row(event, fact, before.as_ref().map_or(0, |before| before.corrections) + 1);
+            add(rows, before.and_then(|before| balance(&before, -1)));
+            add(rows, balance(&row, 1));
+            rows.put(row);
         }
         purchase::Event::CustomerAttached { to, .. } => {
             rows.update(event.stream.id, |row: &mut PurchaseRow| row.customer = Some(to.uuid()));
         }
-        purchase::Event::Voided { reason, .. } => rows.update(event.stream.id, |row: &mut PurchaseRow| {
-            row.status = "voided".to_owned();
-            row.void_reason = Some(reason.clone());
-        }),
+        purchase::Event::Voided { reason, .. } => {
+            let before = rows.get::<PurchaseRow>(event.stream.id);
+            add(rows, before.and_then(|before| balance(&before, -1)));
+            rows.update(event.stream.id, |row: &mut PurchaseRow| {
+                row.status = "voided".to_owned();
+                row.void_reason = Some(reason.clone());
+            });
+        }
     }
+}
+
+fn add(rows: &mut Rows, balance: Option<SaleBalance>) {
+    if let Some(balance) = balance {
+        rows.add(balance);
+    }
+}
+
+/// What the receipt adds to its sale's balance, or takes out of it; nothing when it is void, or a return that names no sale.
+fn balance(row: &PurchaseRow, sign: i64) -> Option<SaleBalance> {
+    if row.status != "recorded" {
+        return None;
+    }
+    let is_return = row.kind == word(&purchase::Kind::Return);
+    let receipt = match is_return {
+        true => row.of.clone()?,
+        false => row.receipt.clone(),
+    };
+    let (of_sales, of_returns) = (sign * i64::from(!is_return), sign * i64::from(is_return));
+    Some(SaleBalance {
+        source: row.source.clone(),
+        store: row.store.clone().unwrap_or_default(),
+        receipt,
+        currency: row.currency,
+        sales: of_sales,
+        sold_minor: row.total_minor.saturating_mul(of_sales),
+        returns: of_returns,
+        returned_minor: row.total_minor.saturating_mul(of_returns),
+    })
 }
 
 fn row(event: &Event, fact: &purchase::Event, corrections: i64) -> PurchaseRow {
@@ -131,6 +253,8 @@ pub(crate) struct Movement {
     pub sales: i64,
     /// What the customer paid more, or less.
     pub total_minor: i64,
+    /// Is it of a return?
+    pub is_return: bool,
 }
 
 /// What an event moves from and to customers. A void takes back at the purchase's own day, for it never happened; a correction does
@@ -143,6 +267,7 @@ pub(crate) fn movements(fact: &purchase::Event) -> Vec<Movement> {
             currency,
             sales: sign * i64::from(kind == purchase::Kind::Sale),
             total_minor: total_minor.saturating_mul(sign),
+            is_return: kind == purchase::Kind::Return,
         })
     };
     let (kind, business_date, currency, total_minor) = match fact {
@@ -411,5 +536,46 @@ pub(crate) mod specs {
             (row.status.as_str(), &row.void_reason, row.corrections),
             ("recorded", &None, 1)
         );
+    }
+
+    #[test]
+    fn returns_that_do_not_fit_their_sale_are_listed() {
+        let mut world = World::new(&[&MODEL, &RETURNS_TO_CHECK]);
+        let (day, at) = (date(2026, 3, 2), "2026-03-02T20:15:00+08:00");
+        let numbered = |amount: i64, number: &str, sale: Option<&str>| {
+            let mut fact = recorded(
+                "taipei",
+                day,
+                &[("A", if amount < 0 { "-1" } else { "1" }, amount)],
+                None,
+            );
+            if let purchase::Event::Recorded { receipt, of, .. } = &mut fact {
+                (*receipt, *of) = (number.to_owned(), sale.map(str::to_owned));
+            }
+            fact
+        };
+        let mut record = |stream_name: &str, fact: purchase::Event| {
+            world.record(stream(stream_name), None, fact, at, at);
+            let rows = world.ask(&RETURNS_TO_CHECK, question(&[])).rows;
+            let told = rows
+                .iter()
+                .map(|row| [2, 4, 5, 6, 7].map(|place: usize| row[place].to_text()).join(" "));
+            told.collect::<Vec<_>>()
+        };
+        // The return comes before its sale.
+        assert_eq!(record("r1", numbered(-60, "9", Some("1"))), ["1 1 0 -60 no-sale"]);
+        assert_eq!(record("s1", numbered(100, "1", None)), [""; 0]);
+        // It comes twice, under another number.
+        let twice = numbered(-60, "10", Some("1"));
+        assert_eq!(record("r2", twice.clone()), ["1 2 100 -120 more-than-sold"]);
+        assert_eq!(record("r2", voided(&twice, None)), [""; 0]);
+        assert_eq!(record("r3", numbered(-5, "11", None)), [""; 0]);
+        // Of the sale there was more, and then there was none.
+        let (sale, less) = (numbered(100, "1", None), numbered(50, "1", None));
+        assert_eq!(
+            record("s1", corrected(&sale, None, &less)),
+            ["1 1 50 -60 more-than-sold"]
+        );
+        assert_eq!(record("s1", voided(&less, None)), ["1 1 0 -60 no-sale"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Which customers bought lately, often and much, as of any day (RFM).
 //!
-//! R = days since the last purchase, F = purchases, M = net spend, each within 365 days. Each scores 1 to 5 by the fifth of
+//! R = days since the last purchase, F = purchases, M = spend, each within 365 days; F and M are net of returns. Each scores 1 to 5 by the fifth of
 //! customers it is in; 5 is best, and equal ones share the higher rank. Customers are compared within one currency.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,10 @@ table! {
         set currency: Currency,
         /// Signed; a return is none.
         set sales: i64,
+        /// What the customer paid more, or less: for a return less than nothing.
         set total_minor: i64,
+        /// The part of it that belongs to returns.
+        set returned_minor: i64,
     }
 }
 
@@ -56,6 +59,7 @@ fn project(event: &Event, rows: &mut Rows) {
             currency: movement.currency,
             sales: movement.sales,
             total_minor: movement.total_minor,
+            returned_minor: if movement.is_return { movement.total_minor } else { 0 },
         });
     }
 }
@@ -81,6 +85,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
         Expr::Column("business_date"),
         Expr::Sum("sales"),
         Expr::Sum("total_minor"),
+        Expr::Sum("returned_minor"),
     ];
     // The other filters wait for the scores, which need all customers.
     let select = page.narrow(Select::of(CustomerPurchase::TABLE, days), &["currency"]);
@@ -102,18 +107,20 @@ struct Day {
     date: Date,
     sales: i64,
     total_minor: i64,
+    returned_minor: i64,
 }
 
 impl Day {
     fn from_row(row: Vec<Value>) -> Day {
-        let [currency, customer, date, sales, total_minor] =
-            <[Value; 5]>::try_from(row).expect("five columns were selected");
+        let [currency, customer, date, sales, total_minor, returned_minor] =
+            <[Value; 6]>::try_from(row).expect("six columns were selected");
         Day {
             currency: currency.as_text().to_owned(),
             customer: Uuid::from_value(customer),
             date: Date::from_value(date),
             sales: sales.as_int(),
             total_minor: total_minor.as_int(),
+            returned_minor: returned_minor.as_int(),
         }
     }
 }
@@ -125,6 +132,22 @@ struct Figures {
     recency_days: i64,
     frequency: i64,
     monetary_minor: i64,
+    /// Of the spend, what was taken back: nothing or less.
+    returned_minor: i64,
+}
+
+impl Figures {
+    /// Returns take back purchases in proportion to what they take back of the spend: half of it is half of the purchases, and all of
+    /// it is all of them. A part of a purchase that stays is a purchase.
+    fn net_of_returns(mut self) -> Figures {
+        let bought_minor = i128::from(self.monetary_minor) - i128::from(self.returned_minor);
+        if bought_minor > 0 && self.returned_minor < 0 {
+            let kept_minor = i128::from(self.monetary_minor.max(0));
+            let kept = (i128::from(self.frequency) * kept_minor + bought_minor - 1) / bought_minor;
+            self.frequency = i64::try_from(kept).expect("no more than were bought");
+        }
+        self
+    }
 }
 
 fn score(days: &[Day], today: Date) -> Vec<Vec<Value>> {
@@ -136,6 +159,7 @@ fn score(days: &[Day], today: Date) -> Vec<Vec<Value>> {
             recency_days: 0,
             frequency: 0,
             monetary_minor: 0,
+            returned_minor: 0,
         };
         let customer = figures.entry((&day.currency, day.customer)).or_insert(fresh);
         customer.last_purchase = customer.last_purchase.max(day.date);
@@ -146,7 +170,11 @@ fn score(days: &[Day], today: Date) -> Vec<Vec<Value>> {
         if let Some(customer) = figures.get_mut(&(day.currency.as_str(), day.customer)) {
             customer.frequency += day.sales;
             customer.monetary_minor += day.total_minor;
+            customer.returned_minor += day.returned_minor;
         }
+    }
+    for customer in figures.values_mut() {
+        *customer = customer.net_of_returns();
     }
     let mut scored = Vec::new();
     let mut currencies: Vec<&str> = figures.keys().map(|(currency, _)| *currency).collect();
@@ -303,6 +331,29 @@ mod specs {
     }
 
     #[test]
+    fn who_returned_everything_is_no_champion_and_who_returned_half_bought_half() {
+        let mut world = World::new(&[&MODEL]);
+        let day = date(2026, 3, 1);
+        let back = |amount: i64, customer| recorded("taipei", day, &[("A", "-1", -amount)], Some(customer));
+        for (receipt, customer) in [("1", "a"), ("2", "a"), ("3", "b"), ("4", "b"), ("5", "c")] {
+            record(&mut world, receipt, sale(customer, date(2026, 2, 1), 500), day);
+        }
+        record(&mut world, "6", back(500, "a"), day);
+        record(&mut world, "7", back(500, "a"), day);
+        record(&mut world, "8", back(500, "b"), day);
+        record(&mut world, "9", back(100, "c"), day);
+        let told: Vec<_> = ask(&world, day)
+            .into_iter()
+            .map(|(customer, [_, frequency, money, ..], segment)| (customer, frequency, money, segment))
+            .collect();
+        let row = |name, frequency, money, segment: &str| (id(name), frequency, money, segment.to_owned());
+        assert_eq!(told.len(), 3);
+        assert!(told.contains(&row("a", 0, 0, "lost")), "{told:?}");
+        assert!(told.contains(&row("b", 1, 500, "champions")), "{told:?}");
+        assert!(told.contains(&row("c", 1, 400, "champions")), "{told:?}");
+    }
+
+    #[test]
     fn what_was_bought_counts_for_365_days() {
         let mut world = World::new(&[&MODEL]);
         let bought = date(2025, 3, 1);
@@ -351,6 +402,7 @@ mod specs {
             recency_days: 0,
             frequency: 1,
             monetary_minor: 0,
+            returned_minor: 0,
         };
         let grid = (1..=5).map(|r| (1..=5).map(move |f| segment(&figures, [r, f, 1])).collect::<Vec<_>>());
         let expected = [

@@ -13,5 +13,6 @@ pub mod shard;
 #[cfg(test)]
 mod simulation;
 pub mod states;
+pub mod strict_json;
 pub mod views;
 pub mod watch;

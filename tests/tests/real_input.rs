@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use infra::log::sqlite::SqliteLog;
 use serde_json::{Value, json};
+use services::clock::{Clock, SystemClock};
 use services::log::EventLog;
 use tempfile::TempDir;
 use tests::Crm;
@@ -80,15 +81,15 @@ fn a_damaged_file_is_reported_line_by_line_and_its_good_lines_go_in() {
         (b"\x01\x02 the printer was here\n", "1 columns instead of 8"),
         (
             b"539999,22423,REGENCY CAKESTAND,1,2010-13-45 25:61:00,12.75,17850.0,United Kingdom\n",
-            "the date is no time such as 2010-12-01 08:26:00",
+            "539999: the date is no time such as 2010-12-01 08:26:00",
         ),
         (
             b"539999,22423,REGENCY CAKESTAND,1,2010-12-23 10:00:00,12.75,17850.0\n",
-            "7 columns instead of 8",
+            "539999: 7 columns instead of 8",
         ),
         (
             b"539999,22423,CAF\xc9 CAKESTAND,1,2010-12-23 10:00:00,12.75,17850.0,United Kingdom\n",
-            "not UTF-8",
+            "539999: not UTF-8",
         ),
     ];
     let mut damaged: Vec<u8> = Vec::new();
@@ -106,6 +107,7 @@ fn a_damaged_file_is_reported_line_by_line_and_its_good_lines_go_in() {
         damaged.extend(*line);
         line_number += 1;
     }
+    expected += "2010-12-23.csv, line 13: 539999: the invoice is held back whole, for 2010-12-23.csv, line 13\n";
     let copy = tempfile::tempdir().unwrap();
     let file = copy.path().join("2010-12-23.csv");
     std::fs::write(&file, damaged).unwrap();
@@ -118,7 +120,10 @@ fn a_damaged_file_is_reported_line_by_line_and_its_good_lines_go_in() {
     assert_eq!(output.status.code(), Some(FOUND_TROUBLE));
     assert_eq!(complained(&output), expected);
     let counts = said(&output);
-    assert!(counts.contains(", 0 rejected, 4 lines made no sense\n"), "{counts}");
+    assert!(
+        counts.contains(", 0 rejected, 4 lines made no sense\n1 documents held back\n"),
+        "{counts}"
+    );
     assert!(
         counts.contains(&format!("1 files, {} lines read", lines.len() - 1 + 4)),
         "{counts}"
@@ -242,7 +247,7 @@ fn a_file_of_commands_is_applied_once_and_each_bad_line_is_named_each_time() {
     let second = shop.run(&["import", text(&file)]);
     assert_eq!(
         said(&second),
-        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n"
+        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n4 applied before\n"
     );
     assert_eq!(findings(&second), named);
     assert_eq!(shop.events(), events);
@@ -253,7 +258,7 @@ fn a_file_of_commands_is_applied_once_and_each_bad_line_is_named_each_time() {
     let piped = shop.import_piped(&["import", "-", "--name", "commands.jsonl"], &lines.join("\n"));
     assert_eq!(
         said(&piped),
-        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n"
+        "0 commands applied (0 events), 5 unchanged, 4 rejected, 5 lines made no sense\n4 applied before\n"
     );
     assert_eq!(shop.events(), events);
     let more = shop.import_piped(&["import", "-"], &register("C-4").to_string());
@@ -319,12 +324,173 @@ async fn an_import_that_is_killed_is_sent_again_and_comes_out_as_if_nothing_had_
     let rest = LINES - before;
     assert_eq!(
         counts,
-        format!("{rest} commands applied ({rest} events), {before} unchanged, 0 rejected, 0 lines made no sense\n")
+        format!(
+            "{rest} commands applied ({rest} events), {before} unchanged, 0 rejected, 0 lines made no sense\n\
+             {before} applied before\n"
+        )
     );
     assert_eq!(cut.events(), LINES);
     assert_eq!(cut.status().checksums, clean.status().checksums);
     let verified = cut.run(&["log", "verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+}
+
+const TILL_HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country";
+
+#[test]
+fn an_invoice_with_a_bad_line_is_held_back_and_what_is_corrected_is_right_in_both_times() {
+    let shop = Shop::new();
+    let file = shop.dir.path().join("i.csv");
+    let ingest = |lines: &[&str], more: &[&str]| {
+        std::fs::write(&file, format!("{TILL_HEADER}\n{}\n", lines.join("\n"))).unwrap();
+        let report = shop.dir.path().join("report.json");
+        let args = [
+            &["ingest", "online-retail", text(&file), "--report", text(&report)],
+            more,
+        ]
+        .concat();
+        let code = shop.run(&args).status.code();
+        let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        let count = |name: &str| report[name].as_u64().unwrap();
+        let counts = ["new", "corrected", "unchanged", "held_back", "refused"].map(count);
+        (counts, code, report)
+    };
+    let spain = || {
+        sum(
+            &shop.ask(&["sales_by_month", "--where", "country=Spain"]),
+            "amount_minor",
+        )
+    };
+    let (tea, cup) = (
+        "539902,A,TEA,1,2010-12-01 08:26:00,2.00,,Spain",
+        "539902,B,CUP,1,2010-12-01 08:27:00,3.00,,Spain",
+    );
+    let bad = cup.replace(",CUP,1,", ",CUP,one,");
+
+    let (counts, code, report) = ingest(&[tea, &bad], &[]);
+    assert_eq!((counts, code), ([0, 0, 0, 1, 0], Some(FOUND_TROUBLE)));
+    let held_back = report["findings"].as_array().unwrap().iter();
+    let held_back: Vec<_> = held_back.filter(|finding| finding["what"] == "held-back").collect();
+    assert_eq!(
+        held_back,
+        [
+            &json!({"what": "held-back", "file": "i.csv", "line": 2, "document": "539902",
+                 "reason": "the invoice is held back whole, for i.csv, line 3"})
+        ]
+    );
+    assert_eq!(spain(), 0);
+    // It was short when it was sent, and nobody saw it.
+    assert_eq!(ingest(&[tea], &[]).0, [1, 0, 0, 0, 0]);
+    assert_eq!(spain(), 200);
+    let reported = shop.ask(&["purchases"])[0]["at"].clone();
+    assert!(reported.is_string());
+    let then = SystemClock.now().to_string();
+    assert_eq!(ingest(&[tea, cup], &["--corrections", "refuse"]).0, [0, 0, 0, 0, 1]);
+    assert_eq!(ingest(&[tea, cup], &[]).0, [0, 1, 0, 0, 0]);
+    assert_eq!(spain(), 500);
+    let as_reported = shop.ask(&["sales_by_month", "--where", "country=Spain", "--known-at", &then]);
+    assert_eq!(sum(&as_reported, "amount_minor"), 200);
+    // Another order of lines is the same, and the old file is no correction.
+    assert_eq!(ingest(&[cup, tea], &[]).0, [0, 0, 1, 0, 0]);
+    let (counts, code, report) = ingest(&[tea], &[]);
+    assert_eq!((counts, code), ([0, 0, 0, 0, 1], Some(FOUND_TROUBLE)));
+    let why = report["findings"][0]["reason"].as_str().unwrap();
+    assert!(why.contains("was corrected since"), "{why}");
+
+    let void = json!({"stream": "purchase", "id": {"key": ["online-retail", "539902"]},
+                      "command": {"type": "void", "reason": "was incomplete"}});
+    shop.import_piped(&["import", "-"], &void.to_string());
+    assert_eq!(spain(), 0);
+    // What was voided does not come back by itself; it does when it is said, or when the file says something else.
+    assert_eq!(ingest(&[tea, cup], &[]).0, [0, 0, 0, 0, 1]);
+    assert_eq!(ingest(&[tea, cup], &["--corrections", "reinstate"]).0, [0, 1, 0, 0, 0]);
+    assert_eq!(spain(), 500);
+    let verified = shop.run(&["log", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+}
+
+#[test]
+fn a_line_without_an_identity_is_neither_dropped_nor_doubled_in_silence() {
+    let shop = Shop::new();
+    let file = |name: &str, text: &str| {
+        let path = shop.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let customer = json!({"stream": "customer", "id": {"key": ["erp", "B2"]},
+                          "command": {"type": "register", "kind": "person", "name": "b"}});
+    shop.import_piped(&["import", "-"], &customer.to_string());
+    let call = json!({"stream": "interaction", "customer": {"key": ["erp", "B2"]},
+                      "command": {"type": "record", "channel": "phone", "direction": "out", "subject": "no answer"}});
+    let (monday, tuesday) = (
+        file("monday.jsonl", &call.to_string()),
+        file("tuesday.jsonl", &call.to_string()),
+    );
+    let calls = || shop.ask(&["timeline", "--where", "stream_kind=interaction"]).len();
+    let applied = "1 commands applied (1 events), 0 unchanged, 0 rejected, 0 lines made no sense\n";
+    let before = "0 commands applied (0 events), 1 unchanged, 0 rejected, 0 lines made no sense\n1 applied before\n";
+    assert_eq!(said(&shop.run(&["import", text(&monday)])), applied);
+    for file in [&monday, &tuesday] {
+        let output = shop.run(&["import", text(file)]);
+        assert_eq!((said(&output).as_str(), output.status.code()), (before, Some(0)));
+        let complaint = complained(&output);
+        assert!(
+            complaint.contains(", line 1: applied before by import:monday.jsonl at 20"),
+            "{complaint}"
+        );
+    }
+    assert_eq!(calls(), 1);
+    let again = ["import", text(&tuesday), "--again", "--name", "tuesday"];
+    assert_eq!(said(&shop.run(&again)), applied);
+    assert_eq!(said(&shop.run(&again)), before);
+    assert_eq!(calls(), 2);
+
+    // The same command id twice in a run is one command.
+    let close = json!({"stream": "customer", "id": {"key": ["erp", "B2"]}, "command": {"type": "close"},
+                       "command_id": "0195e3a0-1111-8222-9333-444455556666"});
+    let twice = shop.import_piped(&["import", "-"], &format!("{close}\n{close}\n"));
+    assert_eq!(
+        said(&twice),
+        "1 commands applied (1 events), 0 unchanged, 0 rejected, 0 lines made no sense\n1 doubles\n"
+    );
+}
+
+#[test]
+fn a_folder_is_no_file_and_a_file_of_windows_is_one() {
+    let shop = Shop::new();
+    let refused = shop.run(&["import", text(shop.dir.path())]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(complained(&refused).contains("is a folder"), "{}", complained(&refused));
+    let register = json!({"stream": "customer", "id": {"key": ["erp", "B1"]},
+                          "command": {"type": "register", "kind": "person", "name": "a"}});
+    let file = shop.dir.path().join("my b.jsonl");
+    std::fs::write(&file, format!("\u{feff}{register}\r\n{register}\r\n")).unwrap();
+    assert_eq!(
+        said(&shop.run(&["import", text(&file)])),
+        "1 commands applied (1 events), 1 unchanged, 0 rejected, 0 lines made no sense\n"
+    );
+}
+
+#[test]
+fn the_help_teaches_the_line_and_the_columns() {
+    let help = |args: &[&str]| said(&Crm::run(args, &[]));
+    let import = help(&["import", "--help"]);
+    for field in [
+        "stream",
+        "id",
+        "customer",
+        "command",
+        "effective_at",
+        "actor",
+        "command_id",
+        "expected_version",
+    ] {
+        assert!(import.contains(&format!("\n  {field} ")), "{field} is not in {import}");
+    }
+    let ingest = help(&["ingest", "online-retail", "--help"]);
+    for column in ["InvoiceNo (or Invoice)", "Quantity", "incident_state (or ident_state)"] {
+        assert!(ingest.contains(column), "{column} is not in {ingest}");
+    }
 }
 
 /// A folder with a log and read models of its own.

@@ -21,6 +21,8 @@ use crate::runtime::Parts;
 /// Where the demo lives when nothing else is said, apart from real data.
 const DEMO_DATA: &str = "sqlite:data/demo";
 
+/// Make a believable company of about 100,000 events, show it, and serve it
+///
 /// Makes a believable Taiwanese equipment and retail company: leads, deals, cases, equipment, inspections, jobs, till
 /// sales and points of two years. Every command goes through the same door as anyone's. Run again, it finds all done.
 #[derive(Debug, Args)]

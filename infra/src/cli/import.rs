@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::Group;
+use services::clock::{Clock, SystemClock};
 use services::log::{EventLog, last_claim};
 use services::shard::ShardConfig;
 use services::views::generation_for;
@@ -18,40 +19,98 @@ use services::views::generation_for;
 use super::FOUND_TROUBLE;
 use super::output::out;
 use crate::config::{Settings, Use};
-use crate::import::{Counts, Report, Sender, jsonl};
+use crate::import::{Counts, Finding, Found, Report, Sender, jsonl};
 use crate::runtime::Parts;
-use crate::sources::{self, BadLine, ImportLine};
+use crate::sources::{self, BadLine, Corrections, ImportLine, Progress, Reading};
 
-/// Sends commands, one JSON object a line. Safe to run twice, and to run again after it was cut short.
+/// What `crm import --help` says below its flags.
+const LINE_HELP: &str = r#"A line is a JSON object:
+  {"stream": "customer", "id": {"key": ["erp", "C-12"]}, "effective_at": "2026-03-02T09:00:00+08:00",
+   "command": {"type": "register", "kind": "organisation", "name": "Acme"}}
+
+  stream            customer, lead, opportunity, interaction, case, equipment, inspection, job, purchase, loyalty
+  id                which one: its UUID, or {"key": ["<source>", "<key>"]} with the key that another system has for it.
+                    Left out, the command begins a new one. A purchase needs none: its store, day and number say which it is
+  customer          for a command that begins something of a customer: an id or a key likewise
+  command           what POST /api/<stream> takes: {"type": …} and its fields; GET /api/openapi.json has all of them
+  effective_at      when it was true, with an offset; now, if it is left out
+  actor             who did it, such as user:mei; system:import, if it is left out
+  command_id        makes the line known when it comes again; else its content does
+  expected_version  refuses the line if the stream has another version
+  correlation       stands in the events; import:<name>, if it is left out
+
+A line is applied once. It may come again in another file, or under another name: what is so already is unchanged. A line that
+has neither an id nor a command_id, such as a telephone call, could be a second one: it is not applied again but reported, with
+the import that applied it. --again --name <name> says that all lines are meant, once more under that name.
+
+Files begin with a UTF-8 mark or do not; blank lines are skipped. The exit code is 2 when a line was refused or made no sense."#;
+
+/// What `crm ingest --help` says below its flags: the columns of each source.
+fn sources_help() -> String {
+    let mut help = "Sources. Columns are found by name, in any order; further ones are left alone.\n".to_owned();
+    for source in sources::SOURCES {
+        help += &format!("\n{}: {}\n", source.name(), source.about());
+        for column in source.columns() {
+            let also = match column.also {
+                [] => String::new(),
+                also => format!(" (or {})", also.join(", ")),
+            };
+            help += &format!("  {:<18} {}\n", format!("{}{also}", column.name), column.about);
+        }
+    }
+    help += "
+A document (an invoice, a case) is taken whole, or held back whole when one of its lines makes no sense: mend the file and send it
+again. Give the files that have parts of a document in one run. A document that the log has with other content is corrected; the
+figures as they were reported before are still there (--known-at). The exit code is 2 when something was held back or refused.";
+    help
+}
+
+/// Send commands from a file, one JSON object a line
 ///
-/// {"stream": "customer", "id": {"key": ["erp", "C-12"]}, "command": {"type": "register", "kind": "organisation", "name": "…"}}
+/// Safe to run twice, and to run again after it was cut short: what was applied is applied once.
 #[derive(Debug, Args)]
+#[command(after_long_help = LINE_HELP)]
 pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
-    /// The import's name, part of the command ids it derives; the file's name otherwise
+    /// The import's name, which stands in its events; the file's name otherwise
     #[arg(long)]
     name: Option<String>,
-    /// Send to this server instead of looking for one
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-    /// Show every rejected line, not only the first ones
-    #[arg(long)]
-    all_findings: bool,
+    /// Apply lines once more that were applied before: they are meant. Under the same name they are applied once again only
+    #[arg(long, requires = "name")]
+    again: bool,
+    #[command(flatten)]
+    sending: Sending,
 }
 
-/// Reads files of another system. A file sent twice, or days in another order, change nothing.
+/// Read files of another system: online-retail, incidents
+///
+/// A file sent twice, or days in another order, change nothing.
 #[derive(Debug, Args)]
+#[command(after_long_help = sources_help())]
 pub struct Ingest {
     /// online-retail <folder or day file>, incidents <file>
     source: String,
     path: PathBuf,
+    /// What becomes of a document that the log has with other content
+    #[arg(long, value_enum, default_value_t)]
+    corrections: Corrections,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+/// How commands go, and what is said of it.
+#[derive(Debug, Args)]
+struct Sending {
     /// Send to this server instead of looking for one
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Show every rejected line, not only the first ones
+    /// Show every finding, not only the first ones
     #[arg(long)]
     all_findings: bool,
+    /// Write the report as JSON to this file; - is standard output, instead of the words
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 type BoxedLines = Box<dyn Iterator<Item = Result<ImportLine, BadLine>> + Send>;
@@ -77,14 +136,22 @@ impl Import {
             (Box::new(BufReader::new(std::io::stdin())), 0)
         } else {
             let file = std::fs::File::open(&self.file).with_context(|| format!("cannot read {shown}"))?;
-            let size = file.metadata()?.len();
-            (Box::new(BufReader::new(file)), size)
+            let about = file.metadata()?;
+            if about.is_dir() {
+                anyhow::bail!("{shown} is a folder; crm import reads one file of commands");
+            }
+            (Box::new(BufReader::new(file)), about.len())
         };
         let bytes = Arc::new(AtomicU64::new(0));
         let file = if is_stdin { "-" } else { &stem };
-        let lines: BoxedLines = Box::new(jsonl::Lines::new(reader, &name, file, Arc::clone(&bytes)));
+        let import = jsonl::Name {
+            name,
+            again: self.again,
+        };
+        let lines: BoxedLines = Box::new(jsonl::Lines::new(reader, import, file, Arc::clone(&bytes)));
         let read = move || bytes.load(Ordering::Relaxed);
-        send_all(settings, self.server, lines, size, read, self.all_findings).await
+        let report = send_all(settings, self.sending.server.clone(), lines, size, read).await?;
+        self.sending.show(&report, None)
     }
 }
 
@@ -95,25 +162,16 @@ impl Ingest {
             format!("there is no source {:?}; there are: {}", self.source, known.join(", "))
         })?;
         let size = source.size_bytes(&self.path)?;
-        let progress = Arc::new(sources::Progress::default());
-        let lines = source.lines(&self.path, Arc::clone(&progress))?;
+        let progress = Arc::new(Progress::default());
+        let reading = Reading {
+            corrections: self.corrections,
+            run: SystemClock.now().to_string(),
+        };
+        let lines = source.lines(&self.path, &reading, Arc::clone(&progress))?;
         let seen = Arc::clone(&progress);
-        let code = send_all(
-            settings,
-            self.server,
-            lines,
-            size,
-            move || seen.bytes(),
-            self.all_findings,
-        )
-        .await?;
-        out!(
-            "{} files, {} lines read, {} said nothing new",
-            progress.files(),
-            progress.rows(),
-            progress.unchanged()
-        );
-        Ok(code)
+        let server = self.sending.server.clone();
+        let report = send_all(settings, server, lines, size, move || seen.bytes()).await?;
+        self.sending.show(&report, Some(&progress))
     }
 }
 
@@ -123,32 +181,109 @@ async fn send_all(
     lines: BoxedLines,
     size: u64,
     read: impl Fn() -> u64 + Send + 'static,
-    all_findings: bool,
-) -> anyhow::Result<ExitCode> {
-    let report = match find_server(settings, server).await? {
+) -> anyhow::Result<Report> {
+    match find_server(settings, server).await? {
         Some(url) => {
             eprintln!("sending to {url}");
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-            let ends = ends(settings.open_log(Use::Read)?.as_ref()).await?;
-            send_shown(lines, Sender::Server { http, url }, &ends, size, read).await?
+            let log = settings.open_log(Use::Read)?;
+            let ends = ends(log.as_ref()).await?;
+            let sender = Sender::Server {
+                http: http.clone(),
+                url: url.clone(),
+            };
+            let mut report = send_shown(lines, sender, &ends, size, read).await?;
+            wait_for_server(&http, &url, &report).await;
+            say_where_applied(log.as_ref(), &mut report).await?;
+            Ok(report)
         }
         None => {
             let parts = Parts::open(settings, settings.open_log(Use::Write)?).await?;
             let ends = ends(parts.log.as_ref()).await?;
             let writer = parts.start_writer(settings, "", ShardConfig::default());
             let projecting = parts.start_workers(Group::ALL.to_vec());
-            let report = send_shown(lines, Sender::Local(writer.commands.clone()), &ends, size, read).await?;
+            let mut report = send_shown(lines, Sender::Local(writer.commands.clone()), &ends, size, read).await?;
             wait_until_read(&parts, &Group::ALL).await?;
+            say_where_applied(parts.log.as_ref(), &mut report).await?;
             parts.stop();
             writer.ended().await;
             projecting.ended().await?;
-            report
+            Ok(report)
         }
-    };
-    Ok(show(&report, all_findings))
+    }
 }
 
-/// Sends, with a progress bar on standard error.
+/// How often a line of progress is written where standard error is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// How long an import through a server waits until the read models have it.
+const SERVER_WAIT: Duration = Duration::from_secs(600);
+/// Findings whose earlier import is looked up in the log.
+const LOOKED_UP: usize = 1_000;
+
+/// Waits until the read models of the server have what it acked, or says why not.
+async fn wait_for_server(http: &reqwest::Client, url: &str, report: &Report) {
+    let started = Instant::now();
+    let mut said = started;
+    loop {
+        let behind = match server_lag(http, url, report).await {
+            Ok(0) => return,
+            Ok(behind) => format!("the read models have {behind} records to read"),
+            Err(why) => format!("the server does not say how far its read models are: {why}"),
+        };
+        if started.elapsed() > SERVER_WAIT {
+            eprintln!("{behind}; not waiting any longer. All that was acked is in the log");
+            return;
+        }
+        if said.elapsed() > PROGRESS_EVERY {
+            said = Instant::now();
+            eprintln!("{behind}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Records up to the last ack that a read model of the server has not read yet.
+async fn server_lag(http: &reqwest::Client, url: &str, report: &Report) -> anyhow::Result<u64> {
+    let status: serde_json::Value = http.get(format!("{url}/api/status")).send().await?.json().await?;
+    let groups = status["read_models"]
+        .as_array()
+        .context("its status has no read models")?;
+    let mut behind = 0;
+    for standing in groups.iter().filter_map(|group| group["shards"].as_array()).flatten() {
+        let shard = standing["shard"].as_u64().and_then(|shard| u16::try_from(shard).ok());
+        let acked = shard.and_then(|shard| report.positions.get(&shard));
+        if let (Some(acked), Some(next)) = (acked, standing["next"].as_u64()) {
+            behind += (acked + 1).saturating_sub(next);
+        }
+    }
+    Ok(behind)
+}
+
+/// Puts the import that applied a line before into what is said of it.
+async fn say_where_applied(log: &dyn EventLog, report: &mut Report) -> anyhow::Result<()> {
+    let found = report.findings.iter_mut().filter_map(|finding| match finding.what {
+        Found::AppliedBefore(position) => Some((finding, position)),
+        _ => None,
+    });
+    for (finding, at) in found.take(LOOKED_UP) {
+        let mut reader = log.reader(at.shard, at.offset).await?;
+        let batch = reader.next(1, Duration::from_secs(10)).await?;
+        let Some((_, record)) = batch.first().filter(|(offset, _)| *offset == at.offset) else {
+            continue;
+        };
+        let text = |name: &str| {
+            record
+                .header(name)
+                .map(|text| String::from_utf8_lossy(text).into_owned())
+        };
+        let by = text("ce_correlationid").unwrap_or_else(|| "another sender".to_owned());
+        let when = text("ce_time").unwrap_or_default();
+        finding.reason = format!("applied before by {by} at {when}; if it is meant again: --again --name <name>");
+    }
+    Ok(())
+}
+
+/// Sends, with a progress bar on standard error, or a line of it now and then.
 pub async fn send_shown(
     lines: BoxedLines,
     sender: Sender,
@@ -161,14 +296,24 @@ pub async fn send_shown(
     let shown = tokio::spawn({
         let (bar, counts) = (bar.clone(), Arc::clone(&counts));
         async move {
+            let mut said = Instant::now();
             loop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                bar.set_position(read());
+                let read = read();
+                bar.set_position(read);
                 let (done, rejected) = (
                     counts.done.load(Ordering::Relaxed),
                     counts.rejected.load(Ordering::Relaxed),
                 );
                 bar.set_message(format!("{done} commands, {rejected} rejected"));
+                if bar.is_hidden() && said.elapsed() > PROGRESS_EVERY {
+                    said = Instant::now();
+                    let of = match size {
+                        0 => String::new(),
+                        size => format!(", {} % of {} MB read", read * 100 / size, size / 1_000_000),
+                    };
+                    eprintln!("{done} commands, {rejected} rejected{of}");
+                }
             }
         }
     });
@@ -203,28 +348,48 @@ pub fn progress_bar(size: u64, counts: &str) -> ProgressBar {
     ProgressBar::new(size).with_style(style)
 }
 
-/// Prints what came of an import; lines that came to nothing go to standard error.
-fn show(report: &Report, all_findings: bool) -> ExitCode {
-    const SHOWN: usize = 20;
-    let shown = if all_findings { usize::MAX } else { SHOWN };
-    for finding in report.findings.iter().take(shown) {
-        eprintln!("{}, line {}: {}", finding.file, finding.line, finding.reason);
-    }
-    if report.findings.len() > shown {
-        eprintln!("and {} more; --all-findings shows them", report.findings.len() - shown);
-    }
-    out!(
-        "{} commands applied ({} events), {} unchanged, {} rejected, {} lines made no sense",
-        report.applied,
-        report.events,
-        report.unchanged,
-        report.rejected,
-        report.bad
-    );
-    if report.rejected + report.bad > 0 {
-        ExitCode::from(FOUND_TROUBLE)
-    } else {
-        ExitCode::SUCCESS
+impl Sending {
+    /// Prints what came of an import; what came to nothing goes to standard error.
+    fn show(&self, report: &Report, read: Option<&Progress>) -> anyhow::Result<ExitCode> {
+        const SHOWN: usize = 20;
+        let shown = if self.all_findings { usize::MAX } else { SHOWN };
+        // What needs somebody's hand comes first.
+        let (trouble, notes): (Vec<&Finding>, Vec<&Finding>) =
+            report.findings.iter().partition(|finding| finding.what.is_trouble());
+        for finding in trouble.into_iter().chain(notes).take(shown) {
+            eprintln!("{finding}");
+        }
+        if report.findings.len() > shown {
+            eprintln!("and {} more; --all-findings shows them", report.findings.len() - shown);
+        }
+        let mut json = report.to_json();
+        if let Some(read) = read {
+            json["files"] = read.files().into();
+            json["lines"] = read.rows().into();
+            json["lines_without_news"] = read.unchanged().into();
+        }
+        let is_on_stdout = self.report.as_ref().is_some_and(|file| file.as_os_str() == "-");
+        match &self.report {
+            Some(_) if is_on_stdout => out!("{json}"),
+            Some(file) => std::fs::write(file, format!("{json}\n"))
+                .with_context(|| format!("cannot write the report to {}", file.display()))?,
+            None => {}
+        }
+        if !is_on_stdout {
+            out!("{}", report.summary());
+            if let Some(read) = read {
+                out!(
+                    "{} files, {} lines read, {} said nothing new",
+                    read.files(),
+                    read.rows(),
+                    read.unchanged()
+                );
+            }
+        }
+        Ok(match report.found_trouble() {
+            true => ExitCode::from(FOUND_TROUBLE),
+            false => ExitCode::SUCCESS,
+        })
     }
 }
 

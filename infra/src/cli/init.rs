@@ -8,6 +8,8 @@ use services::clock::SystemClock;
 use super::output::out;
 use crate::config::{SHARDS_DEFAULT, Settings, Use};
 
+/// Create the log: the topic with the right settings, the tables or the SQLite file
+///
 /// Creates the log. A log that exists with as many shards is left as it is.
 #[derive(Debug, Args)]
 pub struct Init {

@@ -13,6 +13,7 @@ use super::FOUND_TROUBLE;
 use super::output::out;
 use crate::config::{Settings, Use};
 
+/// Look at the log itself: list, verify, quarantine
 #[derive(Debug, Args)]
 pub struct LogCommand {
     #[command(subcommand)]

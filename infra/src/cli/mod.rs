@@ -43,27 +43,18 @@ const EXAMPLES: &str = "Examples:
   crm import commands.jsonl                 one command a line; safe to run twice
   crm query pipeline --as-of 2026-03-31     the pipeline as it was on any past day";
 
+/// What each does stands at its arguments: first in a line, for the list, then at length.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create the log: the topic with the right settings, the tables or the SQLite file
     Init(init::Init),
-    /// Serve commands and queries over HTTP: shards, projections and API in one process
     Serve(serve::Serve),
-    /// Run projection workers as a process of their own
     Project(project::Project),
-    /// Make a believable company of about 100,000 events, show it, and serve it
     Demo(demo::Demo),
-    /// Send commands from a file, one JSON object a line
     Import(import::Import),
-    /// Read files of another system: online-retail, incidents
     Ingest(import::Ingest),
-    /// Ask a read model, of now or of any past time
     Query(query::QueryCommand),
-    /// Build read models anew beside the live ones, and swap them in; or roll back
     Rebuild(rebuild::Rebuild),
-    /// Show shards, owners, lag and trouble; the exit code is for monitoring
     Status(status::Status),
-    /// Look at the log itself: list, verify, quarantine
     Log(log::LogCommand),
 }
 

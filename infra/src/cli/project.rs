@@ -9,6 +9,8 @@ use super::serve::Sharing;
 use crate::config::{Settings, Use};
 use crate::runtime::{Parts, stop_asked};
 
+/// Run projection workers as a process of their own
+///
 /// Folds events into read models. On a Kafka log, several such processes share the shards; elsewhere only the first of them has work, for a
 /// checkpoint moves once.
 #[derive(Debug, Args)]

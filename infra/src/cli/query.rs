@@ -14,6 +14,8 @@ use super::output::out;
 use super::table::{Format, Shown};
 use crate::config::Settings;
 
+/// Ask a read model, of now or of any past time
+///
 /// Asks a read model. Without a name, lists them.
 #[derive(Debug, Args)]
 pub struct QueryCommand {

@@ -15,6 +15,8 @@ use super::project::group;
 use crate::config::{Settings, Use};
 use crate::runtime::Parts;
 
+/// Build read models anew beside the live ones, and swap them in; or roll back
+///
 /// Folds the whole log into new tables beside the live ones and swaps them in. Queries go on meanwhile.
 #[derive(Debug, Args)]
 pub struct Rebuild {

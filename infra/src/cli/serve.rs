@@ -23,6 +23,8 @@ const COMMAND_SECONDS_MAX: u64 = 600;
 /// How long requests that are under way may take at shutdown.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Serve commands and queries over HTTP: shards, projections and API in one process
+///
 /// Serves until Ctrl-C or SIGTERM; then it answers what it has accepted, saves, and ends.
 #[derive(Debug, Args)]
 pub struct Serve {

@@ -22,6 +22,8 @@ use crate::runtime::Parts;
 const OWNER_WAIT: Duration = Duration::from_secs(2);
 const OWNER_PAUSE: Duration = Duration::from_millis(500);
 
+/// Show shards, owners, lag and trouble; the exit code is for monitoring
+///
 /// Shows shards, owners, lag and trouble. Exit code 0: all is well; 1: log or store cannot be reached or are not in order;
 /// 2: a shard of a Kafka log is served by no process, a read model stopped, it lags by more than --lag-max, or its oldest unread record
 /// waits for longer than --unread-max.

@@ -166,11 +166,14 @@ impl Book {
                     expected_version: None,
                 },
                 command_id: derived_id(&["demo", company, &line.to_string()]),
+                ask_anew: None,
                 effective_at: Some(entry.effective_at),
                 actor: Actor::parse(entry.actor).expect("an actor"),
                 correlation: None,
                 file: file.clone(),
                 line,
+                document: None,
+                by_content: false,
                 key: entry.key,
             })
     }

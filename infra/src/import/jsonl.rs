@@ -9,35 +9,63 @@ use domain::{Actor, StreamKind, derived_id};
 use jiff::Timestamp;
 use serde_json::Value;
 use services::commands::{Incoming, Reference};
+use services::strict_json;
 use uuid::Uuid;
 
 use crate::lines::next_line;
-use crate::sources::{BadLine, ImportLine};
+use crate::sources::{BadLine, ImportLine, What};
 
 /// Bytes of one line at most, as of one command that comes over HTTP.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reads `{"stream": …, "id": …, "customer": …, "command": {…}, "effective_at": …, "actor": …, "command_id": …,
-/// "expected_version": …}` line by line. A command without an id of its own gets one from the import's name, the line's canonical
-/// content and its occurrence, so that the same file may be sent twice.
+/// "expected_version": …}` line by line. A command without an id of its own gets one from the line's canonical content and its
+/// occurrence in the file: the same line is applied once, under whatever name its file comes.
 pub struct Lines<R> {
     reader: R,
-    name: String,
+    import: Name,
     file: Arc<str>,
     line: u64,
-    seen: HashMap<Uuid, u32>,
+    /// How often a content came, and where first.
+    seen: HashMap<Uuid, (u32, u64)>,
     bytes: Arc<AtomicU64>,
+    finished: bool,
+    /// A line that is given out before the file is read on.
+    ready: Option<Result<ImportLine, BadLine>>,
+}
+
+/// What an import is called.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// Stands in the events as their correlation.
+    pub name: String,
+    /// Are lines that were applied before meant again? Then they get ids of their own under this name.
+    pub again: bool,
+}
+
+impl Name {
+    /// In a header there is room for visible ASCII characters only.
+    fn correlation(&self) -> String {
+        let visible = |character: char| match character.is_ascii_graphic() {
+            true => character,
+            false => '_',
+        };
+        let name: String = self.name.chars().map(visible).take(180).collect();
+        format!("import:{name}")
+    }
 }
 
 impl<R: BufRead> Lines<R> {
-    pub fn new(reader: R, name: &str, file: &str, bytes: Arc<AtomicU64>) -> Lines<R> {
+    pub fn new(reader: R, import: Name, file: &str, bytes: Arc<AtomicU64>) -> Lines<R> {
         Lines {
             reader,
-            name: name.to_owned(),
+            import,
             file: Arc::from(file),
             line: 0,
             seen: HashMap::new(),
             bytes,
+            finished: false,
+            ready: None,
         }
     }
 
@@ -45,18 +73,14 @@ impl<R: BufRead> Lines<R> {
         BadLine {
             file: Arc::clone(&self.file),
             line: self.line,
+            document: None,
+            what: What::NoSense,
             reason: reason.into(),
         }
     }
 
     fn parse(&mut self, text: &[u8]) -> Result<ImportLine, BadLine> {
-        let json: Value = serde_json::from_slice(text).map_err(|error| {
-            self.bad(format!(
-                "it is no JSON: {:?} error at column {}",
-                error.classify(),
-                error.column()
-            ))
-        })?;
+        let json = strict_json::parse(text).map_err(|error| self.bad(format!("it is no JSON: {error}")))?;
         let canonical = json.to_string();
         let Value::Object(mut fields) = json else {
             return Err(self.bad("a line is a JSON object"));
@@ -104,10 +128,27 @@ impl<R: BufRead> Lines<R> {
         if let Some(unknown) = fields.keys().next() {
             return Err(self.bad(format!("it has an unknown field {unknown:?}")));
         }
-        let content = derived_id(&["import", &self.name, &canonical]);
-        let occurrence = self.seen.entry(content).or_insert(0);
-        *occurrence += 1;
-        let derived = derived_id(&["import", &self.name, &canonical, &occurrence.to_string()]);
+        let content = derived_id(&["import", &canonical]);
+        let (occurrence, first) = {
+            let seen = self.seen.entry(content).or_insert((0, self.line));
+            seen.0 += 1;
+            (seen.0.to_string(), seen.1)
+        };
+        let mut parts = vec!["import", &canonical, &occurrence];
+        if self.import.again {
+            parts.extend(["again", &self.import.name]);
+        }
+        let derived = derived_id(&parts);
+        let has_own_identity = id.is_some()
+            || command_id.is_some()
+            || stream == StreamKind::Purchase
+            || command.get("provider_id").is_some_and(Value::is_string);
+        if !has_own_identity && first != self.line {
+            self.ready = Some(Err(BadLine {
+                what: What::Double,
+                ..self.bad(format!("the same as line {first}, and applied as well"))
+            }));
+        }
         Ok(ImportLine {
             incoming: Incoming {
                 stream,
@@ -117,11 +158,14 @@ impl<R: BufRead> Lines<R> {
                 expected_version,
             },
             command_id: command_id.unwrap_or(derived),
+            ask_anew: None,
             effective_at,
             actor,
-            correlation: correlation.or_else(|| Some(format!("import:{}", self.name))),
+            correlation: correlation.or_else(|| Some(self.import.correlation())),
             file: Arc::clone(&self.file),
             line: self.line,
+            document: None,
+            by_content: !has_own_identity,
             key: derived,
         })
     }
@@ -131,28 +175,142 @@ impl<R: BufRead> Iterator for Lines<R> {
     type Item = Result<ImportLine, BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
+        if let Some(ready) = self.ready.take() {
+            return Some(ready);
+        }
+        while !self.finished {
             self.line += 1;
             let line = match next_line(&mut self.reader, LINE_BYTES_MAX) {
-                Ok(None) => return None,
+                Ok(None) => break,
                 Ok(Some(line)) => line,
-                Err(error) => return Some(Err(self.bad(format!("it cannot be read: {error}")))),
+                Err(error) => {
+                    // It would say so for ever.
+                    self.finished = true;
+                    let reason = format!("the file cannot be read on from here: {}", error.kind());
+                    return Some(Err(self.bad(reason)));
+                }
             };
             self.bytes.fetch_add(line.read, Ordering::Relaxed);
             let Some(text) = line.text else {
                 return Some(Err(self.bad(format!("longer than {LINE_BYTES_MAX} bytes"))));
+            };
+            // Windows programs begin a file with a mark that it is UTF-8.
+            let text = match self.line {
+                1 => text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text),
+                _ => &text,
             };
             let trimmed = text.trim_ascii();
             if !trimmed.is_empty() {
                 return Some(self.parse(trimmed));
             }
         }
+        self.finished = true;
+        None
     }
 }
 
 #[cfg(test)]
-mod specs {
+pub(super) mod specs {
     use super::*;
+
+    pub fn spec_name() -> Name {
+        Name {
+            name: "spec".to_owned(),
+            again: false,
+        }
+    }
+
+    fn lines_of(text: &[u8], name: &str, again: bool) -> Vec<Result<ImportLine, BadLine>> {
+        let import = Name {
+            name: name.to_owned(),
+            again,
+        };
+        Lines::new(text, import, "spec.jsonl", Arc::default()).collect()
+    }
+
+    fn ids(text: &[u8], name: &str, again: bool) -> Vec<Uuid> {
+        let lines = lines_of(text, name, again).into_iter();
+        lines.filter_map(|line| Some(line.ok()?.command_id)).collect()
+    }
+
+    const CALL: &str = r#"{"stream": "interaction", "customer": {"key": ["erp", "1"]}, "command": {"type": "record"}}"#;
+
+    #[test]
+    fn a_line_is_known_under_any_name_and_meant_again_when_it_is_said() {
+        let twice = format!("{CALL}\n{CALL}\n");
+        let today = ids(twice.as_bytes(), "monday.jsonl", false);
+        assert_ne!(today[0], today[1]);
+        assert_eq!(ids(twice.as_bytes(), "tuesday.jsonl", false), today);
+        let again = ids(twice.as_bytes(), "tuesday.jsonl", true);
+        assert!(again.iter().all(|id| !today.contains(id)), "{again:?}");
+        assert_eq!(ids(twice.as_bytes(), "tuesday.jsonl", true), again);
+        assert_ne!(ids(twice.as_bytes(), "wednesday.jsonl", true), again);
+    }
+
+    #[test]
+    fn a_line_without_an_identity_that_comes_twice_is_said() {
+        let identified = CALL.replace(r#""command""#, r#""id": {"key": ["erp", "I-1"]}, "command""#);
+        let text = [CALL, CALL, &identified, &identified].join("\n");
+        let read: Vec<Result<bool, (u64, What, String)>> = lines_of(text.as_bytes(), "spec", false)
+            .into_iter()
+            .map(|line| {
+                line.map(|line| line.by_content)
+                    .map_err(|bad| (bad.line, bad.what, bad.reason))
+            })
+            .collect();
+        let said = "the same as line 1, and applied as well".to_owned();
+        let expected = [Ok(true), Ok(true), Err((2, What::Double, said)), Ok(false), Ok(false)];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_mark_of_utf_8_is_read_over_and_a_field_that_is_given_twice_is_refused() {
+        let marked = format!("\u{feff}{CALL}\r\n");
+        assert!(lines_of(marked.as_bytes(), "spec", false)[0].is_ok());
+        let twice = CALL.replace(
+            r#""type": "record""#,
+            r#""type": "record", "subject": "a", "subject": "b""#,
+        );
+        let bad = lines_of(twice.as_bytes(), "spec", false).remove(0).unwrap_err();
+        assert!(
+            bad.reason.contains("command.subject: the field is given twice"),
+            "{}",
+            bad.reason
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_on_ends_with_its_place() {
+        struct Broken;
+        impl std::io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::InvalidData.into())
+            }
+        }
+        let text = format!("{CALL}\n");
+        let reader = std::io::BufReader::new(std::io::Read::chain(text.as_bytes(), Broken));
+        let read: Vec<_> = Lines::new(reader, spec_name(), "spec.jsonl", Arc::default()).collect();
+        let places: Vec<_> = read
+            .iter()
+            .map(|line| line.as_ref().map_err(|bad| (bad.line, bad.reason.as_str())))
+            .collect();
+        assert_eq!(places.len(), 2);
+        assert_eq!(
+            places[1].as_ref().unwrap_err(),
+            &(2, "the file cannot be read on from here: invalid data")
+        );
+    }
+
+    #[test]
+    fn a_file_may_be_called_as_its_owner_likes() {
+        let name = |name: &str| Name {
+            name: name.to_owned(),
+            again: false,
+        };
+        assert_eq!(name("calls.jsonl").correlation(), "import:calls.jsonl");
+        assert_eq!(name("my \u{96fb}\u{8a71}.jsonl").correlation(), "import:my___.jsonl");
+        assert_eq!(name(&"x".repeat(500)).correlation().len(), 187);
+    }
 
     #[test]
     fn a_line_that_is_too_long_is_reported_and_the_rest_goes_on() {
@@ -161,9 +319,9 @@ mod specs {
             format!(r#"{{"stream": "customer", {padding}"command": {{"type": "close"}}}}"#)
         };
         let room = LINE_BYTES_MAX - line(0).len() - 1;
-        let text = [line(room), line(room + 1), line(0)].join("\n");
+        let text = [line(room), line(room + 1), line(0).replace("close", "reopen")].join("\n");
         let bytes = Arc::new(AtomicU64::new(0));
-        let lines = Lines::new(text.as_bytes(), "spec", "spec.jsonl", Arc::clone(&bytes));
+        let lines = Lines::new(text.as_bytes(), spec_name(), "spec.jsonl", Arc::clone(&bytes));
         let read: Vec<Result<u64, (u64, String)>> = lines
             .map(|line| line.map(|line| line.line).map_err(|bad| (bad.line, bad.reason)))
             .collect();

@@ -1,60 +1,38 @@
 //! Sending many commands: in parallel, in order where it matters, with a count of what came of them.
 
 pub mod jsonl;
+mod report;
 mod sender;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::{Position, id_from_key, slot_of};
+use domain::{id_from_key, slot_of};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use services::commands::{CommandFailure, Reference};
 use services::shard::Failure;
 use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
 
+pub use report::{Finding, Found, Report};
 pub use sender::Sender;
 
 use crate::sources::{BadLine, ImportLine};
+use sender::Taken;
 
 /// Commands on their way at one time.
 const IN_FLIGHT_MAX: usize = 256;
 /// How often a command is sent again under the same id when the outcome is not known or nobody took it.
 const TRIES_MAX: u32 = 60;
-/// Findings that are kept in full; further ones are counted.
-const FINDINGS_MAX: usize = 100_000;
-
-/// What became of an import.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Commands that wrote events, and how many events.
-    pub applied: u64,
-    pub events: u64,
-    /// Commands whose intent was so already, or that had been applied before.
-    pub unchanged: u64,
-    /// Commands that were refused, and lines that made no sense, each with its place and reason.
-    pub findings: Vec<Finding>,
-    pub rejected: u64,
-    pub bad: u64,
-    ends: Vec<u64>,
-}
-
-/// A line that came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub file: Arc<str>,
-    pub line: u64,
-    pub reason: String,
-}
-
 /// What one command came to.
 enum Outcome {
-    Applied {
-        events: u64,
-        position: Position,
+    Taken {
+        line: ImportLine,
+        is_double: bool,
+        taken: Taken,
     },
-    Unchanged,
     Rejected(Finding),
     /// Nobody took it, however often: the import stops and can be resumed.
     Stuck(Finding),
@@ -77,10 +55,9 @@ pub async fn run(
     ends: &[u64],
     counts: Arc<Counts>,
 ) -> anyhow::Result<Report> {
-    let mut report = Report {
-        ends: ends.to_vec(),
-        ..Report::default()
-    };
+    let mut report = Report::new(ends);
+    let ends: Arc<[u64]> = ends.into();
+    let mut sent: HashSet<Uuid> = HashSet::new();
     let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut last: HashMap<String, Shared<BoxFuture<'static, ()>>> = HashMap::new();
     let mut running: futures::stream::FuturesUnordered<tokio::task::JoinHandle<Outcome>> = Default::default();
@@ -89,12 +66,7 @@ pub async fn run(
         let line = match line {
             Ok(line) => line,
             Err(bad) => {
-                report.bad += 1;
-                report.note(Finding {
-                    file: bad.file,
-                    line: bad.line,
-                    reason: bad.reason,
-                });
+                report.add_finding(bad.into());
                 continue;
             }
         };
@@ -104,11 +76,12 @@ pub async fn run(
         for name in names(&line) {
             before.extend(last.insert(name, finished.clone()));
         }
+        let is_double = !sent.insert(line.command_id);
         let permit = Arc::clone(&room).acquire_owned().await?;
-        let (sender, counts) = (sender.clone(), Arc::clone(&counts));
+        let (sender, counts, ends) = (sender.clone(), Arc::clone(&counts), Arc::clone(&ends));
         running.push(tokio::spawn(async move {
             futures::future::join_all(before).await;
-            let outcome = send(&sender, line).await;
+            let outcome = send(&sender, line, is_double, &ends).await;
             counts.done.fetch_add(1, Ordering::Relaxed);
             if matches!(outcome, Outcome::Rejected(_)) {
                 counts.rejected.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +95,7 @@ pub async fn run(
             let Some(outcome) = futures::StreamExt::next(&mut running).await else {
                 break;
             };
-            report.add(outcome?)?;
+            add(&mut report, outcome?)?;
         }
         swept += 1;
         if swept % 10_000 == 0 {
@@ -130,46 +103,25 @@ pub async fn run(
         }
     }
     while let Some(outcome) = futures::StreamExt::next(&mut running).await {
-        report.add(outcome?)?;
+        add(&mut report, outcome?)?;
     }
     Ok(report)
 }
 
-impl Report {
-    fn add(&mut self, outcome: Outcome) -> anyhow::Result<()> {
-        match outcome {
-            Outcome::Applied { events, position } => {
-                let was_there = self
-                    .ends
-                    .get(usize::from(position.shard))
-                    .is_some_and(|end| position.offset < *end);
-                if was_there {
-                    self.unchanged += 1;
-                } else {
-                    self.applied += 1;
-                    self.events += events;
-                }
-            }
-            Outcome::Unchanged => self.unchanged += 1,
-            Outcome::Rejected(finding) => {
-                self.rejected += 1;
-                self.note(finding);
-            }
-            Outcome::Stuck(finding) => anyhow::bail!(
-                "stopped at {}, line {}: {}. What was applied is applied; run the same import again to go on",
-                finding.file,
-                finding.line,
-                finding.reason
-            ),
+fn add(report: &mut Report, outcome: Outcome) -> anyhow::Result<()> {
+    match outcome {
+        Outcome::Taken { line, is_double, taken } => {
+            report.add_taken(&line, is_double, &taken);
         }
-        Ok(())
+        Outcome::Rejected(finding) => report.add_finding(finding),
+        Outcome::Stuck(finding) => anyhow::bail!(
+            "stopped at {}, line {}: {}. What was applied is applied; run the same import again to go on",
+            finding.file,
+            finding.line,
+            finding.reason
+        ),
     }
-
-    fn note(&mut self, finding: Finding) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding);
-        }
-    }
+    Ok(())
 }
 
 /// Everything that the line names: its stream and its slot, and all ids and keys in the command. Streams of one slot have one
@@ -222,30 +174,23 @@ fn collect(json: &serde_json::Value, names: &mut Vec<String>) {
     }
 }
 
-async fn send(sender: &Sender, line: ImportLine) -> Outcome {
-    let finding = |reason: String| Finding {
-        file: Arc::clone(&line.file),
-        line: line.line,
-        reason,
-    };
+async fn send(sender: &Sender, mut line: ImportLine, is_double: bool, ends: &[u64]) -> Outcome {
+    let finding = |line: &ImportLine, reason: String| Finding::of(line, Found::Refused, reason);
     for attempt in 1.. {
         match sender.send(&line).await {
-            Ok(taken) if taken.events == 0 => return Outcome::Unchanged,
-            Ok(taken) => {
-                return Outcome::Applied {
-                    events: u64::from(taken.events),
-                    position: taken.position,
-                };
+            Ok(taken) if taken.is_of_before(ends) && line.ask_anew.is_some() => {
+                line.command_id = line.ask_anew.take().expect("it was looked at");
             }
+            Ok(taken) => return Outcome::Taken { line, is_double, taken },
             Err(CommandFailure::Shard(
                 failure @ (Failure::NotAccepted(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_)),
             )) => {
                 if attempt >= TRIES_MAX {
-                    return Outcome::Stuck(finding(failure.to_string()));
+                    return Outcome::Stuck(finding(&line, failure.to_string()));
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(100 * u64::from(attempt.min(20)))).await;
             }
-            Err(failure) => return Outcome::Rejected(finding(failure.to_string())),
+            Err(failure) => return Outcome::Rejected(finding(&line, failure.to_string())),
         }
     }
     unreachable!("the loop ends by an answer")
@@ -260,7 +205,7 @@ mod specs {
 
     fn names_of(line: Value) -> Vec<String> {
         let text = line.to_string();
-        let mut lines = jsonl::Lines::new(text.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        let mut lines = jsonl::Lines::new(text.as_bytes(), jsonl::specs::spec_name(), "spec.jsonl", Arc::default());
         names(&lines.next().unwrap().unwrap())
     }
 
@@ -307,7 +252,12 @@ mod specs {
                 format!("{line}\n")
             })
             .collect();
-        let lines = jsonl::Lines::new(lines.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        let lines = jsonl::Lines::new(
+            lines.as_bytes(),
+            jsonl::specs::spec_name(),
+            "spec.jsonl",
+            Arc::default(),
+        );
         let http = reqwest::Client::new();
         let report = run(lines, Sender::Server { http, url }, &[], Arc::default())
             .await
@@ -336,7 +286,7 @@ mod specs {
         tokio::spawn(async move { axum::serve(listener, api).await });
 
         let line = r#"{"stream": "customer", "id": {"key": ["spec", "1"]}, "command": {"type": "close"}}"#;
-        let lines = jsonl::Lines::new(line.as_bytes(), "spec", "spec.jsonl", Arc::default());
+        let lines = jsonl::Lines::new(line.as_bytes(), jsonl::specs::spec_name(), "spec.jsonl", Arc::default());
         let http = reqwest::Client::new();
         let stopped = run(lines, Sender::Server { http, url }, &[], Arc::default()).await;
         let why = stopped.unwrap_err().to_string();
@@ -345,16 +295,5 @@ mod specs {
             "{why}"
         );
         assert_eq!(tries.load(Ordering::SeqCst), u64::from(TRIES_MAX));
-    }
-
-    #[test]
-    fn findings_beyond_the_bound_are_counted_and_not_kept() {
-        let mut report = Report::default();
-        for line in 0..FINDINGS_MAX as u64 + 10 {
-            let (file, reason) = ("spec.jsonl".into(), "no".to_owned());
-            report.add(Outcome::Rejected(Finding { file, line, reason })).unwrap();
-        }
-        assert_eq!(report.rejected, FINDINGS_MAX as u64 + 10);
-        assert_eq!(report.findings.len(), FINDINGS_MAX);
     }
 }

@@ -19,7 +19,17 @@ pub enum Sender {
 /// What an acked command came to.
 pub struct Taken {
     pub events: u32,
+    /// Of the stream, after it; 0 when nothing is known of it.
+    pub version: u64,
     pub position: Position,
+}
+
+impl Taken {
+    /// Was it applied before the log ended there, in an earlier run?
+    pub fn is_of_before(&self, ends: &[u64]) -> bool {
+        let end = ends.get(usize::from(self.position.shard));
+        self.events > 0 && end.is_some_and(|end| self.position.offset < *end)
+    }
 }
 
 impl Sender {
@@ -42,6 +52,7 @@ impl Sender {
                 let accepted = commands.send(line.incoming.clone(), terms).await?;
                 Ok(Taken {
                     events: accepted.ack.events,
+                    version: accepted.ack.streams.first().map_or(0, |(_, version)| *version),
                     position: accepted.ack.position,
                 })
             }
@@ -89,6 +100,7 @@ async fn send_to_server(http: &reqwest::Client, url: &str, line: &ImportLine) ->
         let position = position.ok_or_else(|| unknown("the server's answer has no position".into()))?;
         return Ok(Taken {
             events: body["events"].as_u64().unwrap_or(0) as u32,
+            version: body["streams"][0]["version"].as_u64().unwrap_or(0),
             position,
         });
     }

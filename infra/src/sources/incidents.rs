@@ -29,47 +29,30 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::rows::{Row, Rows};
-use super::{BadLine, ImportLine, Lines, Progress, Source, command_id, incoming, keyed, keyed_id};
+use super::{
+    BadLine, Column, ImportLine, Lines, Progress, Reading, Source, What, command_id, incoming, is_plausible, keyed,
+    keyed_id,
+};
 
 const NAME: &str = "incidents";
-/// `category` stands twice: the second is the subcategory.
-const HEADER: &[&str] = &[
-    "number",
-    "ident_state",
-    "active",
-    "reassignment_count",
-    "reopen_count",
-    "sys_mod_count",
-    "made_sla",
-    "caller_id",
-    "opened_by",
-    "opened_at",
-    "sys_created_by",
-    "sys_created_at",
-    "sys_updated_by",
-    "sys_updated_at",
-    "contact_type",
-    "location",
-    "category",
-    "category",
-    "u_symptom",
-    "cmdb_ci",
-    "impact",
-    "urgency",
-    "priority",
-    "assignment_group",
-    "assigned_to",
-    "knowledge",
-    "u_priority_confirmation",
-    "notify",
-    "problem_id",
-    "rfc",
-    "vendor",
-    "caused_by",
-    "closed_code",
-    "resolved_by",
-    "resolved_at",
-    "closed_at",
+const COLUMNS: &[Column] = &[
+    Column::new("number", "the incident"),
+    Column::new("incident_state", "New, Active, Awaiting …, Resolved or Closed").or(&["ident_state"]),
+    Column::new("sys_mod_count", "how many changes before this one"),
+    Column::new("made_sla", "true or false"),
+    Column::new("caller_id", "who called"),
+    Column::new("opened_at", "29/2/2016 01:16, UTC"),
+    Column::new("sys_updated_at", "when it was changed, written likewise"),
+    Column::new("contact_type", "Phone, Email, Self service …"),
+    Column::new("category", "what it is about"),
+    Column::new("subcategory", "more exactly").or(&["category"]),
+    Column::new("u_symptom", "what was seen"),
+    Column::new("impact", "1 to 3"),
+    Column::new("urgency", "1 to 3"),
+    Column::new("priority", "1 to 4, with or without its word: 3 - Moderate"),
+    Column::new("assignment_group", "the group that has it"),
+    Column::new("assigned_to", "the agent who has it"),
+    Column::new("closed_code", "how it ended"),
 ];
 
 /// Why a case is escalated that did not keep its service level. The cases that were never escalated for it kept theirs.
@@ -94,13 +77,17 @@ impl Source for Incidents {
         "A service desk's log: a CSV with a row for every change of an incident"
     }
 
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
     fn size_bytes(&self, path: &Path) -> anyhow::Result<u64> {
         let file = path.metadata();
         Ok(file.with_context(|| format!("cannot read {}", path.display()))?.len())
     }
 
-    fn lines(&self, path: &Path, progress: Arc<Progress>) -> anyhow::Result<Lines> {
-        let rows = Rows::open(path, HEADER, progress.clone());
+    fn lines(&self, path: &Path, _: &Reading, progress: Arc<Progress>) -> anyhow::Result<Lines> {
+        let rows = Rows::open(path, COLUMNS, progress.clone());
         let rows = rows.with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Box::new(Log {
             file: rows.file().clone(),
@@ -132,41 +119,70 @@ impl Iterator for Log {
             if let Some(line) = self.ready.next() {
                 return Some(line);
             }
-            let first = match self.changes.next()? {
-                Ok(first) => first,
-                Err(bad) => return Some(Err(bad)),
-            };
-            self.read_case(first);
+            match self.changes.next()? {
+                Ok(first) => {
+                    let number = first.number.clone();
+                    self.read_case(&number, vec![first], Vec::new());
+                }
+                Err(bad) => match bad.document.clone() {
+                    Some(number) => self.read_case(&number, Vec::new(), vec![bad]),
+                    None => return Some(Err(bad)),
+                },
+            }
         }
     }
 }
 
 impl Log {
-    /// Reads on to the end of the case.
-    fn read_case(&mut self, first: Change) {
-        let number = first.number.clone();
-        let mut changes = vec![first];
-        let mut ready = Vec::new();
-        while let Some(next) = self.changes.next_if(|next| match next {
-            Ok(change) => change.number == number,
-            Err(_) => true,
-        }) {
+    /// Reads on to the end of the case. A case with a row that makes no sense is held back whole: without it the others may mean
+    /// something else.
+    fn read_case(&mut self, number: &str, mut changes: Vec<Change>, mut bad: Vec<BadLine>) {
+        // Rows of which nobody can tell to which case they belong. Between two rows of this one they are of this one.
+        let mut stray = Vec::new();
+        loop {
+            let next = self.changes.next_if(|next| match next {
+                Ok(change) => change.number == number,
+                Err(bad) => bad.document.as_deref().is_none_or(|document| document == number),
+            });
             match next {
-                Ok(change) if changes.len() < CASE_ROWS_MAX => changes.push(change),
-                Ok(change) => ready.push(Err(
-                    self.bad(change.line, format!("the case has more than {CASE_ROWS_MAX} rows"))
-                )),
-                Err(bad) => ready.push(Err(bad)),
+                Some(Err(row)) if row.document.is_none() => stray.push(row),
+                Some(row) => {
+                    bad.append(&mut stray);
+                    match row {
+                        Ok(change) if changes.len() < CASE_ROWS_MAX => changes.push(change),
+                        Ok(change) => {
+                            let reason = format!("the case has more than {CASE_ROWS_MAX} rows");
+                            bad.push(self.bad(change.line, number, What::NoSense, reason));
+                        }
+                        Err(row) => bad.push(row),
+                    }
+                }
+                None => break,
             }
         }
-        if !self.seen.insert(number) {
-            for change in changes {
-                let reason = "the rows of a case do not stand together, so that their order is not known";
-                ready.push(Err(self.bad(change.line, reason.into())));
-            }
-        } else {
-            self.give_out(&changes, &mut ready);
+        let mut ready = Vec::new();
+        if self.changes.peek().is_none() {
+            // A file that is cut off ends in the middle of its last case.
+            bad.append(&mut stray);
         }
+        let is_apart = !self.seen.insert(number.to_owned());
+        match bad.first().map(|cause| (cause.file.clone(), cause.line)) {
+            _ if is_apart => {
+                ready.extend(bad.into_iter().map(Err));
+                for change in &changes {
+                    let reason = "the rows of a case do not stand together, so that their order is not known";
+                    ready.push(Err(self.bad(change.line, number, What::NoSense, reason.into())));
+                }
+            }
+            None => self.give_out(&changes, &mut ready),
+            Some((file, line)) => {
+                ready.extend(bad.into_iter().map(Err));
+                let begins = changes.first().map_or(line, |change| change.line.min(line));
+                let reason = format!("the case is held back whole, for {file}, line {line}");
+                ready.push(Err(self.bad(begins, number, What::HeldBack, reason)));
+            }
+        }
+        ready.extend(stray.into_iter().map(Err));
         self.ready = ready.into_iter();
     }
 
@@ -177,11 +193,14 @@ impl Log {
             Ok(ImportLine {
                 incoming: incoming(stream, keyed(NAME, id), command),
                 command_id: command_id(NAME, ids),
+                ask_anew: None,
                 effective_at: Some(at),
                 actor: Actor::parse("integration:incidents").expect("an actor"),
                 correlation: None,
                 file: self.file.clone(),
                 line: change.line,
+                document: Some(change.number.as_str().into()),
+                by_content: false,
                 key,
             })
         };
@@ -209,10 +228,12 @@ impl Log {
         }
     }
 
-    fn bad(&self, line: u64, reason: String) -> BadLine {
+    fn bad(&self, line: u64, number: &str, what: What, reason: String) -> BadLine {
         BadLine {
             file: self.file.clone(),
             line,
+            document: Some(number.into()),
+            what,
             reason,
         }
     }
@@ -462,39 +483,76 @@ impl Iterator for Changes {
     fn next(&mut self) -> Option<Self::Item> {
         let row = match self.rows.next()? {
             Ok(row) => row,
-            Err(bad) => return Some(Err(bad)),
+            Err(mut bad) => {
+                // What cannot be a number says nothing of which case the row belongs to.
+                let is_number = |text: &Arc<str>| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                bad.document = bad.document.filter(is_number);
+                return Some(Err(bad));
+            }
         };
-        Some(change(&row).map_err(|reason| self.rows.bad(row.line, reason)))
+        Some(change(&row).map_err(|reason| {
+            let [number, ..] = row.columns::<17>();
+            self.rows.bad(row.line, known(number).as_deref(), reason)
+        }))
     }
 }
 
-fn change(row: &Row) -> Result<Change, &'static str> {
-    let column = |index: usize| row.columns[index].trim();
-    let known = |index: usize| match column(index) {
+fn known(text: &str) -> Option<String> {
+    match text {
         "?" | "" => None,
         text => Some(text.to_owned()),
-    };
-    let number = known(0).ok_or("the number is blank")?;
-    let category = match (known(16), known(17)) {
+    }
+}
+
+/// The publisher writes what a number is of before it, as in `Group 56`, and what a level means behind it, as in `3 - Moderate`.
+fn bare<'a>(text: &'a str, of: &str) -> &'a str {
+    let number = text.strip_prefix(of).map_or(text, str::trim);
+    number.split_once(" - ").map_or(number, |(level, _)| level)
+}
+
+fn change(row: &Row) -> Result<Change, &'static str> {
+    let [
+        number,
+        state,
+        modification,
+        made_sla,
+        caller,
+        opened,
+        updated,
+        channel,
+        category,
+        subcategory,
+        symptom,
+        impact,
+        urgency,
+        priority,
+        group,
+        agent,
+        closed_code,
+    ] = row.columns();
+    let category = match (
+        known(bare(category, "Category")),
+        known(bare(subcategory, "Subcategory")),
+    ) {
         (None, _) => None,
         (Some(category), None) => Some(format!("Category {category}")),
         (Some(category), Some(subcategory)) => Some(format!("Category {category}/{subcategory}")),
     };
     Ok(Change {
         line: row.line,
-        number,
-        state: State::parse(column(1)).ok_or("the state is none that a case can be in")?,
-        modification: column(5).to_owned(),
-        updated: column(13).to_owned(),
-        updated_at: time(column(13)).ok_or("sys_updated_at is no time such as 29/2/2016 01:16")?,
-        opened_at: time(column(9)).ok_or("opened_at is no time such as 29/2/2016 01:16")?,
-        made_sla: match column(6) {
+        number: known(number).ok_or("the number is blank")?,
+        state: State::parse(state).ok_or("the state is none that a case can be in")?,
+        modification: modification.to_owned(),
+        updated: updated.to_owned(),
+        updated_at: time(updated).ok_or("sys_updated_at is no time such as 29/2/2016 01:16")?,
+        opened_at: time(opened).ok_or("opened_at is no time such as 29/2/2016 01:16")?,
+        made_sla: match made_sla {
             "true" => true,
             "false" => false,
             _ => return Err("made_sla is neither true nor false"),
         },
-        caller: known(7).unwrap_or_else(|| UNKNOWN.to_owned()),
-        channel: match column(14) {
+        caller: known(bare(caller, "Caller")).unwrap_or_else(|| UNKNOWN.to_owned()),
+        channel: match channel {
             "Phone" | "IVR" => "phone",
             "Email" => "email",
             "Self service" => "web",
@@ -502,25 +560,28 @@ fn change(row: &Row) -> Result<Change, &'static str> {
             _ => "other",
         },
         category,
-        symptom: known(18),
-        impact: known(20),
-        urgency: known(21),
-        priority: match column(22) {
+        symptom: known(bare(symptom, "Symptom")),
+        impact: known(bare(impact, "")),
+        urgency: known(bare(urgency, "")),
+        priority: match bare(priority, "") {
             "1" => "urgent",
             "2" => "high",
             "3" => "normal",
             "4" => "low",
             _ => return Err("the priority is none of 1 to 4"),
         },
-        group: known(23).map(|group| format!("Group {group}")),
-        agent: known(24).map(|agent| format!("Resolver {agent}")),
-        closed_code: known(32),
+        group: known(bare(group, "Group")).map(|group| format!("Group {group}")),
+        agent: known(bare(agent, "Resolver")).map(|agent| format!("Resolver {agent}")),
+        closed_code: known(bare(closed_code, "code")),
     })
 }
 
 /// The desk's clock has no zone: it is taken as UTC.
 fn time(text: &str) -> Option<Timestamp> {
     let local = DateTime::strptime("%d/%m/%Y %H:%M", text).ok()?;
+    if !is_plausible(local.date()) {
+        return None;
+    }
     Offset::UTC.to_timestamp(local).ok()
 }
 
@@ -529,11 +590,22 @@ mod specs {
     use domain::{AnyState, Fact};
 
     use super::*;
+    use crate::sources::Corrections;
     use crate::sources::spec::{Folded, real_input};
+
+    /// The columns of the desk's file: `category` stands twice, the second is the subcategory.
+    const HEADER: &str = "number,ident_state,active,reassignment_count,reopen_count,sys_mod_count,made_sla,caller_id,opened_by,\
+        opened_at,sys_created_by,sys_created_at,sys_updated_by,sys_updated_at,contact_type,location,category,category,u_symptom,\
+        cmdb_ci,impact,urgency,priority,assignment_group,assigned_to,knowledge,u_priority_confirmation,notify,problem_id,rfc,\
+        vendor,caused_by,closed_code,resolved_by,resolved_at,closed_at";
 
     fn read(folded: &mut Folded, path: &Path) -> Arc<Progress> {
         let progress = Arc::new(Progress::default());
-        folded.take_all(Incidents.lines(path, progress.clone()).unwrap());
+        let reading = Reading {
+            corrections: Corrections::Apply,
+            run: "spec".to_owned(),
+        };
+        folded.take_all(Incidents.lines(path, &reading, progress.clone()).unwrap());
         progress
     }
 
@@ -597,7 +669,7 @@ mod specs {
 
     /// Number, state, changes, made_sla, updated, category, priority, group, agent.
     fn row(columns: [&str; 9]) -> String {
-        let mut row = vec!["?"; HEADER.len()];
+        let mut row = vec!["?"; HEADER.split(',').count()];
         let places = [0, 1, 5, 6, 13, 16, 22, 23, 24];
         for (place, text) in places.into_iter().zip(columns) {
             row[place] = text;
@@ -609,7 +681,7 @@ mod specs {
     fn facts_of(rows: &[String]) -> (Vec<Fact>, Vec<BadLine>, u64) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.csv");
-        std::fs::write(&path, HEADER.join(",") + "\n" + &rows.concat()).unwrap();
+        std::fs::write(&path, format!("{HEADER}\n{}", rows.concat())).unwrap();
         let mut folded = Folded::default();
         let progress = read(&mut folded, &path);
         assert_eq!(folded.rejected, Vec::<String>::new());
@@ -692,11 +764,44 @@ mod specs {
         };
         let mut rows: Vec<String> = (0..=CASE_ROWS_MAX).map(change).collect();
         rows.push(row(["2", "New", "0", "true", "1/3/2016 09:01", "?", "3", "?", "?"]));
-        let (facts, bad, unchanged) = facts_of(&rows);
-        assert_eq!(names(&facts), ["opened", "opened"]);
-        assert_eq!(unchanged, CASE_ROWS_MAX as u64 - 1);
+        let (facts, bad, _) = facts_of(&rows);
+        assert_eq!(names(&facts), ["opened"]);
         let found: Vec<_> = bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
-        assert_eq!(found, [(10_002, "the case has more than 10000 rows")]);
+        let held_back = "the case is held back whole, for log.csv, line 10002";
+        assert_eq!(found, [(10_002, "the case has more than 10000 rows"), (2, held_back)]);
+    }
+
+    #[test]
+    fn a_row_of_which_nobody_can_tell_whose_it_is_belongs_to_the_case_around_it() {
+        let new = |number: &str, n: &str| row([number, "New", n, "true", "1/3/2016 08:01", "?", "3", "?", "?"]);
+        let junk = || "\u{1} the printer was here\n".to_owned();
+        let opened = |rows: &[String]| names(&facts_of(rows).0).len();
+        assert_eq!(opened(&[new("1", "0"), junk(), new("1", "1"), new("2", "0")]), 1);
+        assert_eq!(opened(&[new("1", "0"), new("1", "1"), junk(), new("2", "0")]), 2);
+        assert_eq!(opened(&[new("1", "0"), new("2", "0"), junk()]), 1);
+    }
+
+    #[test]
+    fn the_file_is_read_as_its_publisher_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.csv");
+        let header =
+            HEADER
+                .replace("ident_state", "incident_state")
+                .replacen("category,category", "category,subcategory", 1);
+        let text = format!(
+            "{header}\nINC0000045,New,true,0,0,0,true,Caller 2403,Opened by  8,29/2/2016 01:16,Created by 6,29/2/2016 01:23,\
+             Updated by 21,29/2/2016 01:23,Phone,Location 143,Category 55,Subcategory 170,Symptom 72,?,2 - Medium,\
+             2 - Medium,3 - Moderate,Group 56,Resolver 89,true,false,Do Not Notify,?,?,?,?,code 5,Resolved by 149,\
+             29/2/2016 11:29,5/3/2016 12:00\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let mut folded = Folded::default();
+        read(&mut folded, &path);
+        assert_eq!((&folded.bad, &folded.rejected), (&vec![], &vec![]));
+        let cases = cases(&folded);
+        assert_eq!(cases[0].group.as_deref(), Some("Group 56"));
+        assert_eq!(cases[0].agent.as_deref(), Some("Resolver 89"));
     }
 
     #[test]
@@ -713,7 +818,7 @@ mod specs {
             row(["2", "New", "0", "true", "1/3/2016 09:01", "?", "3", "?", "?"]),
             row(["1", "Closed", "7", "true", "1/3/2016 09:01", "?", "3", "?", "?"]),
         ]);
-        assert_eq!(names(&facts), ["opened", "resolved", "opened"]);
+        assert_eq!(names(&facts), ["opened"]);
         let found: Vec<_> = bad.iter().map(|bad| (bad.line, bad.reason.as_str())).collect();
         let expected = [
             (3, "the state is none that a case can be in"),
@@ -722,6 +827,7 @@ mod specs {
             (6, "the priority is none of 1 to 4"),
             (7, "the number is blank"),
             (8, "2 columns instead of 36"),
+            (2, "the case is held back whole, for log.csv, line 3"),
             (
                 11,
                 "the rows of a case do not stand together, so that their order is not known",

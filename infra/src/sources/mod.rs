@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::{Actor, StreamKind, StreamRef, derived_id, id_from_key};
+use domain::{Actor, DAY_MAX, DAY_MIN, StreamKind, StreamRef, derived_id, id_from_key};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde_json::Value;
 use services::commands::{Incoming, Reference};
 use uuid::Uuid;
@@ -31,6 +32,9 @@ pub trait Source: Sync {
     /// One line for the help.
     fn about(&self) -> &'static str;
 
+    /// The columns that it reads, for the help.
+    fn columns(&self) -> &'static [Column];
+
     /// How many bytes there are to read at `path`, for the progress bar.
     ///
     /// # Errors
@@ -41,7 +45,48 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// When there is nothing that can be read. What is wrong later comes as [`BadLine`], and the rest goes on.
-    fn lines(&self, path: &Path, progress: Arc<Progress>) -> anyhow::Result<Lines>;
+    fn lines(&self, path: &Path, reading: &Reading, progress: Arc<Progress>) -> anyhow::Result<Lines>;
+}
+
+/// A column of a file, found by its name.
+#[derive(Debug)]
+pub struct Column {
+    pub name: &'static str,
+    /// Other names that it has in the wild.
+    pub also: &'static [&'static str],
+    /// What it says, for the help.
+    pub about: &'static str,
+}
+
+impl Column {
+    const fn new(name: &'static str, about: &'static str) -> Column {
+        Column { name, also: &[], about }
+    }
+
+    const fn or(mut self, also: &'static [&'static str]) -> Column {
+        self.also = also;
+        self
+    }
+}
+
+/// How a run reads its files.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub corrections: Corrections,
+    /// Names the run; part of the ids under which documents are asked anew.
+    pub run: String,
+}
+
+/// What becomes of a document that the log has with other content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Corrections {
+    /// The file is right: the document is corrected. An earlier version of it that comes again, and one that was voided, are refused
+    #[default]
+    Apply,
+    /// The log is right: the document is refused
+    Refuse,
+    /// The file is right, even if it is an earlier version, or was voided
+    Reinstate,
 }
 
 /// What a source gives: commands to send, and lines that make no sense.
@@ -58,6 +103,8 @@ pub struct ImportLine {
     pub incoming: Incoming,
     /// UUIDv8, derived from what the command is about, so that a file that comes twice is applied once.
     pub command_id: Uuid,
+    /// The id under which it is asked anew when it was applied in an earlier run: a document may have been corrected or voided since.
+    pub ask_anew: Option<Uuid>,
     pub effective_at: Option<Timestamp>,
     pub actor: Actor,
     pub correlation: Option<String>,
@@ -65,18 +112,36 @@ pub struct ImportLine {
     pub file: Arc<str>,
     /// From 1. Several commands may come from one line, and one command from several: then it is the first of them.
     pub line: u64,
+    /// The number of the invoice or case that it belongs to, where the source has such.
+    pub document: Option<Arc<str>>,
+    /// Has it no identity but its content? Then nobody can tell the same line sent twice from a second one.
+    pub by_content: bool,
     /// Lines with the same key, like those of the same stream, are applied in the order in which they are given; others may
     /// overtake each other.
     pub key: Uuid,
 }
 
-/// A line that makes no sense. The reason never repeats what the line says: that may be personal.
+/// Why a line gives no command. The reason never repeats what the line says: that may be personal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadLine {
     pub file: Arc<str>,
     /// From 1; 0 stands for the file as a whole.
     pub line: u64,
+    /// The number of the invoice or case that it belongs to, where the source has such.
+    pub document: Option<Arc<str>>,
+    pub what: What,
     pub reason: String,
+}
+
+/// What is the matter with a line, or with the document that begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// The line makes no sense.
+    NoSense,
+    /// The document is not taken at all, for a part of it cannot be told.
+    HeldBack,
+    /// The document stands in these files before, with the same content.
+    Double,
 }
 
 /// How far a source has read. The source writes it, whoever shows it reads it.
@@ -123,6 +188,11 @@ impl Progress {
     fn add_unchanged(&self) {
         self.unchanged.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Is it a day on which some business may have been done? A year of two digits is not.
+fn is_plausible(date: Date) -> bool {
+    (DAY_MIN..=DAY_MAX).contains(&date)
 }
 
 /// A stream that is named by a key of the source.

@@ -56,12 +56,16 @@ impl Folded {
     /// As the door and the shard would take it.
     pub fn take(&mut self, line: &ImportLine) {
         let content = format!("{:?} {:?}", line.incoming, line.effective_at);
-        if let Some(before) = self.applied.get(&line.command_id) {
-            assert_eq!(*before, content, "a command id is used for one content");
-            self.repeated += 1;
-            return;
+        for id in std::iter::once(line.command_id).chain(line.ask_anew) {
+            match self.applied.insert(id, content.clone()) {
+                None => break,
+                Some(before) => assert_eq!(before, content, "a command id is used for one content"),
+            }
+            if line.ask_anew.is_none_or(|anew| anew == id) {
+                self.repeated += 1;
+                return;
+            }
         }
-        self.applied.insert(line.command_id, content);
         let kind = line.incoming.stream;
         let mut json = line.incoming.command.clone();
         resolve(&mut json);

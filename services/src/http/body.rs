@@ -1,14 +1,12 @@
 //! Bodies: read up to a limit, and read as JSON so strictly that nothing is guessed.
 
-use std::fmt;
-
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
 use super::problem::{Kind, Problem};
+use crate::strict_json::{self, Unreadable};
 
 /// Bytes of a command: more than any event may have.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
@@ -68,7 +66,7 @@ async fn read(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
     }
 }
 
-/// Reads JSON without guessing: a field that is given twice is an error, for nobody knows which one was meant.
+/// Reads JSON without guessing.
 ///
 /// # Errors
 /// 400 with the path at fault.
@@ -76,110 +74,13 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     if bytes.is_empty() {
         return Err(Problem::malformed(".", "the body is empty; it must be a JSON object"));
     }
-    if let Err(error) = std::str::from_utf8(bytes) {
-        let at = error.valid_up_to();
-        return Err(Problem::malformed(
-            ".",
-            format!("the body is not UTF-8, from byte {at} on"),
-        ));
-    }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-    let value = match Strict::deserialize(tracked) {
-        Ok(Strict(value)) => value,
-        Err(error) => {
-            let path = track.path().to_string();
-            let at = if path == "?" { "." } else { &path };
-            return Err(Problem::malformed(
-                at,
-                format!("the body is no JSON that can be read: {error}"),
-            ));
+    strict_json::parse(bytes).map_err(|unreadable| match unreadable {
+        Unreadable::NotUtf8 { from } => Problem::malformed(".", format!("the body is not UTF-8, from byte {from} on")),
+        Unreadable::NoJson { at, why } => {
+            Problem::malformed(&at, format!("the body is no JSON that can be read: {why}"))
         }
-    };
-    json.end()
-        .map_err(|error| Problem::malformed(".", format!("there is more in the body than one JSON value: {error}")))?;
-    Ok(value)
-}
-
-/// Any JSON in which no object has a field twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strict, D::Error> {
-        Field { is_second: false }.deserialize(deserializer).map(Strict)
-    }
-}
-
-/// The value of a field. The second one of a name fails here, where the path is the field's.
-struct Field {
-    is_second: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Field {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        if self.is_second {
-            return Err(de::Error::custom("the field is given twice"));
+        Unreadable::More { why } => {
+            Problem::malformed(".", format!("there is more in the body than one JSON value: {why}"))
         }
-        deserializer.deserialize_any(AnyJson)
-    }
-}
-
-struct AnyJson;
-
-impl<'de> Visitor<'de> for AnyJson {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("the number is not finite"))?;
-        Ok(Value::Number(number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Field { is_second: false })? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = fields.next_key::<String>()? {
-            let is_second = object.contains_key(&name);
-            let value = fields.next_value_seed(Field { is_second })?;
-            object.insert(name, value);
-        }
-        Ok(Value::Object(object))
-    }
+    })
 }

@@ -145,6 +145,8 @@ ensure_packages() {
   command -v pkg-config >/dev/null || missing+=(pkg-config)
   echo '#include <zlib.h>' | cc -E - >/dev/null 2>&1 || missing+=(zlib1g-dev)
   command -v python3 >/dev/null || missing+=(python3)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
   command -v mvn >/dev/null || missing+=(maven)
   java_major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1 || true)
   if ((${java_major:-0} < 17)); then missing+=(default-jre-headless); fi

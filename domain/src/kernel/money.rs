@@ -90,7 +90,10 @@ impl JsonSchema for Currency {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217 code", "examples": ["TWD"]})
+        let lists = [TWO_DECIMALS, NO_DECIMALS, THREE_DECIMALS];
+        let mut codes: Vec<&str> = lists.iter().flat_map(|list| list.split_whitespace()).collect();
+        codes.sort_unstable();
+        json_schema!({"type": "string", "enum": codes, "description": "ISO 4217 code", "examples": ["TWD"]})
     }
 }
 

@@ -7,6 +7,7 @@ mod answers;
 mod body;
 mod commands;
 mod examples;
+mod gzip;
 mod hosts;
 mod openapi;
 mod page;
@@ -106,6 +107,7 @@ pub fn router(parts: ApiParts) -> Router {
         .layer(middleware::from_fn_with_state(room::bodies(), room::held))
         .layer(middleware::from_fn_with_state(hosts, hosts::checked))
         .layer(middleware::from_fn(trail::trail))
+        .layer(gzip::layer())
         .with_state(Arc::new(parts))
 }
 
@@ -148,7 +150,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 /// The stream of a name in a path.
 fn stream(name: &str) -> Result<StreamKind, Problem> {
     StreamKind::parse(name).ok_or_else(|| {
-        if ReadModel::find(name).is_some() {
+        if ReadModel::find(name.strip_suffix(question::FILE_ENDING).unwrap_or(name)).is_some() {
             return Problem::wrong_method("POST", &format!("/api/{name}"));
         }
         let names: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();

@@ -16,6 +16,13 @@ use super::schemas::{self, commands_name, pascal, reference_to};
 use super::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX, examples};
 use crate::commands::{BUNDLE_MAX, COMMAND_ID_DAYS_MAX};
 
+/// `key:<source>:<key>`.
+const KEY: &str = "^key:[^:\\u0000-\\u001f]{1,100}:[^\\u0000-\\u001f]{1,200}$";
+/// What `X-Actor` may say.
+const ACTOR: &str = "^(user|system|integration|customer|agent):[!-?A-~]{1,100}$";
+/// What an id of a trace may be.
+const TRACE_ID: &str = "^[!-~]{1,200}$";
+
 /// The document depends on nothing but the program.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
@@ -96,7 +103,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
         "headers": {"ETag": {"$ref": "#/components/headers/ETag"}, "Location": {"$ref": "#/components/headers/Location"}},
         "content": {"application/json": {"schema": reference_to("Done")}}
     });
-    let mut answers = problems(&["400", "404", "409", "413", "415", "422", "503", "507"]);
+    let mut answers = problems(&["400", "404", "408", "409", "413", "415", "422", "500", "503", "507"]);
     answers.insert("200".into(), done);
     answers.insert("201".into(), began);
     let commands = kind.command_names().join(", ");
@@ -118,7 +125,8 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
         "requestBody": body,
         "responses": answers,
     });
-    let mut answers = problems(&["400", "404", "503"]);
+    let mut answers = problems(&["400", "404", "500", "503"]);
+    answers.insert("304".into(), json!({"description": "The sender has this version already.", "headers": {"ETag": {"$ref": "#/components/headers/ETag"}}}));
     let present = json!({
         "description": format!("The {name}'s present version and state."),
         "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
@@ -130,7 +138,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
         "operationId": format!("get-{name}"),
         "summary": format!("The present version and state of {a_name}"),
         "description": "As commands see it: never behind.",
-        "parameters": [parameter_ref("id")],
+        "parameters": [parameter_ref("id"), parameter_ref("If-None-Match")],
         "responses": answers,
     });
     add(paths, &format!("/api/{name}"), "post", begin);
@@ -139,7 +147,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
 }
 
 fn bundle() -> Value {
-    let mut answers = problems(&["400", "404", "409", "413", "415", "422", "503", "507"]);
+    let mut answers = problems(&["400", "404", "408", "409", "413", "415", "422", "500", "503", "507"]);
     let done = json!({
         "description": "Done and durable, all of it.",
         "content": {"application/json": {"schema": reference_to("BundleDone")}}
@@ -170,7 +178,7 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     let mut parameters: Vec<Value> = Vec::new();
     let mut fields = Map::new();
     for column in &filters {
-        let schema = column_schema(column.ty);
+        let schema = filter_schema(column);
         let description = format!("Only rows with this {}; several mean any of them.", column.name);
         let value = json!({"anyOf": [schema, {"type": "null"}]});
         let mut field = json!({"anyOf": [schema, {"type": "null"}, {"type": "array", "items": value, "minItems": 1, "maxItems": FILTER_VALUES_MAX}]});
@@ -197,11 +205,13 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
                 json!({"name": name, "in": "query", "required": false, "schema": schema, "description": description});
             inline["example"] = json!([example]);
             parameters.push(inline);
-        } else {
+        } else if name != "format" {
             parameters.push(parameter_ref(name));
         }
-        schema["description"] = description.into();
-        fields.insert(name.to_owned(), schema);
+        if name != "format" {
+            schema["description"] = description.into();
+            fields.insert(name.to_owned(), schema);
+        }
     }
     let name = pascal(model.name);
     let mut answers = problems(&["400", "500", "503"]);
@@ -212,14 +222,25 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
             "X-Known-Until": {"$ref": "#/components/headers/X-Known-Until"},
             "X-Definition": {"$ref": "#/components/headers/X-Definition"},
             "X-Cursor": {"$ref": "#/components/headers/X-Cursor"},
-            "Content-Disposition": {"$ref": "#/components/headers/Content-Disposition"},
         },
-        "content": {
-            "application/json": {"schema": reference_to(&format!("{name}Page"))},
-            "text/csv": {"schema": {"type": "string"}},
-        }
+        "content": {"application/json": {"schema": reference_to(&format!("{name}Page"))}}
     });
-    answers.insert("200".into(), page);
+    answers.insert("200".into(), page.clone());
+    let mut file_answers = answers.clone();
+    let mut file = page;
+    file["headers"]["Content-Disposition"] = json!({"$ref": "#/components/headers/Content-Disposition"});
+    file["content"] = json!({"text/csv": {"schema": {"type": "string"}}});
+    file_answers.insert("200".into(), file);
+    let file_parameters: Vec<Value> = parameters.iter().cloned().chain([parameter_ref("format")]).collect();
+    let file = json!({
+        "tags": ["read models"],
+        "operationId": format!("download-{}", model.name),
+        "summary": format!("{}, as a file", model.about),
+        "description": "All rows unless a limit is asked, sent while they are read.",
+        "parameters": file_parameters,
+        "responses": file_answers,
+    });
+    add(paths, &format!("/api/{}.csv", model.name), "get", file);
     let get = json!({
         "tags": ["read models"],
         "operationId": format!("query-{}", model.name),
@@ -242,6 +263,15 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     });
     add(paths, &format!("/api/{}", model.name), "get", get);
     add(paths, &format!("/api/{}/query", model.name), "post", post);
+}
+
+/// What a column is compared with. A thing may be named by the key that another system has for it.
+fn filter_schema(column: &Column) -> Value {
+    let schema = column_schema(column.ty);
+    match question::kind_of(column) {
+        Some(_) => json!({"anyOf": [schema, {"type": "string", "pattern": KEY}]}),
+        None => schema,
+    }
 }
 
 /// A filter that fits this read model.
@@ -498,7 +528,7 @@ fn parameters() -> Map<String, Value> {
         (
             "id",
             "path",
-            text(),
+            json!({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "string", "pattern": KEY}]}),
             "A UUID, or `key:<source>:<key>`, percent-encoded, for a thing that another system named.".to_owned(),
         ),
         (
@@ -512,8 +542,14 @@ fn parameters() -> Map<String, Value> {
         (
             "If-Match",
             "header",
+            json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$", "examples": ["\"3\""]}),
+            "The version that the stream must have; 0 = it must not be begun yet, * = it must be begun.".to_owned(),
+        ),
+        (
+            "If-None-Match",
+            "header",
             json!({"type": "string", "examples": ["\"3\""]}),
-            "The version that the stream must have; 0 = it must not be begun yet.".to_owned(),
+            "The version that the sender has: 304 and no body if it is the present one.".to_owned(),
         ),
         (
             "effective_at",
@@ -524,25 +560,25 @@ fn parameters() -> Map<String, Value> {
         (
             "X-Actor",
             "header",
-            json!({"type": "string", "default": "user:local", "examples": ["user:mei", "integration:erp"]}),
+            json!({"type": "string", "pattern": ACTOR, "default": "user:local", "examples": ["user:mei", "integration:erp"]}),
             "Who does it: user:, system:, integration:, customer: or agent: and an opaque id.".to_owned(),
         ),
         (
             "X-On-Behalf-Of",
             "header",
-            text(),
+            json!({"type": "string", "pattern": ACTOR}),
             "For whom the actor does it.".to_owned(),
         ),
         (
             "X-Correlation-Id",
             "header",
-            text(),
+            json!({"type": "string", "pattern": TRACE_ID}),
             "The undertaking that it belongs to.".to_owned(),
         ),
         (
             "X-Causation-Id",
             "header",
-            text(),
+            json!({"type": "string", "pattern": TRACE_ID}),
             "The event that caused it.".to_owned(),
         ),
         (
@@ -603,13 +639,13 @@ fn parameters_of_questions() -> [(&'static str, Value, String); 8] {
         ),
         (
             "at_least",
-            json!({"type": "string", "pattern": format!("^({position}(,{position})*)?$"), "examples": ["3:1207"]}),
+            json!({"type": "string", "pattern": format!("^({position}(,{position})*)?$")}),
             "Wait until the read model has passed this position (`3:1207`); several by comma.".to_owned(),
         ),
         (
             "format",
-            json!({"type": "string", "enum": Format::NAMES.map(|(name, _)| name), "default": "json"}),
-            "How the answer looks. `csv` is for programs, `excel` is CSV for people who open it in a spreadsheet: money with its \
+            json!({"type": "string", "enum": Format::FILES.map(|(name, _)| name), "default": "csv"}),
+            "How the file looks. `csv` is for programs, `excel` is CSV for people who open it in a spreadsheet: money with its \
              decimals, shares in per cent, and no text that would be run as a formula. Both have all rows unless a limit is asked."
                 .to_owned(),
         ),

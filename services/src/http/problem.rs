@@ -6,6 +6,7 @@ use domain::StreamKind;
 use projections::ReadModel;
 use serde_json::{Map, Value, json};
 
+use super::question::FILE_ENDING;
 use crate::commands::CommandFailure;
 use crate::shard::Failure;
 use crate::views::{AskError, ViewError};
@@ -218,7 +219,7 @@ fn allowed(path: &str) -> Option<&'static str> {
         ["api", name] if StreamKind::parse(name).is_some() => WRITE,
         ["api", name, "query"] if ReadModel::find(name).is_some() => WRITE,
         ["api", name, _] if StreamKind::parse(name).is_some() => BOTH,
-        ["api", name] if ReadModel::find(name).is_some() => READ,
+        ["api", name] if ReadModel::find(name.strip_suffix(FILE_ENDING).unwrap_or(name)).is_some() => READ,
         ["api", "openapi.json" | "status" | "docs"] | ["api", "docs", "page.js" | "page.css"] => READ,
         ["" | "api" | "metrics"] | ["health", "live" | "ready"] => READ,
         _ => None,
@@ -286,6 +287,7 @@ pub fn schema() -> Value {
         "type": "object",
         "description": "RFC 9457 problem details. `detail` is a sentence that may be shown.",
         "required": ["type", "title", "status", "detail"],
+        "additionalProperties": false,
         "properties": {
             "type": {"type": "string", "format": "uri-reference", "enum": Kind::ALL.map(|kind| format!("/api/docs#problem-{}", kind.name()))},
             "title": {"type": "string"},

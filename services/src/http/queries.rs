@@ -6,12 +6,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use domain::StreamKind;
-use projections::{READ_MODELS, ReadModel};
+use projections::{Operand, READ_MODELS, ReadModel};
 
 use super::body::{self, COMMAND_BYTES_MAX};
 use super::problem::Problem;
-use super::question::{self, Asked};
-use super::{Api, render};
+use super::question::{self, Asked, FILE_ENDING, Format};
+use super::{Api, reference, render};
+use crate::commands::Commands;
 
 pub async fn ask(
     State(api): State<Api>,
@@ -19,11 +20,15 @@ pub async fn ask(
     name: Result<Path<String>, PathRejection>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let model = read_model(name)?;
+    let (model, is_file) = read_model(name)?;
     let Query(parameters) =
         parameters.map_err(|_| Problem::malformed("query", "the query parameters cannot be read"))?;
-    let asked = question::of_url(model, parameters)?;
+    let mut asked = question::of_url(model, parameters)?;
+    if is_file && asked.format == Format::Json {
+        asked.format = Format::Csv;
+    }
     if method == Method::HEAD {
+        find_by_keys(&api.commands, model, &mut asked).await?;
         // Nobody gets to see the rows, so nothing is read.
         (model.plan)(&asked.ask.question).map_err(|error| Problem::malformed("query", error.to_string()))?;
         return Ok(render::head(model, asked.format));
@@ -38,12 +43,13 @@ pub async fn ask_by_body(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let model = read_model(name)?;
+    let (model, _) = read_model(name)?;
     let json = body::json(&headers, body, COMMAND_BYTES_MAX).await?;
     answer(&api, model, question::of_json(model, json)?).await
 }
 
-async fn answer(api: &Api, model: &'static ReadModel, asked: Asked) -> Result<Response, Problem> {
+async fn answer(api: &Api, model: &'static ReadModel, mut asked: Asked) -> Result<Response, Problem> {
+    find_by_keys(&api.commands, model, &mut asked).await?;
     match asked.wants_all() {
         true => {
             let (first, rest) = api.queries.ask_all(model, asked.ask).await?;
@@ -57,10 +63,33 @@ async fn answer(api: &Api, model: &'static ReadModel, asked: Asked) -> Result<Re
     }
 }
 
-fn read_model(name: Result<Path<String>, PathRejection>) -> Result<&'static ReadModel, Problem> {
+/// Puts the id for each thing that a filter names by an outside key, as `key:<source>:<key>`.
+pub async fn find_by_keys(commands: &Commands, model: &ReadModel, asked: &mut Asked) -> Result<(), Problem> {
+    let columns = model.filters();
+    for filter in &mut asked.ask.question.filters {
+        let column = columns.iter().find(|column| column.name == filter.column);
+        let Some(kind) = column.and_then(question::kind_of) else {
+            continue;
+        };
+        for operand in &mut filter.operands {
+            if let Operand::Text(text) | Operand::Bare(text) = operand
+                && text.starts_with("key:")
+            {
+                let at = &filter.column;
+                let named = reference(text).map_err(|problem| problem.moved(|_| at.clone()))?;
+                *text = commands.resolve(kind, &named).await?.to_string();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The read model of a path, and whether it is asked for as a file: `/api/customers.csv`.
+fn read_model(name: Result<Path<String>, PathRejection>) -> Result<(&'static ReadModel, bool), Problem> {
     let Path(name) = name.map_err(|_| Problem::malformed("path", "the path is not UTF-8 when decoded"))?;
-    if let Some(model) = ReadModel::find(&name) {
-        return Ok(model);
+    let stem = name.strip_suffix(FILE_ENDING);
+    if let Some(model) = ReadModel::find(stem.unwrap_or(&name)) {
+        return Ok((model, stem.is_some()));
     }
     if StreamKind::parse(&name).is_some() {
         return Err(Problem::wrong_method("GET", &format!("/api/{name}")));

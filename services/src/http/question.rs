@@ -1,6 +1,6 @@
 //! Reads a question to a read model, from the parameters of a URL or from a JSON body.
 
-use domain::Position;
+use domain::{Position, StreamKind};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use projections::{Column, ColumnType, LIMIT_MAX, Op, Operand, ReadModel, Where, day_start};
@@ -12,6 +12,9 @@ use crate::views::Ask;
 
 /// Positions of one `known_until` or `at_least`: one per shard is enough.
 const POSITIONS_MAX: usize = 4096;
+
+/// `/api/customers.csv` is the file of `/api/customers`.
+pub const FILE_ENDING: &str = ".csv";
 
 /// The parameters that are no columns.
 pub const PARAMETERS: [&str; 8] = [
@@ -25,6 +28,16 @@ pub const PARAMETERS: [&str; 8] = [
     "format",
 ];
 
+/// What kind of thing a column names, so that it may be named by an outside key: `?case=key:desk:INC0001`.
+pub fn kind_of(column: &Column) -> Option<StreamKind> {
+    match (column.ty, column.name) {
+        (ColumnType::Uuid, "account") => Some(StreamKind::Loyalty),
+        (ColumnType::Uuid, "case_id") => Some(StreamKind::Case),
+        (ColumnType::Uuid, name) => StreamKind::parse(name),
+        _ => None,
+    }
+}
+
 /// How the answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -37,6 +50,8 @@ pub enum Format {
 }
 
 impl Format {
+    /// What a file can be.
+    pub const FILES: [(&str, Format); 2] = [("csv", Format::Csv), ("excel", Format::Excel)];
     pub const NAMES: [(&str, Format); 3] = [("json", Format::Json), ("csv", Format::Csv), ("excel", Format::Excel)];
 }
 

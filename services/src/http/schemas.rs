@@ -45,7 +45,25 @@ pub fn of_commands() -> Map<String, Value> {
         }
     }
     schemas.insert("Reference".into(), reference());
+    schemas.values_mut().for_each(without_defaults);
     schemas
+}
+
+/// What is filled in when a field is left out is no value that a sender has to give: generators of clients would ask for it.
+fn without_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let is_schema = ["type", "anyOf", "oneOf", "$ref"]
+                .iter()
+                .any(|name| fields.contains_key(*name));
+            if is_schema {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(without_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_defaults),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// What every stream calls its commands.

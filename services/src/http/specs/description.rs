@@ -128,6 +128,49 @@ fn every_example_is_the_command_that_it_shows() {
     }
 }
 
+/// A change of the description is seen by whoever makes it, and by whoever reviews it: `INSTA_UPDATE=always cargo test -p services` writes
+/// the new one.
+#[test]
+fn the_description_changes_only_on_purpose() {
+    insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
+        insta::assert_json_snapshot!("openapi", openapi_document());
+    });
+}
+
+#[tokio::test]
+async fn the_example_of_a_filter_fits_its_read_model() {
+    let world = World::new().await;
+    let document = openapi_document();
+    for model in READ_MODELS {
+        let name = model.name;
+        let parameters = document["paths"][format!("/api/{name}")]["get"]["parameters"]
+            .as_array()
+            .unwrap();
+        let filter = parameters
+            .iter()
+            .find(|parameter| parameter["name"] == "where")
+            .unwrap();
+        let example = filter["example"][0].as_str().unwrap();
+        let asked = world
+            .get(&format!("/api/{name}?where={}", example.replace('+', "%2B")))
+            .await;
+        assert_eq!(asked.status, 200, "{name}: {example}: {}", asked.text);
+        // Every column that is said to be a filter is one.
+        for column in model.filters() {
+            let asked = serde_json::json!({"where": [format!("{} is null", column.name)]});
+            let answer = world.post(&format!("/api/{name}/query"), asked).await;
+            let is_refused = column.name != "overdue" && column.name != "day";
+            assert_eq!(
+                answer.status == 200,
+                is_refused,
+                "{name}.{}: {}",
+                column.name,
+                answer.text
+            );
+        }
+    }
+}
+
 #[test]
 fn every_read_model_is_described_with_its_columns() {
     let document = openapi_document();
@@ -139,6 +182,10 @@ fn every_read_model_is_described_with_its_columns() {
             "{name}"
         );
         let schemas = &document["components"]["schemas"];
+        assert!(
+            document["paths"][format!("/api/{name}.csv")]["get"].is_object(),
+            "{name}"
+        );
         for (columns, row) in model.answers().iter().zip(["Row", "PastRow"]) {
             let row = &schemas[format!("{}{row}", schemas::pascal(name))]["properties"];
             for column in columns {

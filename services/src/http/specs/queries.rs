@@ -2,12 +2,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::response::IntoResponse;
-use projections::{ColumnType, PAGE_BYTES_MAX, PART_ROWS, READ_MODELS, ReadModel, Value};
+use projections::{ColumnType, PAGE_BYTES_MAX, PART_ROWS, READ_MODELS, ReadModel, Value, Where};
 use serde_json::json;
 
 use super::world::{CannedRows, STANDS, World};
 use crate::clock::SystemClock;
 use crate::http::problem::Problem;
+use crate::http::question;
 use crate::views::{Ask, AskError, Queries, ReadStore, ViewError};
 
 /// Rows of customers, some of whose names are hard to put into CSV.
@@ -126,6 +127,9 @@ async fn a_file_has_all_rows_unless_a_limit_is_asked() {
         answer.header("content-disposition"),
         Some("attachment; filename=\"customers.csv\"")
     );
+    assert_eq!(world.get("/api/customers.csv").await.text, answer.text);
+    let excel = world.get("/api/customers.csv?format=excel").await.text;
+    assert!(excel.starts_with('\u{feff}'));
     assert_eq!(
         world.get("/api/customers").await.json()["rows"]
             .as_array()
@@ -257,6 +261,7 @@ async fn a_method_that_does_not_fit_is_told_which_ones_do() {
     let world = World::new().await;
     for (method, path, allow) in [
         ("POST", "/api/customers", "GET, HEAD"),
+        ("POST", "/api/customers.csv", "GET, HEAD"),
         ("DELETE", "/api/customers", "GET, HEAD"),
         ("GET", "/api/customer", "POST"),
         ("PUT", "/api/customer", "POST"),
@@ -466,4 +471,64 @@ async fn every_read_model_can_be_asked() {
         let answer = world.get(&format!("/api/{}", model.name)).await;
         assert_eq!(answer.status, 200, "{}: {}", model.name, answer.text);
     }
+}
+
+#[tokio::test]
+async fn things_are_found_by_the_key_that_another_system_has_for_them() {
+    let world = World::with(customers()).await;
+    let registered = world
+        .begun(
+            "/api/customer",
+            json!({"type": "register", "kind": "person", "name": "a", "external": [{"source": "erp", "key": "C-12"}]}),
+        )
+        .await;
+    let model = ReadModel::find("cases").unwrap();
+    let filters = async |parameters: &[(&str, &str)]| {
+        let pairs = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut asked = question::of_url(model, pairs.collect())?;
+        crate::http::queries::find_by_keys(&world.commands, model, &mut asked).await?;
+        Ok::<_, Problem>(asked.ask.question.filters)
+    };
+    // A customer was registered with a key of the ERP; the id of a case is derived from the desk's number.
+    let incident = domain::id_from_key("case", "desk", "INC:0001");
+    let found = filters(&[("customer", "key:erp:C-12"), ("case", "key:desk:INC:0001")])
+        .await
+        .unwrap();
+    assert_eq!(
+        found,
+        [
+            Where::equal("customer", &registered),
+            Where::equal("case", &incident.to_string())
+        ]
+    );
+    let several = filters(&[("where", "case in (key:desk:INC:0001, \"key:desk:2\")")])
+        .await
+        .unwrap();
+    assert_eq!(several[0].texts().next(), Some(incident.to_string().as_str()));
+    assert!(filters(&[("case", "key:desk")]).await.is_err());
+    // A text is a text.
+    let text = filters(&[("subject", "key:desk:1")]).await;
+    assert!(text.is_err(), "it is personal");
+    let group = filters(&[("group", "key:desk:1")]).await.unwrap();
+    assert_eq!(group, [Where::equal("group", "key:desk:1")]);
+    assert_eq!(world.get("/api/cases?case=key:desk:INC0001").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_compressed_for_who_can_read_it() {
+    let world = World::with(many(200)).await;
+    let gzip = [("accept-encoding", "gzip")];
+    let encoding = async |path: &str, headers: &[(&str, &str)]| {
+        let answer = world.request("GET", path, headers, "").await;
+        answer.header("content-encoding").map(str::to_owned)
+    };
+    assert_eq!(encoding("/api/customers", &gzip).await.as_deref(), Some("gzip"));
+    assert_eq!(
+        encoding("/api/customers?format=csv", &gzip).await.as_deref(),
+        Some("gzip")
+    );
+    assert_eq!(encoding("/api/customers", &[]).await, None);
+    assert_eq!(encoding("/health/live", &gzip).await, None);
 }

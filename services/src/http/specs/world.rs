@@ -28,6 +28,7 @@ pub const SHARDS: u16 = 4;
 
 pub struct World {
     pub log: MemoryLog,
+    pub commands: Commands,
     router: Router,
     stop: watch::Sender<bool>,
 }
@@ -89,7 +90,7 @@ impl World {
         }
         let store: Arc<dyn ReadStore> = Arc::new(rows);
         let router = router(ApiParts {
-            commands,
+            commands: commands.clone(),
             queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)).with_log(Arc::new(log.clone())),
             log: Arc::new(log.clone()),
             store: Arc::clone(&store),
@@ -102,7 +103,12 @@ impl World {
             answers: Answers::default(),
             stopping: stopped,
         });
-        World { log, router, stop }
+        World {
+            log,
+            commands,
+            router,
+            stop,
+        }
     }
 
     /// The server begins to stop.
@@ -112,7 +118,11 @@ impl World {
 
     pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         // What no client can send plain.
-        let path = path.replace('<', "%3C").replace(' ', "%20").replace('"', "%22");
+        let path = path
+            .replace('<', "%3C")
+            .replace(' ', "%20")
+            .replace('"', "%22")
+            .replace('>', "%3E");
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost:7070");
@@ -131,7 +141,7 @@ impl World {
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
         }
     }
 

@@ -544,6 +544,30 @@ mod specs {
     }
 
     #[test]
+    fn a_registration_of_before_texts_had_one_form_is_still_the_same() {
+        let register = |name: &str| Command::Register {
+            kind: Kind::Person,
+            name: name.into(),
+            country: None,
+            locale: None,
+            external: vec![],
+        };
+        let old = Event::Registered {
+            kind: Kind::Person,
+            name: "Bjo\u{308}rn".into(),
+            country: None,
+            locale: None,
+            external: vec![],
+        };
+        given::<Customer>([old.clone()])
+            .when(register("Bj\u{f6}rn"))
+            .then_nothing();
+        given::<Customer>([old])
+            .when(register("Bjorn"))
+            .then_rejected(Rejection::AlreadyRegistered(differing(&["name"])));
+    }
+
+    #[test]
     fn a_late_entry_is_decided_on_what_was_true_then() {
         let owner = |from: Option<&str>, to: &str| Event::OwnerAssigned {
             from: from.map(str::to_owned),

@@ -263,9 +263,13 @@ impl fmt::Display for Differing {
 /// # Errors
 /// The fields that differ.
 pub fn same_beginning<E: Serialize>(begun: Option<&E>, again: &E, derived: &[&str]) -> Result<(), Differing> {
-    let fields = |event: &E| match serde_json::to_value(event).expect("an event is plain data") {
-        serde_json::Value::Object(tagged) => tagged.into_iter().next().map(|(_, body)| body),
-        _ => None,
+    let fields = |event: &E| {
+        let mut json = serde_json::to_value(event).expect("an event is plain data");
+        super::normalise_texts(&mut json);
+        match json {
+            serde_json::Value::Object(tagged) => tagged.into_iter().next().map(|(_, body)| body),
+            _ => None,
+        }
     };
     let (there, wanted) = (begun.and_then(fields), fields(again));
     let names = |event: &Option<serde_json::Value>| match event {

@@ -81,6 +81,22 @@ pub fn tidy_texts(json: &mut Value) -> Result<(), CommandError> {
     })
 }
 
+/// Puts every text of a stored event into the form in which texts are compared. It may be older than that form.
+pub fn normalise_texts(json: &mut Value) {
+    match json {
+        Value::String(text) => normalise(text),
+        Value::Array(list) => list.iter_mut().for_each(normalise_texts),
+        Value::Object(fields) => fields.values_mut().for_each(normalise_texts),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn normalise(text: &mut String) {
+    if !is_nfc(text) {
+        *text = text.nfc().collect();
+    }
+}
+
 enum Part {
     Field(String),
     Item(usize),
@@ -138,9 +154,7 @@ fn tidy(name: &str, text: &mut String) -> Result<(), BadText> {
         }
         check(c, has_lines)?;
     }
-    if !is_nfc(text) {
-        *text = text.nfc().collect();
-    }
+    normalise(text);
     let bytes_max = match LONG_TEXTS.contains(&name) {
         true => LONG_TEXT_BYTES_MAX,
         false => TEXT_BYTES_MAX,

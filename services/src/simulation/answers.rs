@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use domain::{AnyState, Companions, Moment, StreamRef};
+use jiff::SignedDuration;
 use uuid::Uuid;
 
 use super::orders::Order;
@@ -258,12 +259,14 @@ fn decisions<'a>(
     let companions = command.companions();
     let companion = companions.first().copied().unwrap_or(wish.stream);
     let own = versions(truth, shard, wish.stream, from, to);
+    // The shard's clock may be wrong, and it never goes back: no event lies ahead of the time at which a command is decided.
+    let now = world.time() + SignedDuration::from_millis(world.weather.clock_jump_ms_max.cast_signed());
     own.flat_map(move |own| versions(truth, shard, companion, from, to).map(move |other| (own, other)))
         .map(move |(own, other)| {
             let state = truth.state(shard, wish.stream, own).expect("it had that version");
             let beside = truth.state(shard, companion, other).expect("it had that version");
             let known = Beside(HashMap::from([(companion, beside)]));
-            let at = Moment::new(wish.stream.id, world.time(), world.time(), &known);
+            let at = Moment::new(wish.stream.id, now, now, &known);
             let decided = state.decide(command.clone(), &at);
             decided
                 .map(|facts| facts.len())

@@ -189,6 +189,7 @@ impl EquipmentRow {
         self.down_since = card.breakdown.as_ref().map(|breakdown| breakdown.since);
         self.symptom = card.breakdown.as_ref().map(|breakdown| breakdown.symptom.clone());
         self.retired_at = card.retired_at;
+        self.plans.retain(|known| card.plans.contains_key(&known.checklist));
         for (checklist, plan) in &card.plans {
             let done = self.plan_of(checklist).and_then(|known| known.done);
             self.plans.retain(|known| known.checklist != *checklist);

@@ -46,6 +46,9 @@ pub struct Entry {
     pub owner: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<Personal<String>>,
+    /// Was it retired? Then it goes nowhere any more.
+    #[serde(default)]
+    pub is_end: bool,
 }
 
 pub static MODEL: ReadModel = ReadModel {
@@ -103,7 +106,8 @@ fn project(event: &Event, rows: &mut Rows) {
     });
     let mut new = old.clone();
     let n = old.entries.len() as i64 + 1;
-    enter(&mut new.entries, at, Entry { n, owner, site });
+    let is_end = matches!(event.fact, Fact::Equipment(equipment::Event::Retired { .. }));
+    enter(&mut new.entries, at, Entry { n, owner, site, is_end });
     rows.put(EquipmentHistoryRow {
         equipment,
         n,
@@ -133,9 +137,13 @@ type Place = (Option<Uuid>, Option<Personal<String>>);
 fn whereabouts(entries: &[(Timestamp, Entry)]) -> Vec<Place> {
     let mut places = vec![(None, None); entries.len()];
     let mut now: Place = (None, None);
+    let mut is_retired = false;
     for (_, entry) in entries {
-        now.0 = entry.owner.or(now.0);
-        now.1 = entry.site.clone().or(now.1);
+        is_retired |= entry.is_end;
+        if !is_retired {
+            now.0 = entry.owner.or(now.0);
+            now.1 = entry.site.clone().or(now.1);
+        }
         places[entry.n as usize - 1] = now.clone();
     }
     places

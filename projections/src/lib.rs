@@ -4,6 +4,8 @@
 //! its query. Nothing here does I/O, is async, reads a clock or throws dice. The engine in `services` runs it, and the
 //! stores in `infra` make schema, loads and upserts from the table declarations.
 
+#[cfg(test)]
+mod agree;
 mod kernel;
 
 pub mod backlog;

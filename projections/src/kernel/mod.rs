@@ -11,6 +11,7 @@ pub mod spec;
 mod table;
 mod value;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use domain::{Fact, Recorded, StreamKind};
@@ -69,8 +70,11 @@ impl Group {
             .filter(move |model| model.group == self)
     }
 
+    /// Each once, also one that several read models rest on.
     pub fn tables(self) -> impl Iterator<Item = &'static Table> {
-        self.models().flat_map(|model| model.tables.iter().copied())
+        let mut told = BTreeSet::new();
+        let tables = self.models().flat_map(|model| model.tables.iter().copied());
+        tables.filter(move |table| told.insert(table.name))
     }
 
     /// Is any read model of this group interested in events of `kind`?

@@ -96,6 +96,10 @@ impl ReadStore for Recording {
         self.store.note_stop(generation, shard, why).await
     }
 
+    async fn blocked(&self, generation: &Generation) -> Result<Option<String>, ViewError> {
+        self.store.blocked(generation).await
+    }
+
     async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
         self.store.stops(generation).await
     }

@@ -17,6 +17,7 @@ use crate::log::kafka::KafkaLog;
 use crate::log::postgres::PostgresLog;
 use crate::log::sqlite::SqliteLog;
 use crate::postgres;
+use crate::secrets::{Url, read_secret};
 use crate::views::{PostgresViews, SqliteViews};
 
 /// Shards of a log that is created without another word.
@@ -26,7 +27,7 @@ const SESSION_TIMEOUT_DEFAULT: u64 = 6;
 const DATA_DEFAULT: &str = "sqlite:data";
 
 /// Where the log and the read models are. Every command takes these.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 pub struct Places {
     /// The log, the only truth: sqlite:<folder>, kafka://host:9092[,host:9092]/<topic>, postgres://user:password@host/database, or
     /// memory:
@@ -35,17 +36,26 @@ pub struct Places {
     /// The read models, which can be rebuilt: sqlite:<folder> or postgres://user:password@host/database
     #[arg(long, env = "CRM_VIEWS", global = true, value_name = "URL", hide_env_values = true)]
     pub views: Option<String>,
+    /// A file with the password for the log in PostgreSQL, so that it stands neither in the URL nor in the list of processes
+    #[arg(long, env = "CRM_LOG_PASSWORD_FILE", global = true, value_name = "FILE")]
+    pub log_password_file: Option<PathBuf>,
+    /// The same for the read models. PGPASSWORD and PGPASSFILE work as well
+    #[arg(long, env = "CRM_VIEWS_PASSWORD_FILE", global = true, value_name = "FILE")]
+    pub views_password_file: Option<PathBuf>,
     /// Settings file; `crm.toml` in the working folder is read when it is there
     #[arg(long, env = "CRM_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 /// What `crm.toml` may say.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     log: Option<String>,
     views: Option<String>,
+    /// Files with the passwords for them.
+    log_password_file: Option<PathBuf>,
+    views_password_file: Option<PathBuf>,
     /// The name of this installation in `ce_source`.
     instance: Option<String>,
     listen: Option<String>,
@@ -58,16 +68,17 @@ struct File {
     session_timeout: Option<u64>,
     /// A file with the secret that the processes of one Kafka log share.
     peer_secret_file: Option<PathBuf>,
-    /// Further librdkafka settings, such as `security.protocol`.
+    /// Further librdkafka settings, such as `security.protocol`. One whose name ends in `_file`, such as `sasl.password_file`, names a file
+    /// with the value.
     #[serde(default)]
     kafka: BTreeMap<String, String>,
 }
 
 /// All settings, decided.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
-    pub log: String,
-    pub views: String,
+    pub log: Url,
+    pub views: Url,
     pub instance: String,
     pub listen: String,
     pub allowed_hosts: Vec<String>,
@@ -100,20 +111,18 @@ impl Places {
     /// A settings file that cannot be read, or that says something unknown.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let file = self.file()?;
+        let log_password_file = self.log_password_file.clone().or(file.log_password_file);
+        let views_password_file = self.views_password_file.clone().or(file.views_password_file);
         Ok(Settings {
-            log: self.log.clone().or(file.log).unwrap_or_else(|| DATA_DEFAULT.to_owned()),
-            views: self
-                .views
-                .clone()
-                .or(file.views)
-                .unwrap_or_else(|| DATA_DEFAULT.to_owned()),
+            log: place(&self.log, file.log).with_password_from(log_password_file.as_deref())?,
+            views: place(&self.views, file.views).with_password_from(views_password_file.as_deref())?,
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
             allowed_hosts: file.allowed_hosts,
             replication: file.replication.unwrap_or(1),
             peer_secret: peer_secret(file.peer_secret_file.as_deref())?,
             session_timeout: Duration::from_secs(file.session_timeout.unwrap_or(SESSION_TIMEOUT_DEFAULT)),
-            kafka: file.kafka,
+            kafka: with_files_read(file.kafka)?,
         })
     }
 
@@ -123,8 +132,37 @@ impl Places {
             return Ok(File::default());
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))
+        toml::from_str(&text).map_err(|error| not_right(&path, &text, &error))
     }
+}
+
+fn place(said: &Option<String>, in_file: Option<String>) -> Url {
+    Url::new(said.clone().or(in_file).unwrap_or_else(|| DATA_DEFAULT.to_owned()))
+}
+
+/// The parser's own error shows the line, in which a password may stand.
+fn not_right(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let may_be_secret = ["password", "secret", "://", "key", "token"]
+        .iter()
+        .any(|word| line.contains(word));
+    let path = path.display();
+    match may_be_secret {
+        true => anyhow::anyhow!("{path} is not right in line {number}"),
+        false => anyhow::anyhow!("{path} is not right in line {number}: {}", error.message()),
+    }
+}
+
+/// The settings of librdkafka, with those in it that stand in files.
+fn with_files_read(settings: BTreeMap<String, String>) -> anyhow::Result<BTreeMap<String, String>> {
+    let read = |(name, value): (String, String)| match name.strip_suffix("_file") {
+        Some(name) => Ok((name.to_owned(), read_secret(Path::new(&value))?)),
+        None => Ok((name, value)),
+    };
+    settings.into_iter().map(read).collect()
 }
 
 impl Settings {
@@ -141,13 +179,12 @@ impl Settings {
         if let Some(log) = self.kafka_log()? {
             return Ok(Arc::new(log));
         }
-        if postgres::is_url(&self.log) {
-            return Ok(Arc::new(PostgresLog::new(&self.log)?));
+        if postgres::is_url(self.log.secret()) {
+            return Ok(Arc::new(PostgresLog::new(self.log.secret())?));
         }
-        if self.log == "memory:" {
+        if self.log.secret() == "memory:" {
             return Ok(Arc::new(MemoryLog::new()));
         }
-        // Not shown: a URL may hold a password.
         bail!(
             "the log is neither sqlite:<folder>, kafka://host:9092/<topic>, postgres://user@host/database nor memory:"
         )
@@ -161,8 +198,22 @@ impl Settings {
         let Some(rest) = self.log.strip_prefix("kafka://") else {
             return Ok(None);
         };
-        let Some((brokers, topic)) = rest.split_once('/').filter(|(b, t)| !b.is_empty() && !t.is_empty()) else {
-            bail!("{:?} names no topic; write kafka://host:9092/crm.events", self.log);
+        if rest.contains('@') {
+            bail!(
+                "a Kafka URL has no user and no password; write them as \"sasl.username\" and \"sasl.password\" (or \
+                 \"sasl.password_file\") under [kafka] in crm.toml"
+            );
+        }
+        let is_name = |topic: &str| {
+            topic
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+        };
+        let named = rest
+            .split_once('/')
+            .filter(|(brokers, topic)| !brokers.is_empty() && !topic.is_empty());
+        let Some((brokers, topic)) = named.filter(|(_, topic)| is_name(topic)) else {
+            bail!("the URL of the log names no topic; write kafka://host:9092/crm.events");
         };
         let log = KafkaLog::new(brokers, topic, self.kafka.clone());
         Ok(Some(log.with_replication(self.replication)))
@@ -170,7 +221,23 @@ impl Settings {
 
     /// Is the log made by whoever first opens it? One in files or in a database is; a Kafka topic is made by `crm init` only.
     pub fn creates_log(&self) -> bool {
-        !self.log.starts_with("kafka://")
+        self.log.strip_prefix("kafka://").is_none()
+    }
+
+    /// Where the log is, for people.
+    pub fn log_address(&self) -> String {
+        self.log.to_string()
+    }
+
+    /// For commands that change what is there, and should not begin something new in a mistyped place.
+    ///
+    /// # Errors
+    /// When the read models are to be in a folder that does not exist.
+    pub fn refuse_new_folder(&self) -> anyhow::Result<()> {
+        match self.views.strip_prefix("sqlite:") {
+            Some(folder) if !Path::new(folder).is_dir() => bail!("there is no folder {folder}"),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// # Errors
@@ -183,15 +250,41 @@ impl Settings {
                 states: store,
             });
         }
-        if postgres::is_url(&self.views) {
-            let store = Arc::new(PostgresViews::connect(&self.views).await?);
+        if postgres::is_url(self.views.secret()) {
+            let store = Arc::new(PostgresViews::connect(self.views.secret()).await?);
             return Ok(Stores {
                 views: store.clone(),
                 states: store,
             });
         }
-        bail!("the views are neither sqlite:<folder> nor postgres://user@host/database")
+        Err(no_store())
     }
+
+    /// The same for those who only look: nothing is made, and the right to read is enough.
+    ///
+    /// # Errors
+    /// A URL that names no store, one that cannot be reached, or one without read models.
+    pub async fn open_stores_to_read(&self) -> anyhow::Result<Stores> {
+        if let Some(folder) = self.views.strip_prefix("sqlite:") {
+            let store = Arc::new(SqliteViews::open_to_read(folder_of(folder)?).await?);
+            return Ok(Stores {
+                views: store.clone(),
+                states: store,
+            });
+        }
+        if postgres::is_url(self.views.secret()) {
+            let store = Arc::new(PostgresViews::connect_to_read(self.views.secret()).await?);
+            return Ok(Stores {
+                views: store.clone(),
+                states: store,
+            });
+        }
+        Err(no_store())
+    }
+}
+
+fn no_store() -> anyhow::Error {
+    anyhow::anyhow!("the views are neither sqlite:<folder> nor postgres://user@host/database")
 }
 
 /// From the environment, or from a file that it names, or the settings name.
@@ -218,7 +311,5 @@ fn folder_of(text: &str) -> anyhow::Result<PathBuf> {
     if text.is_empty() {
         bail!("sqlite: needs a folder, such as sqlite:data");
     }
-    let folder = Path::new(text);
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    Ok(folder.to_owned())
+    Ok(PathBuf::from(text))
 }

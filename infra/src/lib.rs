@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub(crate) mod files;
 pub mod import;
 mod lines;
 pub mod log;
@@ -10,6 +11,7 @@ pub mod membership;
 pub mod peers;
 pub(crate) mod postgres;
 pub mod runtime;
+pub mod secrets;
 pub mod server;
 pub mod sources;
 pub mod states;

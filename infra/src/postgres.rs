@@ -6,6 +6,8 @@ use deadpool_postgres::tokio_postgres::config::Host;
 use deadpool_postgres::tokio_postgres::{Config, Error, NoTls};
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 
+use crate::secrets::postgres_password;
+
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait for a free connection.
 const TURN_MAX: Duration = Duration::from_secs(10);
@@ -20,9 +22,28 @@ pub(crate) fn is_url(text: &str) -> bool {
 /// # Errors
 /// A sentence, without the URL: there may be a password in it.
 pub(crate) fn configure(url: &str) -> Result<Config, String> {
-    let mut config: Config = url
-        .parse()
-        .map_err(|error| format!("this is no PostgreSQL URL: {error}"))?;
+    // The parser's own words may show a part of a password in which a letter means something in a URL.
+    let no_url = || {
+        "this is no PostgreSQL URL; write postgres://user:password@host:5432/database, and in user and password other letters than \
+         A-Z, a-z and 0-9 as in %40 for @"
+            .to_owned()
+    };
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    if authority.matches('@').count() > 1 {
+        return Err(no_url());
+    }
+    let mut config: Config = url.parse().map_err(|_| no_url())?;
+    if config.get_password().is_none() {
+        let (host, port) = (host(&config), port(&config));
+        let (database, user) = (
+            config.get_dbname().unwrap_or_default(),
+            config.get_user().unwrap_or_default(),
+        );
+        if let Some(password) = postgres_password(&host, port, database, user) {
+            config.password(password);
+        }
+    }
     config.connect_timeout(CONNECT_MAX);
     if config.get_application_name().is_none() {
         config.application_name("crm");
@@ -67,13 +88,20 @@ pub(crate) fn pool(config: Config, connections_max: usize, probe: Probe) -> Pool
 
 /// `postgres://host:port/database`, without user and password.
 pub(crate) fn address(config: &Config) -> String {
-    let host = match config.get_hosts().first() {
+    let (host, port) = (host(config), port(config));
+    format!("postgres://{host}:{port}/{}", config.get_dbname().unwrap_or_default())
+}
+
+fn host(config: &Config) -> String {
+    match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
         None => "localhost".to_owned(),
-    };
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    format!("postgres://{host}:{port}/{}", config.get_dbname().unwrap_or_default())
+    }
+}
+
+fn port(config: &Config) -> u16 {
+    config.get_ports().first().copied().unwrap_or(5432)
 }
 
 /// Why, for people. Of the server's answer the message only: the detail may show values.

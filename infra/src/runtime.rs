@@ -7,16 +7,16 @@ use anyhow::Context;
 use projections::Group;
 use services::clock::{Clock, SystemClock};
 use services::commands::Commands;
-use services::log::{EventLog, Opened, create, open};
+use services::log::{EventLog, LogError, Opened, create, open};
 use services::routing::{Owners, PeerSecret, Routing};
-use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, spawn};
-use services::views::{Queries, Workers};
+use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, read_creation, spawn};
+use services::views::{Queries, ViewError, Workers, logs_of};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::config::{SHARDS_DEFAULT, Settings, Stores};
+use crate::config::{SHARDS_DEFAULT, Settings, Stores, Use};
 use crate::membership::{self, Membership, Share, Work};
 use crate::peers::HttpPeers;
 
@@ -49,6 +49,44 @@ pub struct Projecting {
     membership: Option<Membership>,
 }
 
+/// Questions to read models beside whoever keeps them. It takes no right to write anywhere.
+///
+/// # Errors
+/// When there are no read models, or they belong to another log than the one that the settings name.
+pub async fn queries_to_read(settings: &Settings) -> anyhow::Result<Queries> {
+    let views = settings.open_stores_to_read().await?.views;
+    let queries = Queries::new(Arc::clone(&views), Arc::new(SystemClock));
+    let log = settings.open_log(Use::Read)?;
+    let found = async {
+        log.open().await?;
+        read_creation(log.as_ref(), 0).await
+    };
+    match found.await {
+        Ok(created) => Ok(queries.of_log(created.log_id)),
+        Err(error) => {
+            // Read models can be asked while their log is away.
+            eprintln!("crm: nobody looked whether these read models belong to the log: {error}");
+            Ok(queries)
+        }
+    }
+}
+
+/// A log that is not there is not begun anew beside read models that came from one: it was deleted, or this is the wrong place.
+///
+/// # Errors
+/// A sentence that says what to do.
+pub async fn refuse_orphans(settings: &Settings, stores: &Stores) -> anyhow::Result<()> {
+    let Some(log) = logs_of(stores.views.as_ref()).await?.into_iter().next() else {
+        return Ok(());
+    };
+    anyhow::bail!(
+        "there is no log at {}, but the read models at {} came from log {log}: the log was deleted or moved away, or this is the wrong \
+         place. Put the log back, from the latest copy if it is gone. If a new and empty log is meant, delete these read models first",
+        settings.log_address(),
+        stores.views.address()
+    )
+}
+
 /// What `start` is given.
 pub struct Parts {
     pub log: Arc<dyn EventLog>,
@@ -64,41 +102,50 @@ impl Parts {
     /// # Errors
     /// When one of them is not there, not in order, or cannot be reached.
     pub async fn open(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let opened = match settings.creates_log() {
             true => match log.open().await {
-                Ok(shards) => create(log.as_ref(), shards, clock.as_ref()).await?,
-                Err(services::log::LogError::NotCreated(_)) => {
-                    create(log.as_ref(), SHARDS_DEFAULT, clock.as_ref()).await?
+                Ok(shards) => create(log.as_ref(), shards, &SystemClock).await?,
+                Err(LogError::NotCreated(_)) => {
+                    refuse_orphans(settings, &settings.open_stores().await?).await?;
+                    create(log.as_ref(), SHARDS_DEFAULT, &SystemClock).await?
                 }
                 Err(error) => return Err(error.into()),
             },
             false => open(log.as_ref()).await?,
         };
-        Parts::with(settings, log, opened, clock).await
+        Parts::with(log, opened, settings.open_stores().await?).await
     }
 
-    /// Opens log and stores to look only; nothing is created.
+    /// Opens the log to read, and the stores to write: for those who keep read models.
+    ///
+    /// # Errors
+    /// When one of them is not there, not in order, or cannot be reached.
+    pub async fn open_to_project(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
+        let opened = open(log.as_ref()).await?;
+        Parts::with(log, opened, settings.open_stores().await?).await
+    }
+
+    /// Opens log and stores to look only; nothing is created or changed.
     ///
     /// # Errors
     /// When one of them is not there, not in order, or cannot be reached.
     pub async fn open_to_read(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
         let opened = open(log.as_ref()).await?;
-        Parts::with(settings, log, opened, Arc::new(SystemClock)).await
+        Parts::with(log, opened, settings.open_stores_to_read().await?).await
     }
 
-    async fn with(
-        settings: &Settings,
-        log: Arc<dyn EventLog>,
-        opened: Opened,
-        clock: Arc<dyn Clock>,
-    ) -> anyhow::Result<Parts> {
-        let stores = settings.open_stores().await?;
+    async fn with(log: Arc<dyn EventLog>, opened: Opened, stores: Stores) -> anyhow::Result<Parts> {
+        let wanted = opened.log_id;
+        let mut others = logs_of(stores.views.as_ref()).await?.into_iter();
+        if let Some(stored) = others.find(|stored| *stored != wanted) {
+            let address = stores.views.address();
+            return Err(anyhow::Error::new(ViewError::OtherLog { stored, wanted }).context(address));
+        }
         Ok(Parts {
             log,
             stores,
             opened,
-            clock,
+            clock: Arc::new(SystemClock),
             stop: watch::channel(false).0,
         })
     }
@@ -253,7 +300,7 @@ impl Parts {
 
     pub fn queries(&self) -> Queries {
         let queries = Queries::new(Arc::clone(&self.stores.views), Arc::clone(&self.clock));
-        queries.with_log(Arc::clone(&self.log))
+        queries.with_log(Arc::clone(&self.log)).of_log(self.opened.log_id)
     }
 }
 

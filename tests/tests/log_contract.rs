@@ -802,6 +802,70 @@ mod only_sqlite {
     }
 
     #[tokio::test]
+    async fn files_that_are_deleted_moved_or_replaced_under_a_log_take_no_more_acks() {
+        type Harm = fn(&Path);
+        let harms: [(&str, Harm); 5] = [
+            ("was deleted", |folder| std::fs::remove_dir_all(folder).unwrap()),
+            ("was deleted", |folder| {
+                std::fs::remove_file(folder.join("log.db")).unwrap()
+            }),
+            ("was deleted", |folder| {
+                std::fs::remove_file(folder.join("log.db-wal")).unwrap()
+            }),
+            ("was deleted", |folder| {
+                std::fs::remove_file(folder.join("log.lock")).unwrap()
+            }),
+            ("was replaced", |folder| {
+                std::fs::copy(folder.join("log.db"), folder.join("copy")).unwrap();
+                std::fs::rename(folder.join("copy"), folder.join("log.db")).unwrap();
+            }),
+        ];
+        for (what, harm) in harms {
+            let outer = tempfile::tempdir().unwrap();
+            let folder = outer.path().join("data");
+            let log = SqliteLog::new(&folder);
+            log.create(SHARDS).await.unwrap();
+            let mut writer = log.writer(SHARD).await.unwrap();
+            writer.append(vec![plain(0)]).await.unwrap();
+            log.check().await.unwrap();
+            harm(&folder);
+            let refusal = writer.append(vec![plain(1)]).await.unwrap_err();
+            assert!(
+                matches!(&refusal, AppendError::Unknown(why) if why.contains(what)),
+                "{refusal}"
+            );
+            // Whoever takes over anew, or only asks, is told the same.
+            let told = [
+                log.check().await.unwrap_err(),
+                log.writer(SHARD).await.map(drop).unwrap_err(),
+                log.end(SHARD).await.unwrap_err(),
+                log.reader(SHARD, 0).await.map(drop).unwrap_err(),
+            ];
+            for error in told {
+                let name = folder.display().to_string();
+                assert!(
+                    matches!(&error, LogError::Unavailable(why) if why.contains(&name)),
+                    "{error}"
+                );
+                assert!(error.to_string().contains(what), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_away_for_a_moment_is_the_same_log() {
+        let outer = tempfile::tempdir().unwrap();
+        let (folder, away) = (outer.path().join("data"), outer.path().join("away"));
+        let log = SqliteLog::new(&folder);
+        log.create(SHARDS).await.unwrap();
+        std::fs::rename(&folder, &away).unwrap();
+        assert!(log.check().await.is_err());
+        std::fs::rename(&away, &folder).unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        assert_eq!(writer.append(vec![plain(0)]).await.unwrap(), [0]);
+    }
+
+    #[tokio::test]
     async fn a_file_of_another_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(
@@ -1139,6 +1203,31 @@ mod only_postgres {
         let refusal = PostgresLog::new(&nowhere).unwrap().open().await.unwrap_err();
         assert!(matches!(refusal, LogError::WrongSettings(_)), "{refusal}");
         assert!(refusal.to_string().contains("does not exist"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn tables_that_are_dropped_under_a_log_are_missed() {
+        let database = Database::create();
+        let log = PostgresLog::new(database.url()).unwrap();
+        log.create(SHARDS).await.unwrap();
+        let mut writer = log.writer(SHARD).await.unwrap();
+        writer.append(vec![plain(0)]).await.unwrap();
+        log.check().await.unwrap();
+        let client = connect(database.url()).await;
+        client.batch_execute("DROP SCHEMA crm_log CASCADE").await.unwrap();
+        assert!(writer.append(vec![plain(1)]).await.is_err());
+        for error in [
+            log.check().await.unwrap_err(),
+            log.writer(SHARD).await.map(drop).unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, LogError::Unavailable(why) if why.contains("was dropped")),
+                "{error}"
+            );
+        }
+        // A process that starts then is told that there is no log.
+        let other = PostgresLog::new(database.url()).unwrap();
+        assert!(matches!(other.open().await, Err(LogError::NotCreated(_))));
     }
 
     #[tokio::test]

@@ -22,7 +22,9 @@ use projections::{
 use services::clock::SystemClock;
 use services::log::Checkpoint;
 use services::states::{StateError, StateStore};
-use services::views::{CHECKSUM_ROWS_MAX, Generation, GenerationStatus, Queries, ReadStore, ViewError};
+use services::views::{
+    Ask, AskError, CHECKSUM_ROWS_MAX, Generation, GenerationStatus, Queries, ReadStore, ViewError, logs_of,
+};
 use tempfile::TempDir;
 use tests::{Database, Server};
 use tokio_postgres::NoTls;
@@ -65,6 +67,7 @@ on_both_stores! {
     generations_swap_and_swap_back,
     a_half_built_generation_goes_on_or_is_dropped,
     what_is_built_without_keys_comes_to_the_same,
+    batches_that_meet_a_new_key_at_the_same_time_are_all_written,
     indexes_that_were_left_out_are_made_later,
     views_come_and_go_with_the_tables,
     two_creates_at_once_make_one_generation,
@@ -948,6 +951,37 @@ async fn what_is_built_without_keys_comes_to_the_same(subject: &Subject) {
     subject.holds(&built, &model).await;
 }
 
+async fn batches_that_meet_a_new_key_at_the_same_time_are_all_written(subject: &Subject) {
+    subject.create_with("one", &[Grand::TABLE]).await;
+    let built = subject.create_with("two", &[Grand::TABLE]).await;
+    let (mut at, mut counts) = (None, 0);
+    for round in 0..2 {
+        let next = after(at.as_ref(), 1);
+        let changes = [grand(1)];
+        let of_shards = (0..SHARDS).map(|shard| subject.views.commit(&built, shard, at.as_ref(), &next, &changes));
+        // All of them write as to a table without a key when the first of them learns better.
+        for committed in futures::future::join_all(of_shards).await {
+            committed.unwrap_or_else(|error| panic!("round {round}: {error}"));
+            counts += 1;
+        }
+        at = Some(next);
+        if round == 0 {
+            let other = subject.of_another_process().await;
+            match &subject.ground {
+                Ground::Sqlite(store, _) => store.make_indexes_of(&built, &[Grand::TABLE]).await.unwrap(),
+                // Another process makes the keys: this one does not know.
+                Ground::Postgres(_, database) => {
+                    let other = PostgresViews::connect(database.url()).await.unwrap();
+                    other.make_indexes_of(&built, &[Grand::TABLE]).await.unwrap();
+                }
+            }
+            drop(other);
+        }
+    }
+    let total = subject.rows(&built, Select::all(Grand::TABLE)).await;
+    assert_eq!(total[0][0], Value::Int(counts));
+}
+
 async fn indexes_that_were_left_out_are_made_later(subject: &Subject) {
     let live = subject.create_with("one", &all_tables()).await;
     subject.fill(&live, 7, 20).await;
@@ -1167,10 +1201,217 @@ async fn a_file_of_somebody_else_is_refused() {
     )
     .unwrap();
     let refused = SqliteViews::open(folder.path()).await.err().unwrap();
-    assert!(
-        matches!(&refused, ViewError::Refused(why) if why.contains("not a database")),
-        "{refused}"
+    let file = folder.path().join("views.db").display().to_string();
+    for refused in [refused, SqliteViews::open_to_read(folder.path()).await.err().unwrap()] {
+        assert!(
+            matches!(&refused, ViewError::Refused(why) if why.contains("not a database")),
+            "{refused}"
+        );
+        // With the name of the file, and what to do.
+        assert!(refused.to_string().contains(&format!("{file} is damaged")), "{refused}");
+        assert!(
+            refused
+                .to_string()
+                .contains(&format!("delete {file}, {file}-wal and {file}-shm")),
+            "{refused}"
+        );
+    }
+}
+
+/// The same table in a later version of the program: other columns under the same name.
+mod changed {
+    projections::table! {
+        entity Mark "suite_marks" { key mark: uuid::Uuid, set owner: Option<String>, set colour: String }
+    }
+    projections::table! {
+        entity Repainted "suite_marks" { key mark: uuid::Uuid, set colour: String, set owner: Option<String> }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_a_view_of_somebody_else_blocks_is_said_with_its_name_until_it_is_done() {
+    let subject = postgres().await;
+    let Ground::Postgres(store, database) = &subject.ground else {
+        unreachable!()
+    };
+    let of = |table: &'static Table| vec![table];
+    subject.create_with("one", &of(changed::Mark::TABLE)).await;
+    let (client, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute("CREATE SCHEMA bi; CREATE VIEW bi.\"Marks by owner\" AS SELECT owner, count(*) FROM crm.suite_marks GROUP BY 1")
+        .await
+        .unwrap();
+    let built = subject.create_with("two", &of(changed::Repainted::TABLE)).await;
+    assert_eq!(store.blocked(&built).await.unwrap(), None);
+    for _ in 0..2 {
+        let refused = store.promote(&built).await.unwrap_err();
+        assert!(
+            matches!(&refused, ViewError::Refused(why) if why.contains("bi.Marks by owner") && why.contains("crm.suite_marks")),
+            "{refused}"
+        );
+        let noted = subject.of_another_process().await.blocked(&built).await.unwrap();
+        assert_eq!(noted, Some(refused.to_string()));
+        assert_eq!(store.stops(&built).await.unwrap(), vec![]);
+        // Whoever folds on does not make it forgotten.
+        let at = store.checkpoint(&built, 0).await.unwrap();
+        store
+            .commit(&built, 0, at.as_ref(), &after(at.as_ref(), 1), &[])
+            .await
+            .unwrap();
+    }
+    // The live one is what it was.
+    assert_eq!(statuses(&subject).await[0], (1, GenerationStatus::Live));
+    client.batch_execute("DROP VIEW bi.\"Marks by owner\"").await.unwrap();
+    store.promote(&built).await.unwrap();
+    assert_eq!(store.blocked(&built).await.unwrap(), None);
+    assert_eq!(statuses(&subject).await[1], (2, GenerationStatus::Live));
+
+    // A view that goes is the same.
+    client
+        .batch_execute("CREATE VIEW bi.marks AS SELECT mark FROM crm.suite_marks")
+        .await
+        .unwrap();
+    let without = subject.create_with("three", &[Grand::TABLE]).await;
+    let refused = store.promote(&without).await.unwrap_err();
+    assert!(refused.to_string().contains("bi.marks is built on it"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_read_a_view_may_read_the_next_one() {
+    let subject = postgres().await;
+    let Ground::Postgres(store, database) = &subject.ground else {
+        unreachable!()
+    };
+    let (client, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // Roles are the server's, not the database's.
+    let role = |name: &str| format!("\"{name} {}\"", Uuid::now_v7().simple());
+    let (reads, passes_on, reads_one, was_taken) = (role("reads"), role("passes on"), role("one"), role("taken"));
+    let roles = [&reads, &passes_on, &reads_one, &was_taken];
+    for role in roles {
+        client.batch_execute(&format!("CREATE ROLE {role}")).await.unwrap();
+    }
+    let by_default = format!("ALTER DEFAULT PRIVILEGES IN SCHEMA crm GRANT SELECT ON TABLES TO {was_taken}");
+    client.batch_execute(&by_default).await.unwrap();
+    subject.create_with("one", &[changed::Mark::TABLE]).await;
+    let grants = format!(
+        "GRANT SELECT ON crm.suite_marks TO {reads}; GRANT SELECT ON crm.suite_marks TO {passes_on} WITH GRANT OPTION;
+         GRANT SELECT (colour, mark) ON crm.suite_marks TO {reads_one}; REVOKE ALL ON crm.suite_marks FROM {was_taken}"
     );
+    client.batch_execute(&grants).await.unwrap();
+    let may = async |role: &str, privilege: &str| -> bool {
+        let name = role.trim_matches('"').to_owned();
+        let asked = "SELECT has_table_privilege($1::text::name, 'crm.suite_marks', $2::text)";
+        client.query_one(asked, &[&name, &privilege]).await.unwrap().get(0)
+    };
+    let may_column = async |role: &str, column: &str| -> bool {
+        let name = role.trim_matches('"').to_owned();
+        let asked = "SELECT has_column_privilege($1::text::name, 'crm.suite_marks', $2::text, 'SELECT')";
+        client.query_one(asked, &[&name, &column]).await.unwrap().get(0)
+    };
+    for definition in ["as it was made", "swapped", "swapped back"] {
+        match definition {
+            "swapped" => {
+                let built = subject.create_with("two", &[changed::Repainted::TABLE]).await;
+                store.promote(&built).await.unwrap();
+            }
+            "swapped back" => {
+                let first = store.generations(GROUP).await.unwrap().remove(0);
+                store.promote(&first).await.unwrap();
+            }
+            _ => {}
+        }
+        assert!(may(&reads, "SELECT").await, "{definition}");
+        assert!(!may(&reads, "INSERT").await, "{definition}");
+        assert!(may(&passes_on, "SELECT WITH GRANT OPTION").await, "{definition}");
+        assert!(!may(&reads, "SELECT WITH GRANT OPTION").await, "{definition}");
+        assert!(may_column(&reads_one, "colour").await, "{definition}");
+        assert!(!may_column(&reads_one, "owner").await, "{definition}");
+        assert!(!may(&was_taken, "SELECT").await, "{definition}");
+    }
+    for role in roles {
+        client
+            .batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_in_postgresql_can_ask() {
+    let subject = postgres().await;
+    let Ground::Postgres(store, database) = &subject.ground else {
+        unreachable!()
+    };
+    let nothing = Database::create();
+    let refused = PostgresViews::connect_to_read(nothing.url()).await.err().unwrap();
+    assert!(refused.to_string().contains("there are no read models at"), "{refused}");
+    let generation = store.create(Group::Sales, SHARDS).await.unwrap();
+    store.commit(&generation, 0, None, &after(None, 1), &[]).await.unwrap();
+    // Every transaction of it is refused to write.
+    let mark = if database.url().contains('?') { '&' } else { '?' };
+    let url = format!("{}{mark}options=-c%20default_transaction_read_only=on", database.url());
+    assert!(PostgresViews::connect(&url).await.is_err());
+    let reader: Arc<dyn ReadStore> = Arc::new(PostgresViews::connect_to_read(&url).await.unwrap());
+    let queries = Queries::new(Arc::clone(&reader), Arc::new(SystemClock)).of_log(Uuid::from_u128(77));
+    let pipeline = ReadModel::find("pipeline").unwrap();
+    assert_eq!(queries.checksum(pipeline).await.unwrap().1, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_deleted_or_replaced_under_the_store_is_missed() {
+    for replaced in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("views.db");
+        let store = SqliteViews::open(folder.path()).await.unwrap();
+        let generation = store.create(Group::Sales, SHARDS).await.unwrap();
+        store.commit(&generation, 0, None, &after(None, 1), &[]).await.unwrap();
+        match replaced {
+            true => {
+                std::fs::copy(&file, folder.path().join("copy")).unwrap();
+                std::fs::rename(folder.path().join("copy"), &file).unwrap();
+            }
+            false => std::fs::remove_file(&file).unwrap(),
+        }
+        let (at, next) = (after(None, 1), after(None, 2));
+        let told = [
+            store.generations(Group::Sales).await.err(),
+            store.commit(&generation, 0, Some(&at), &next, &[]).await.err(),
+        ];
+        for error in told {
+            let name = file.display().to_string();
+            assert!(
+                matches!(&error, Some(ViewError::Unavailable(why)) if why.contains(&name)),
+                "{error:?}"
+            );
+        }
+        let states = store.watermark(0, Uuid::from_u128(77)).await;
+        assert!(matches!(states, Err(StateError::Unavailable(_))), "{states:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_models_of_another_log_are_not_shown() {
+    for subject in [sqlite().await, postgres().await] {
+        let generation = subject.views.create(Group::Sales, SHARDS).await.unwrap();
+        // The first shards may have nothing to read yet.
+        subject
+            .views
+            .commit(&generation, 5, None, &after(None, 1), &[])
+            .await
+            .unwrap();
+        let (ours, other) = (Uuid::from_u128(77), Uuid::from_u128(78));
+        assert_eq!(logs_of(subject.views.as_ref()).await.unwrap(), BTreeSet::from([ours]));
+        let pipeline = ReadModel::find("pipeline").unwrap();
+        let queries = |log| Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock)).of_log(log);
+        queries(ours).ask(pipeline, Ask::default()).await.unwrap();
+        let refused = queries(other).ask(pipeline, Ask::default()).await.unwrap_err();
+        assert!(
+            matches!(refused, AskError::Store(ViewError::OtherLog { stored, wanted }) if (stored, wanted) == (ours, other)),
+            "{refused}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

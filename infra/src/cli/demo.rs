@@ -17,6 +17,7 @@ use crate::config::{Places, Settings, Use};
 use crate::demo::{Scale, lines};
 use crate::import::Sender;
 use crate::runtime::Parts;
+use crate::secrets::Url;
 
 /// Where the demo lives when nothing else is said, apart from real data.
 const DEMO_DATA: &str = "sqlite:data/demo";
@@ -51,10 +52,10 @@ const SUMMARIES: [(&str, &str, usize); 6] = [
 impl Demo {
     pub async fn run(self, places: &Places, mut settings: Settings) -> anyhow::Result<ExitCode> {
         if places.log.is_none() && places.config.is_none() {
-            settings.log = DEMO_DATA.to_owned();
+            settings.log = Url::new(DEMO_DATA);
         }
         if places.views.is_none() && places.config.is_none() {
-            settings.views = DEMO_DATA.to_owned();
+            settings.views = Url::new(DEMO_DATA);
         }
         let log = settings.open_log(Use::Write)?;
         let parts = Parts::open(&settings, log).await?;

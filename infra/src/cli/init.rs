@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use services::clock::SystemClock;
+use services::log::LogError;
 
 use super::output::out;
 use crate::config::{SHARDS_DEFAULT, Settings, Use};
+use crate::runtime::refuse_orphans;
 
 /// Create the log: the topic with the right settings, the tables or the SQLite file
 ///
@@ -26,6 +28,11 @@ impl Init {
         let mut settings = settings.clone();
         settings.replication = self.replication.unwrap_or(settings.replication);
         let log = settings.open_log(Use::Write)?;
+        if let Err(LogError::NotCreated(_)) = log.open().await
+            && let Ok(stores) = settings.open_stores_to_read().await
+        {
+            refuse_orphans(&settings, &stores).await?;
+        }
         let opened = services::log::create(log.as_ref(), self.shards, &SystemClock).await?;
         out!(
             "log {} with {} shards is ready at {}",

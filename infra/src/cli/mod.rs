@@ -23,7 +23,7 @@ use crate::telemetry::{LogFormat, start_logging};
 /// (SQLite or PostgreSQL).
 ///
 /// Try it with nothing installed: `crm demo`. Settings come from flags, then the environment, then crm.toml, then defaults.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "crm", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]

@@ -39,7 +39,7 @@ impl Project {
             self.groups
         };
         let log = settings.open_log(Use::Read)?;
-        let parts = Parts::open_to_read(settings, log).await?;
+        let parts = Parts::open_to_project(settings, log).await?;
         if self.once {
             let projecting = parts.start_workers(groups.clone());
             super::import::wait_until_read(&parts, &groups).await?;

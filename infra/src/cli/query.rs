@@ -7,7 +7,6 @@ use domain::Position;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{LIMIT_MAX, Question, READ_MODELS, ReadModel, Where};
-use services::clock::SystemClock;
 use services::views::{Answered, Ask, Queries};
 
 use super::output::out;
@@ -95,8 +94,7 @@ impl QueryCommand {
         };
         let model = ReadModel::find(name)
             .ok_or_else(|| anyhow::anyhow!("there is no read model {name:?}; `crm query` lists them"))?;
-        let stores = settings.open_stores().await?;
-        let queries = Queries::new(stores.views, std::sync::Arc::new(SystemClock));
+        let queries = crate::runtime::queries_to_read(settings).await?;
         let filters = self
             .filters
             .iter()

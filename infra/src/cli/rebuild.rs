@@ -37,7 +37,8 @@ fn group_of(name: &str) -> Result<Group, String> {
 
 impl Rebuild {
     pub async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
-        let parts = Parts::open_to_read(settings, settings.open_log(Use::Read)?).await?;
+        settings.refuse_new_folder()?;
+        let parts = Parts::open_to_project(settings, settings.open_log(Use::Read)?).await?;
         let mut groups = if self.groups.is_empty() {
             Group::ALL.to_vec()
         } else {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use services::clock::{Clock, SystemClock};
 use services::log::{Envelope, EventLog, last_claim};
 use services::routing::Peers;
-use services::views::{GenerationStatus, Queries};
+use services::views::GenerationStatus;
 
 use super::FOUND_TROUBLE;
 use super::output::out;
@@ -123,7 +123,7 @@ impl Status {
         found.trouble = self.trouble(&found);
         found.ok = found.trouble.is_empty();
         if self.checksums {
-            let queries = Queries::new(parts.stores.views, std::sync::Arc::new(SystemClock));
+            let queries = parts.queries();
             for model in READ_MODELS {
                 let (checksum, rows) = queries.checksum(model).await?;
                 found.checksums.push(Checksum {
@@ -234,16 +234,17 @@ impl Status {
                 oldest_unread = Some((shard.shard, age));
             }
         }
-        let stops = views
-            .stops(live)
-            .await?
-            .into_iter()
-            .map(|(shard, why)| format!("shard {shard}: {why}"))
-            .collect();
-        let rebuilding = generations
+        let stops = views.stops(live).await?.into_iter();
+        let mut stops: Vec<String> = stops.map(|(shard, why)| format!("shard {shard}: {why}")).collect();
+        let building = generations
             .iter()
-            .any(|generation| generation.status == GenerationStatus::Building);
-        let status = if rebuilding { "live, rebuilding" } else { "live" };
+            .find(|generation| generation.status == GenerationStatus::Building);
+        let status = if building.is_some() { "live, rebuilding" } else { "live" };
+        let blocked = match building {
+            Some(building) => views.blocked(building).await?.map(|why| (building.number, why)),
+            None => None,
+        };
+        stops.extend(blocked.map(|(number, why)| format!("generation {number}, which cannot go live: {why}")));
         Ok(GroupFound {
             group: group.name(),
             generation: Some(live.number),

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 pub const FILE: &str = "log.acked";
 
 /// The note as the log's one writer has it.
@@ -24,7 +26,7 @@ impl Acked {
     /// When the file can be neither opened nor made.
     pub fn open(folder: &Path) -> io::Result<Acked> {
         let path = folder.join(FILE);
-        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        let file = files::open_file(&path)?;
         Ok(Acked {
             path,
             file,

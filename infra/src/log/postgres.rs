@@ -205,6 +205,10 @@ impl EventLog for PostgresLog {
             end,
         }))
     }
+
+    async fn check(&self) -> Result<(), LogError> {
+        self.end(0).await.map(drop)
+    }
 }
 
 impl Inner {
@@ -358,7 +362,14 @@ impl Inner {
         };
         let not_created = [&SqlState::UNDEFINED_TABLE, &SqlState::INVALID_SCHEMA_NAME];
         if not_created.contains(&code) {
-            return LogError::NotCreated(self.address.clone());
+            return match self.ends.get() {
+                None => LogError::NotCreated(self.address.clone()),
+                Some(_) => LogError::Unavailable(format!(
+                    "the tables of the log {} are gone: the schema crm_log was dropped or renamed while the program used it; nothing \
+                     more is acked. Stop the program, restore the schema from the latest copy, and start the program again",
+                    self.address
+                )),
+            };
         }
         let to_be_mended_first = [
             &SqlState::INVALID_CATALOG_NAME,

@@ -7,12 +7,13 @@
 //! Unlike Kafka it knows who owns a shard: an append with an old epoch is [`AppendError::Fenced`] and not written.
 //!
 //! What a crash left is looked at before SQLite tidies it up: the write-ahead file by itself ([`wal`]), and the log's ends beside what had
-//! been acked ([`acked`]).
+//! been acked ([`acked`]). No ack leaves when the files were deleted or replaced under the process that writes them ([`Identity`]).
 
 use std::fs::{File, TryLockError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::acked::{self, Acked};
 use super::row::{admit, decode_headers, encode_headers};
 use super::{refuse_oversized, wal};
+use crate::files::{self, Identity};
 
 const FILE: &str = "log.db";
 const WAL_FILE: &str = "log.db-wal";
@@ -41,6 +43,8 @@ const GROUP_APPENDS_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a reader in another process than the writer's looks for new records.
 const POLL: Duration = Duration::from_millis(50);
+/// How often the files are looked at while nothing is written.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a connection waits while another one recovers or resets the file.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// How long the write-ahead file waits for its readers before it is left as it is.
@@ -111,7 +115,9 @@ impl SqliteLog {
             Access::Write => Opened::to_write(&folder),
             Access::Read => Opened::to_read(&folder),
         });
-        Ok(slot.insert(Arc::new(opened.await?)).clone())
+        let opened = Arc::new(opened.await?);
+        watch_files(&opened);
+        Ok(slot.insert(opened).clone())
     }
 
     async fn opened_with(&self, shard: u16) -> Result<Arc<Opened>, LogError> {
@@ -145,7 +151,9 @@ impl EventLog for SqliteLog {
             None => {
                 let folder = self.folder.clone();
                 let opened = blocking(move || Opened::by_creating(&folder, shards));
-                slot.insert(Arc::new(opened.await?)).clone()
+                let opened = Arc::new(opened.await?);
+                watch_files(&opened);
+                slot.insert(opened).clone()
             }
         };
         match opened.shards == shards {
@@ -165,6 +173,7 @@ impl EventLog for SqliteLog {
     async fn end(&self, shard: u16) -> Result<u64, LogError> {
         let opened = self.opened_with(shard).await?;
         if let Some(writing) = &opened.writing {
+            writing.files.check()?;
             return Ok(*writing.ends[usize::from(shard)].borrow());
         }
         let folder = self.folder.clone();
@@ -177,8 +186,11 @@ impl EventLog for SqliteLog {
 
     async fn writer(&self, shard: u16) -> Result<Box<dyn LogWriter>, LogError> {
         let opened = self.opened_with(shard).await?;
-        match opened.writing {
-            Some(_) => Ok(Box::new(Writer { opened, shard })),
+        match &opened.writing {
+            Some(writing) => {
+                writing.files.check()?;
+                Ok(Box::new(Writer { opened, shard }))
+            }
             None => Err(only_to_read(&self.folder)),
         }
     }
@@ -201,6 +213,13 @@ impl EventLog for SqliteLog {
             grown,
         }))
     }
+
+    async fn check(&self) -> Result<(), LogError> {
+        match &self.opened().await?.writing {
+            Some(writing) => writing.files.check(),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The folder as it was found, and the means to write when that was asked for.
@@ -211,8 +230,11 @@ struct Opened {
 
 impl Opened {
     fn by_creating(folder: &Path, shards: u16) -> Result<Opened, LogError> {
-        make_folder(folder).map_err(|error| unusable(folder, &error))?;
+        files::make_folder(folder).map_err(|error| unusable(folder, &error))?;
         let lock = lock(folder)?;
+        // After a look for what was there before.
+        refuse_lost_acks(folder)?;
+        files::make_file(&folder.join(FILE)).map_err(|error| unusable(&folder.join(FILE), &error))?;
         let mut file = LogFile::open(folder)?;
         make_tables(&mut file.connection, shards).map_err(|error| unavailable(folder, &error))?;
         Opened::with_lock(folder, file, lock)
@@ -232,6 +254,7 @@ impl Opened {
             .map(|shard| checked_end(&file.connection, folder, shard))
             .collect::<Result<Vec<u64>, LogError>>()?;
         let acked = Acked::open(folder).map_err(|error| unusable(&folder.join(acked::FILE), &error))?;
+        files::keep_private(folder);
         Ok(Opened {
             shards,
             writing: Some(Writing::start(file, ends, acked, lock)),
@@ -254,12 +277,68 @@ impl Opened {
     }
 }
 
+/// The files of a log that this process writes.
+struct Files {
+    folder: PathBuf,
+    identity: Identity,
+    /// It was said that they are gone.
+    is_said: AtomicBool,
+}
+
+impl Files {
+    /// Asked while the database is open.
+    fn of(folder: &Path) -> Result<Arc<Files>, LogError> {
+        let mut paths = files::database_files(&folder.join(FILE)).to_vec();
+        // Without its lock another process could write.
+        paths.push(folder.join(LOCK_FILE));
+        Ok(Arc::new(Files {
+            folder: folder.to_owned(),
+            identity: Identity::of(paths).map_err(|error| unusable(folder, &error))?,
+            is_said: AtomicBool::new(false),
+        }))
+    }
+
+    /// Do they still stand where they are found again?
+    fn check(&self) -> Result<(), LogError> {
+        let Err(what) = self.identity.check() else {
+            self.is_said.store(false, Ordering::Relaxed);
+            return Ok(());
+        };
+        let why = format!(
+            "{what}; nothing more is acked, for it would be lost. Stop the program, put the folder {} back as it was, from the latest \
+             copy if it is gone, and start the program again",
+            self.folder.display()
+        );
+        if !self.is_said.swap(true, Ordering::Relaxed) {
+            tracing::error!("{why}");
+        }
+        Err(LogError::Unavailable(why))
+    }
+}
+
+/// Looks at the files also while nothing is written, until the log is closed.
+fn watch_files(opened: &Arc<Opened>) {
+    let opened: Weak<Opened> = Arc::downgrade(opened);
+    tokio::spawn(async move {
+        loop {
+            sleep(WATCH_EVERY).await;
+            let files = opened
+                .upgrade()
+                .and_then(|opened| Some(Arc::clone(&opened.writing.as_ref()?.files)));
+            let Some(files) = files else { return };
+            // It says itself what it finds.
+            files.check().unwrap_or_default();
+        }
+    });
+}
+
 /// The writer thread and the way to it.
 struct Writing {
     /// Where each shard ends, durably. Readers wait on it.
     ends: Arc<[watch::Sender<u64>]>,
     appends: Option<mpsc::Sender<Append>>,
     thread: Option<JoinHandle<()>>,
+    files: Arc<Files>,
     /// Held to the end; the kernel frees it when the process dies.
     _lock: File,
 }
@@ -275,6 +354,7 @@ impl Writing {
         let ends: Arc<[_]> = ends.into_iter().map(watch::Sender::new).collect();
         let (appends, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
         let known_ends = ends.clone();
+        let files = Arc::clone(&file.files);
         let thread = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || write_all(file, queue, &known_ends, acked))
@@ -283,6 +363,7 @@ impl Writing {
             ends,
             appends: Some(appends),
             thread: Some(thread),
+            files,
             _lock: lock,
         }
     }
@@ -333,6 +414,7 @@ impl LogWriter for Writer {
 /// The writer thread: until nobody can append any more.
 fn write_all(mut file: LogFile, mut queue: mpsc::Receiver<Append>, ends: &[watch::Sender<u64>], mut acked: Acked) {
     let mut records: u64 = ends.iter().map(|end| *end.borrow()).sum();
+    let mut noted = 0;
     while let Some(group) = next_group(&mut queue) {
         let outcomes = file.write_group(&group);
         records += outcomes
@@ -340,7 +422,10 @@ fn write_all(mut file: LogFile, mut queue: mpsc::Receiver<Append>, ends: &[watch
             .flatten()
             .map(|offsets| offsets.end - offsets.start)
             .sum::<u64>();
-        acked.note(records);
+        if records > noted {
+            acked.note(records);
+            noted = records;
+        }
         for (append, outcome) in group.into_iter().zip(outcomes) {
             let answer = outcome.map(|offsets| {
                 ends[usize::from(append.shard)].send_replace(offsets.end);
@@ -366,6 +451,7 @@ fn next_group(queue: &mut mpsc::Receiver<Append>) -> Option<Vec<Append>> {
 /// The file as its one writer has it.
 struct LogFile {
     connection: Connection,
+    files: Arc<Files>,
     /// What a transaction wrote that failed, or that a crash cut off, may still stand in the write-ahead file.
     has_remains: bool,
 }
@@ -383,6 +469,7 @@ impl LogFile {
         }
         Ok(LogFile {
             connection,
+            files: Files::of(folder)?,
             has_remains: !is_empty.unwrap_or(false),
         })
     }
@@ -399,10 +486,14 @@ impl LogFile {
         let written = write_uncommitted(&mut self.connection, group);
         let outcome = written.map(|(transaction, outcomes)| (transaction.commit(), outcomes));
         match outcome {
-            Ok((Ok(()), outcomes)) => outcomes
-                .into_iter()
-                .map(|offsets| offsets.ok_or(AppendError::Fenced))
-                .collect(),
+            Ok((Ok(()), outcomes)) => match self.files.check() {
+                Ok(()) => outcomes
+                    .into_iter()
+                    .map(|offsets| offsets.ok_or(AppendError::Fenced))
+                    .collect(),
+                // Written, and not to be found again.
+                Err(why) => none_of(group, AppendError::Unknown, &why),
+            },
             Ok((Err(error), _)) if error.sqlite_error_code() != Some(ErrorCode::DiskFull) => {
                 // Say, the fsync failed: rolled back for us, but all of it may stand in the file and come back after a power
                 // cut. It is certain again when the file is emptied, before the next transaction.
@@ -421,7 +512,7 @@ impl LogFile {
 fn none_of(
     group: &[Append],
     outcome: fn(String) -> AppendError,
-    error: &rusqlite::Error,
+    error: &dyn std::error::Error,
 ) -> Vec<Result<Range<u64>, AppendError>> {
     group.iter().map(|_| Err(outcome(error.to_string()))).collect()
 }
@@ -617,24 +708,9 @@ fn checksum(shard: u16, offset: u64, record: &Record) -> i64 {
     (record.fingerprint() ^ place).cast_signed()
 }
 
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder)?;
-    // A power cut must not take the folder along: its name stands in its parent.
-    let parent = folder.canonicalize()?.parent().map(Path::to_owned);
-    parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
 fn lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| unusable(&path, &error))?;
+    let file = files::open_file(&path).map_err(|error| unusable(&path, &error))?;
     let deadline = std::time::Instant::now() + LOOKING;
     loop {
         match file.try_lock() {
@@ -706,11 +782,13 @@ fn records_in(connection: &Connection) -> rusqlite::Result<u64> {
 
 fn connect(folder: &Path, access: Access) -> Result<Connection, LogError> {
     let connect = || -> rusqlite::Result<Connection> {
-        let flags = match access {
-            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        let connection = match access {
+            Access::Write => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+                Connection::open_with_flags(folder.join(FILE), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
+            }
+            Access::Read => files::open_to_read(&folder.join(FILE))?,
         };
-        let connection = Connection::open_with_flags(folder.join(FILE), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY_MAX)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         if access == Access::Write {
@@ -867,8 +945,10 @@ mod specs {
     fn log(folder: &Path) -> LogFile {
         let mut connection = connect(folder, Access::Write).unwrap();
         make_tables(&mut connection, 2).unwrap();
+        drop(lock(folder).unwrap());
         LogFile {
             connection,
+            files: Files::of(folder).unwrap(),
             has_remains: false,
         }
     }

@@ -2,7 +2,7 @@
 
 use projections::{Group, Table};
 use serde::{Deserialize, Serialize};
-use services::views::{Generation, GenerationStatus};
+use services::views::{Generation, GenerationStatus, ViewError};
 
 use super::sql::{Dialect, Stored};
 
@@ -123,6 +123,12 @@ pub(crate) fn promotion(known: &[Entry], wanted: &Generation) -> Result<Option<P
         hidden,
         shown: entry.views.clone(),
     }))
+}
+
+/// Why a generation that is being built cannot go live, if it cannot. Of a rollback that fails the operator hears at once.
+pub(crate) fn blocking(generation: &Generation, done: &Result<(), ViewError>) -> Option<String> {
+    let is_built = generation.status == GenerationStatus::Building;
+    done.as_ref().err().filter(|_| is_built).map(ViewError::to_string)
 }
 
 fn find(known: &[Entry], status: GenerationStatus) -> Option<&Generation> {

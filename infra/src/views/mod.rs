@@ -5,6 +5,7 @@
 
 mod generations;
 pub(crate) mod postgres;
+mod public;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
 mod together;
@@ -24,6 +25,8 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// It will not work like this.
     Refused(String),
+    /// The database is damaged, or is none.
+    Damaged(String),
     /// What was asked for has more bytes than it may have.
     TooLarge(usize),
     /// A row has a key that this table has already.
@@ -37,7 +40,9 @@ impl From<Failure> for ViewError {
         match failure {
             Failure::Unavailable(why) => ViewError::Unavailable(why),
             Failure::TooLarge(bytes_max) => ViewError::TooLarge(bytes_max),
-            Failure::Refused(why) | Failure::Collides { why, .. } | Failure::HasNoKey(why) => ViewError::Refused(why),
+            Failure::Refused(why) | Failure::Damaged(why) | Failure::Collides { why, .. } | Failure::HasNoKey(why) => {
+                ViewError::Refused(why)
+            }
         }
     }
 }
@@ -47,6 +52,7 @@ impl From<Failure> for StateError {
         match failure {
             Failure::Unavailable(why)
             | Failure::Refused(why)
+            | Failure::Damaged(why)
             | Failure::Collides { why, .. }
             | Failure::HasNoKey(why) => StateError::Unavailable(why),
             Failure::TooLarge(bytes_max) => StateError::Unavailable(format!("more than {bytes_max} bytes")),

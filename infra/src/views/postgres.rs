@@ -20,7 +20,8 @@ use projections::{ColumnType, Group, Key, Select, Table, TableChange, TableKind,
 use services::log::Checkpoint;
 use services::views::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
 
-use super::generations::{self, Creation, Entry, View};
+use super::generations::{self, Creation, Entry};
+use super::public;
 use super::sql::{self, Dialect, Rendered, Stored, StoredRow, StoredTables};
 use super::together::{Outcome, Part, Together};
 use super::{Failure, Gathered};
@@ -71,6 +72,31 @@ impl PostgresViews {
     /// # Errors
     /// When the URL is none, the server cannot be reached, or the user may not create schemas.
     pub async fn connect(url: &str) -> Result<PostgresViews, ViewError> {
+        let store = PostgresViews::at(url)?;
+        store.set_up().await?;
+        Ok(store)
+    }
+
+    /// The same to read only: nothing is made, and the right to read is enough.
+    ///
+    /// # Errors
+    /// When the URL is none, the server cannot be reached, or there are no read models.
+    pub async fn connect_to_read(url: &str) -> Result<PostgresViews, ViewError> {
+        let store = PostgresViews::at(url)?;
+        let client = store.client().await?;
+        let registry = "SELECT to_regclass('crm.read_generations') IS NOT NULL";
+        let found = bounded(async { Ok(client.query_typed(registry, &[]).await?) }).await;
+        let is_there = settle(client, found)?.first().is_some_and(|row| row.get(0));
+        match is_there {
+            true => Ok(store),
+            false => Err(ViewError::Unavailable(format!(
+                "there are no read models at {} yet; `crm serve` or `crm rebuild` makes them",
+                store.address
+            ))),
+        }
+    }
+
+    fn at(url: &str) -> Result<PostgresViews, ViewError> {
         let mut config = postgres::configure(url).map_err(ViewError::Refused)?;
         let options = match config.get_options() {
             None => SESSION.to_owned(),
@@ -80,15 +106,13 @@ impl PostgresViews {
         let mut keyed = config.clone();
         keyed.options(format!("{options} {KEYED}"));
         config.options(options);
-        let store = PostgresViews {
+        Ok(PostgresViews {
             pool: postgres::pool(config, CONNECTIONS_MAX, Probe::AfterIdle(IDLE)),
             keyed: postgres::pool(keyed, KEYED_CONNECTIONS_MAX, Probe::AfterIdle(IDLE)),
             address,
             tables: StoredTables::new(Dialect::Postgres),
             together: Together::default(),
-        };
-        store.set_up().await?;
-        Ok(store)
+        })
     }
 
     async fn set_up(&self) -> Result<(), Failure> {
@@ -184,6 +208,34 @@ impl PostgresViews {
         settle(client, done)
     }
 
+    /// Notes what keeps a generation from going live.
+    async fn note_if_blocked(&self, generation: &Generation, done: Result<(), ViewError>) -> Result<(), ViewError> {
+        if let Some(why) = generations::blocking(generation, &done)
+            && let Err(failure) = self.note(generation, sql::NO_SHARD, &why).await
+        {
+            let error = ViewError::from(failure);
+            tracing::warn!("why a generation cannot go live could not be noted: {error}");
+        }
+        done
+    }
+
+    async fn note(&self, generation: &Generation, shard: i64, why: &str) -> Result<(), Failure> {
+        let mut client = self.keyed().await?;
+        let noted = bounded(async {
+            let transaction = client.transaction().await?;
+            let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
+            execute(
+                &transaction,
+                sql::NOTE_STOP,
+                &[group, number, Value::Int(shard), text(why)],
+            )
+            .await?;
+            Ok(transaction.commit().await?)
+        });
+        let noted = noted.await;
+        settle(client, noted)
+    }
+
     async fn client(&self) -> Result<Client, Failure> {
         connection(&self.pool).await
     }
@@ -225,7 +277,8 @@ impl ReadStore for PostgresViews {
 
     async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError> {
         let tables: Vec<&'static Table> = generation.group.tables().collect();
-        self.make_indexes_of(generation, &tables).await
+        let made = self.make_indexes_of(generation, &tables).await;
+        self.note_if_blocked(generation, made).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
@@ -236,7 +289,8 @@ impl ReadStore for PostgresViews {
             Ok(transaction.commit().await?)
         });
         let promoted = promoted.await;
-        settle(client, promoted)?;
+        let promoted = settle(client, promoted).map_err(ViewError::from);
+        self.note_if_blocked(generation, promoted).await?;
         self.drop_leftovers(generation.group).await;
         Ok(())
     }
@@ -312,12 +366,13 @@ impl ReadStore for PostgresViews {
         }
         let mut client = self.keyed().await?;
         let committed = bounded(async {
-            let mut ways = 2 * batch.len() + 1;
+            let mut ways: Vec<Way> = batch.iter().map(|changed| Way::of(&changed.stored)).collect();
+            let mut tries = 2 * batch.len() + 1;
             loop {
-                ways -= 1;
+                tries -= 1;
                 let mut transaction = client.transaction().await?;
                 let moved = sql::move_checkpoint(generation, shard, expected, next);
-                match write(&mut transaction, generation, shard, moved, &batch).await {
+                match write(&mut transaction, generation, shard, moved, &batch, &ways).await {
                     Ok(true) => {
                         transaction.commit().await?;
                         return Ok(true);
@@ -328,7 +383,7 @@ impl ReadStore for PostgresViews {
                     }
                     Err(failure) => {
                         transaction.rollback().await?;
-                        if ways == 0 || !learn(&batch, &failure) {
+                        if tries == 0 || !learn(&batch, &mut ways, &failure) {
                             return Err(failure);
                         }
                     }
@@ -343,16 +398,7 @@ impl ReadStore for PostgresViews {
     }
 
     async fn note_stop(&self, generation: &Generation, shard: u16, why: &str) -> Result<(), ViewError> {
-        let mut client = self.keyed().await?;
-        let noted = bounded(async {
-            let transaction = client.transaction().await?;
-            let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
-            let parameters = [group, number, Value::Int(i64::from(shard)), text(why)];
-            execute(&transaction, sql::NOTE_STOP, &parameters).await?;
-            Ok(transaction.commit().await?)
-        });
-        let noted = noted.await;
-        Ok(settle(client, noted)?)
+        Ok(self.note(generation, i64::from(shard), why).await?)
     }
 
     async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
@@ -365,6 +411,18 @@ impl ReadStore for PostgresViews {
                 stops.push((row.try_get::<_, i64>(0)? as u16, row.try_get(1)?));
             }
             Ok(stops)
+        });
+        let found = found.await;
+        Ok(settle(client, found)?)
+    }
+
+    async fn blocked(&self, generation: &Generation) -> Result<Option<String>, ViewError> {
+        let client = self.client().await?;
+        let found = bounded(async {
+            let statement = client.prepare_cached(sql::BLOCKED).await?;
+            let place: [&(dyn ToSql + Sync); 3] = [&generation.group.name(), &generation.number, &sql::NO_SHARD];
+            let row = client.query_opt(&statement, &place).await?;
+            Ok(row.map(|row| row.try_get(0)).transpose()?)
         });
         let found = found.await;
         Ok(settle(client, found)?)
@@ -396,6 +454,22 @@ pub(super) struct Changed<'a> {
     pub removes: &'a [Key],
 }
 
+/// How a table is written to: as far as this process knew when it began to write the batch.
+#[derive(Clone, Copy)]
+struct Way {
+    is_appended: bool,
+    meets_new: bool,
+}
+
+impl Way {
+    fn of(stored: &Stored) -> Way {
+        Way {
+            is_appended: stored.is_appended.load(Ordering::Relaxed),
+            meets_new: stored.meets_new.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// Writes a batch behind its checkpoint; `false` when the checkpoint is another one.
 async fn write(
     transaction: &mut Transaction<'_>,
@@ -403,18 +477,17 @@ async fn write(
     shard: u16,
     moved: (&'static str, Vec<Value>),
     batch: &[Changed<'_>],
+    ways: &[Way],
 ) -> Result<bool, Failure> {
     let (group, number) = (text(generation.group.name()), Value::Int(generation.number));
     let place = [group, number, Value::Int(i64::from(shard))];
     let moved = Write::new(transaction, moved.0, values_of(&moved.1)).await?;
     let mut writes = vec![Write::new(transaction, sql::CLEAR_STOP, values_of(&place)).await?];
     let mut copies = Vec::new();
-    for changed in batch {
+    for (changed, way) in batch.iter().zip(ways) {
         let stored = &changed.stored;
-        let is_appended = stored.is_appended.load(Ordering::Relaxed);
-        for (rows, is_new) in [(&changed.older, is_appended), (&changed.new, true)] {
-            let is_copied =
-                is_appended || (is_new && rows.len() >= COPY_FROM && !stored.meets_new.load(Ordering::Relaxed));
+        for (rows, is_new) in [(&changed.older, way.is_appended), (&changed.new, true)] {
+            let is_copied = way.is_appended || (is_new && rows.len() >= COPY_FROM && !way.meets_new);
             match is_copied && !rows.is_empty() {
                 true => copies.push((stored, rows)),
                 false => writes.extend(put(transaction, stored, rows).await?),
@@ -432,28 +505,39 @@ async fn write(
 }
 
 /// Is there another way to write the batch than the one that failed? A table may have got its key meanwhile, and a row that looked new may
-/// be there.
-fn learn(batch: &[Changed<'_>], failure: &Failure) -> bool {
-    match failure {
-        Failure::Collides { table, .. } => {
-            let stored = batch.iter().map(|changed| &changed.stored);
-            let mut of_table = stored.filter(|stored| stored.table.name == table);
-            of_table.any(|stored| match stored.table.kind {
-                TableKind::Rollup => stored.is_appended.swap(false, Ordering::Relaxed),
-                TableKind::Entity => !stored.meets_new.swap(true, Ordering::Relaxed),
-                TableKind::Journal => false,
-            })
+/// be there. What counts is how this batch was written: another one, written at the same time, may have learned the same before.
+fn learn(batch: &[Changed<'_>], ways: &mut [Way], failure: &Failure) -> bool {
+    let mut has_learned = false;
+    for (changed, way) in batch.iter().zip(ways) {
+        let stored = &changed.stored;
+        match failure {
+            Failure::Collides { table, .. } if stored.table.name == table => match stored.table.kind {
+                TableKind::Rollup if way.is_appended => {
+                    way.is_appended = false;
+                    stored.is_appended.store(false, Ordering::Relaxed);
+                    has_learned = true;
+                }
+                TableKind::Entity if !way.meets_new => {
+                    way.meets_new = true;
+                    stored.meets_new.store(true, Ordering::Relaxed);
+                    has_learned = true;
+                }
+                TableKind::Rollup | TableKind::Entity | TableKind::Journal => {}
+            },
+            Failure::HasNoKey(_) if stored.is_appended_while_built() && !way.is_appended => {
+                way.is_appended = true;
+                stored.is_appended.store(true, Ordering::Relaxed);
+                has_learned = true;
+            }
+            Failure::Collides { .. }
+            | Failure::HasNoKey(_)
+            | Failure::Unavailable(_)
+            | Failure::Refused(_)
+            | Failure::Damaged(_)
+            | Failure::TooLarge(_) => {}
         }
-        Failure::HasNoKey(_) => {
-            let stored = batch.iter().map(|changed| &changed.stored);
-            let rollups = stored.filter(|stored| stored.is_appended_while_built());
-            let unlike: Vec<_> = rollups
-                .filter(|stored| !stored.is_appended.swap(true, Ordering::Relaxed))
-                .collect();
-            !unlike.is_empty()
-        }
-        Failure::Unavailable(_) | Failure::Refused(_) | Failure::TooLarge(_) => false,
     }
+    has_learned
 }
 
 /// One select, in one statement.
@@ -655,29 +739,13 @@ async fn promote(transaction: &mut Transaction<'_>, wanted: &Generation) -> Resu
         )
         .await?;
     }
+    let of_generation = [text(group.name()), Value::Int(wanted.number), Value::Int(sql::NO_SHARD)];
+    execute(transaction, sql::CLEAR_STOP, &of_generation).await?;
     for name in promotion.hidden {
-        let drop = format!("DROP VIEW IF EXISTS {}", sql::quoted(&name));
-        transaction.batch_execute(&drop).await?;
+        public::hide(transaction, &name, "goes").await?;
     }
     for view in &promotion.shown {
-        show(transaction, view).await?;
-    }
-    Ok(())
-}
-
-/// Replaces a public view: in place, so that what other people built on it stays; else, when its columns changed, anew.
-async fn show(transaction: &mut Transaction<'_>, view: &View) -> Result<(), Failure> {
-    let name = sql::quoted(&view.name);
-    let attempt = transaction.transaction().await?;
-    let replace = format!("CREATE OR REPLACE VIEW {name} AS {}", view.select);
-    match attempt.batch_execute(&replace).await {
-        Ok(()) => attempt.commit().await?,
-        Err(error) if error.code() == Some(&SqlState::INVALID_TABLE_DEFINITION) => {
-            attempt.rollback().await?;
-            let anew = format!("DROP VIEW {name}; CREATE VIEW {name} AS {}", view.select);
-            transaction.batch_execute(&anew).await?;
-        }
-        Err(error) => return Err(error.into()),
+        public::show(transaction, view).await?;
     }
     Ok(())
 }

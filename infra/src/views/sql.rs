@@ -119,7 +119,12 @@ pub(crate) const CLEAR_STOPS: &str = "DELETE FROM read_stops AS s \
      USING unnest($1::text[], $2::bigint[], $3::bigint[]) AS p (read_group, number, shard) \
      WHERE s.read_group = p.read_group AND s.number = p.number AND s.shard = p.shard";
 /// Group, number.
-pub(crate) const STOPS: &str = "SELECT shard, why FROM read_stops WHERE read_group = $1 AND number = $2 ORDER BY shard";
+pub(crate) const STOPS: &str =
+    "SELECT shard, why FROM read_stops WHERE read_group = $1 AND number = $2 AND shard >= 0 ORDER BY shard";
+/// Stands in the place of a shard when the whole generation cannot go live.
+pub(crate) const NO_SHARD: i64 = -1;
+/// Group, number, [`NO_SHARD`].
+pub(crate) const BLOCKED: &str = "SELECT why FROM read_stops WHERE read_group = $1 AND number = $2 AND shard = $3";
 
 /// A table of one generation, as it is stored.
 pub(crate) struct Stored {

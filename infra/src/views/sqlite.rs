@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::generations::{self, Creation, Entry};
 use super::sql::{self, Dialect, Stored, StoredTables};
 use super::{Failure, Gathered};
+use crate::files::{self, Identity};
 use crate::states;
 
 /// Connections that read at the same time; more would only wait for the same disk.
@@ -35,7 +36,10 @@ const STATEMENTS_KEPT: usize = 256;
 /// The read store and state store in a SQLite file.
 pub struct SqliteViews {
     file: PathBuf,
-    writer: Arc<tokio::sync::Mutex<Connection>>,
+    /// `None`: opened to read only.
+    writer: Option<Arc<tokio::sync::Mutex<Connection>>>,
+    /// Of the files that are written to.
+    identity: Option<Identity>,
     may_read: Arc<Semaphore>,
     idle_readers: Arc<Mutex<Vec<Connection>>>,
     tables: StoredTables,
@@ -50,18 +54,67 @@ impl SqliteViews {
         let folder = folder.as_ref().to_owned();
         let file = folder.join("views.db");
         let path = file.clone();
-        let writer = blocking(move || {
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Failure::Unavailable(format!("{}: {error}", folder.display())))?;
-            open_writer(&path)
-        })
-        .await?;
+        let opened = blocking(move || {
+            let unusable = |error: std::io::Error| Failure::Unavailable(format!("{}: {error}", folder.display()));
+            files::make_folder(&folder).map_err(unusable)?;
+            files::make_file(&path).map_err(unusable)?;
+            let writer = open_writer(&path)?;
+            files::keep_private(&folder);
+            Ok((writer, Identity::of(files::database_files(&path)).map_err(unusable)?))
+        });
+        let (writer, identity) = opened.await.map_err(|failure| in_words(&file, failure))?;
         Ok(SqliteViews {
+            writer: Some(Arc::new(tokio::sync::Mutex::new(writer))),
+            identity: Some(identity),
+            ..SqliteViews::without_writer(file)
+        })
+    }
+
+    /// Opens `<folder>/views.db` to read only, also where nobody may write. Nothing is made.
+    ///
+    /// # Errors
+    /// When it is not there, or is no database of ours.
+    pub async fn open_to_read(folder: impl AsRef<Path>) -> Result<SqliteViews, ViewError> {
+        let folder = folder.as_ref();
+        let views = SqliteViews::without_writer(folder.join("views.db"));
+        let folder = folder.display();
+        if !views.file.exists() {
+            return Err(ViewError::Unavailable(
+                match views.file.parent().is_some_and(Path::is_dir) {
+                    true => {
+                        format!("there are no read models in {folder} yet; `crm serve` or `crm rebuild` makes them")
+                    }
+                    false => format!("there is no folder {folder}"),
+                },
+            ));
+        }
+        let is_ours = views.read(|transaction| Ok(transaction.table_exists(None, "read_generations")?));
+        match is_ours.await? {
+            true => Ok(views),
+            false => Err(ViewError::Unavailable(format!(
+                "the file views.db in {folder} has no read models"
+            ))),
+        }
+    }
+
+    fn without_writer(file: PathBuf) -> SqliteViews {
+        SqliteViews {
             file,
-            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+            writer: None,
+            identity: None,
             may_read: Arc::new(Semaphore::new(READERS)),
             idle_readers: Arc::default(),
             tables: StoredTables::new(Dialect::Sqlite),
+        }
+    }
+
+    /// Is what was opened still there?
+    fn check_files(&self) -> Result<(), Failure> {
+        let checked = self.identity.as_ref().map_or(Ok(()), Identity::check);
+        checked.map_err(|what| {
+            Failure::Unavailable(format!(
+                "{what}; start the program again: the read models come back from the log"
+            ))
         })
     }
 
@@ -104,14 +157,36 @@ impl SqliteViews {
         Ok(())
     }
 
+    /// Notes what keeps a generation from going live.
+    async fn note_if_blocked(&self, generation: &Generation, done: Result<(), ViewError>) -> Result<(), ViewError> {
+        let Some(why) = generations::blocking(generation, &done) else {
+            return done;
+        };
+        let (group, number) = (generation.group.name(), generation.number);
+        let noted = self.write(move |transaction| {
+            execute(&transaction, sql::NOTE_STOP, params![group, number, sql::NO_SHARD, why])?;
+            Ok(transaction.commit()?)
+        });
+        if let Err(failure) = noted.await {
+            tracing::warn!(
+                "why a generation cannot go live could not be noted: {}",
+                ViewError::from(failure)
+            );
+        }
+        done
+    }
+
     /// Does `work` in a transaction of the one writer. `work` commits; what it drops is rolled back.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(Transaction<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let turn = tokio::time::timeout(TURN_MAX, self.writer.clone().lock_owned());
+        let writer = self.writer.clone().ok_or_else(|| only_to_read(&self.file))?;
+        let turn = tokio::time::timeout(TURN_MAX, writer.lock_owned());
         let mut writer = turn.await.map_err(|_| no_turn())?;
-        blocking(move || work(writer.transaction_with_behavior(TransactionBehavior::Immediate)?)).await
+        self.check_files()?;
+        let written = blocking(move || work(writer.transaction_with_behavior(TransactionBehavior::Immediate)?)).await;
+        written.map_err(|failure| in_words(&self.file, failure))
     }
 
     /// Does `work` in one snapshot.
@@ -121,11 +196,12 @@ impl SqliteViews {
     ) -> Result<T, Failure> {
         let turn = tokio::time::timeout(TURN_MAX, self.may_read.clone().acquire_owned());
         let turn = turn.await.map_err(|_| no_turn())?.expect("nobody closes it");
+        self.check_files()?;
         let idle = self.idle_readers.clone();
-        let file = self.file.clone();
-        blocking(move || {
+        let (file, may_write) = (self.file.clone(), self.writer.is_some());
+        let result = blocking(move || {
             let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut reader = kept.map_or_else(|| open_reader(&file), Ok)?;
+            let mut reader = kept.map_or_else(|| open_reader(&file, may_write), Ok)?;
             let result = reader
                 .transaction()
                 .map_err(Failure::from)
@@ -133,9 +209,28 @@ impl SqliteViews {
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
             drop(turn);
             result
-        })
-        .await
+        });
+        result.await.map_err(|failure| in_words(&self.file, failure))
     }
+}
+
+/// The failure with the file's name, and what to do where that is known.
+fn in_words(file: &Path, failure: Failure) -> Failure {
+    let name = file.display();
+    match failure {
+        Failure::Damaged(why) => Failure::Damaged(format!(
+            "{name} is damaged ({why}). It holds nothing that is not in the log: stop the program, delete {name}, {name}-wal and {name}-shm, \
+             and start the program again; the read models come back by replay"
+        )),
+        Failure::Unavailable(why) if !why.contains(&*name.to_string()) => {
+            Failure::Unavailable(format!("{name}: {why}"))
+        }
+        other => other,
+    }
+}
+
+fn only_to_read(file: &Path) -> Failure {
+    Failure::Unavailable(format!("{} was opened to read only", file.display()))
 }
 
 #[async_trait]
@@ -156,7 +251,8 @@ impl ReadStore for SqliteViews {
 
     async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError> {
         let tables: Vec<&'static Table> = generation.group.tables().collect();
-        self.make_indexes_of(generation, &tables).await
+        let made = self.make_indexes_of(generation, &tables).await;
+        self.note_if_blocked(generation, made).await
     }
 
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
@@ -165,7 +261,8 @@ impl ReadStore for SqliteViews {
             promote(&transaction, &wanted)?;
             Ok(transaction.commit()?)
         });
-        Ok(promoted.await?)
+        let promoted = promoted.await.map_err(ViewError::from);
+        self.note_if_blocked(generation, promoted).await
     }
 
     async fn checkpoint(&self, generation: &Generation, shard: u16) -> Result<Option<Checkpoint>, ViewError> {
@@ -245,6 +342,16 @@ impl ReadStore for SqliteViews {
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         });
         Ok(stops.await?)
+    }
+
+    async fn blocked(&self, generation: &Generation) -> Result<Option<String>, ViewError> {
+        let (group, number) = (generation.group.name(), generation.number);
+        let why = self.read(move |transaction| {
+            let mut statement = transaction.prepare_cached(sql::BLOCKED)?;
+            let why = statement.query_row(params![group, number, sql::NO_SHARD], |row| row.get(0));
+            Ok(why.optional()?)
+        });
+        Ok(why.await?)
     }
 
     async fn query(&self, generation: &Generation, selects: &[Select]) -> Result<Snapshot, ViewError> {
@@ -340,6 +447,11 @@ fn promote(transaction: &Transaction<'_>, wanted: &Generation) -> Result<(), Fai
         let status = generations::status_name(status);
         execute(transaction, sql::SET_STATUS, params![status, group.name(), number])?;
     }
+    execute(
+        transaction,
+        sql::CLEAR_STOP,
+        params![group.name(), wanted.number, sql::NO_SHARD],
+    )?;
     for name in promotion.hidden {
         transaction.execute_batch(&format!("DROP VIEW IF EXISTS {}", sql::quoted(&name)))?;
     }
@@ -462,10 +574,15 @@ fn open_writer(file: &Path) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-fn open_reader(file: &Path) -> Result<Connection, Failure> {
-    // With leave to write, for the first to open the file after a crash rolls its WAL forward.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
+fn open_reader(file: &Path, may_write: bool) -> Result<Connection, Failure> {
+    let connection = match may_write {
+        // For the first to open the file after a crash rolls its WAL forward.
+        true => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(file, flags)?
+        }
+        false => files::open_to_read(file)?,
+    };
     prepare_connection(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
@@ -578,6 +695,7 @@ impl From<rusqlite::Error> for Failure {
             | ErrorCode::ReadOnly
             | ErrorCode::PermissionDenied
             | ErrorCode::FileLockingProtocolFailed => Failure::Unavailable(message),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Failure::Damaged(message),
             _ => Failure::Refused(message),
         }
     }
@@ -593,7 +711,7 @@ mod specs {
     fn so_many_statements_are_kept_prepared_by_a_connection_in_sqlite() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("views.db");
-        for connection in [open_writer(&file).unwrap(), open_reader(&file).unwrap()] {
+        for connection in [open_writer(&file).unwrap(), open_reader(&file, true).unwrap()] {
             // How often this very statement has run, now included.
             let run = |number: usize| {
                 let mut statement = connection.prepare_cached(&format!("SELECT {number}")).unwrap();

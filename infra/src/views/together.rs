@@ -131,9 +131,7 @@ async fn write(views: &PostgresViews, parts: Vec<Part>) -> Outcome {
         Ok(true) => Outcome::Written,
         Ok(false) => Outcome::TryAlone,
         Err(Failure::Unavailable(why)) => Outcome::Unavailable(why),
-        Err(Failure::Refused(_) | Failure::TooLarge(_) | Failure::Collides { .. } | Failure::HasNoKey(_)) => {
-            Outcome::TryAlone
-        }
+        Err(_) => Outcome::TryAlone,
     }
 }
 

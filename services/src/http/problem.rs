@@ -273,7 +273,9 @@ impl From<AskError> for Problem {
 impl From<ViewError> for Problem {
     fn from(error: ViewError) -> Problem {
         match error {
-            ViewError::Moved | ViewError::Unavailable(_) => Problem::new(Kind::Unavailable, error.to_string()),
+            ViewError::Moved | ViewError::Unavailable(_) | ViewError::OtherLog { .. } => {
+                Problem::new(Kind::Unavailable, error.to_string())
+            }
             ViewError::TooLarge(_) => Problem::malformed("query", error.to_string()),
             // The text stays out of the logs: it may quote what was asked for.
             ViewError::Refused(_) => Problem::new(Kind::Broken, error.to_string()),

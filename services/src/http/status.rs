@@ -43,6 +43,9 @@ struct GroupStatus {
     /// A newer one that is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
     building: Option<i64>,
+    /// Why it cannot go live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<String>,
     /// Over all shards.
     lag: u64,
     shards: Vec<Standing>,
@@ -69,7 +72,8 @@ struct Standing {
 
 pub async fn status(State(api): State<Api>) -> Json<Status> {
     let shards = shards(&api);
-    let mut trouble: Vec<String> = shards.iter().filter_map(shard_trouble).collect();
+    let mut trouble: Vec<String> = log_trouble(&api).await.into_iter().collect();
+    trouble.extend(shards.iter().filter_map(shard_trouble));
     trouble.extend(api.watch.trouble());
     let ends = ends(&api, &shards, &mut trouble).await;
     let mut read_models = Vec::new();
@@ -78,6 +82,10 @@ pub async fn status(State(api): State<Api>) -> Json<Status> {
             Ok(status) => {
                 if status.generation.is_none() {
                     trouble.push(format!("the read models of the group {} are being built", group.name()));
+                }
+                if let (Some(number), Some(why)) = (status.building, &status.blocked) {
+                    let name = group.name();
+                    trouble.push(format!("generation {number} of the group {name} cannot go live: {why}"));
                 }
                 let stopped = status.shards.iter().filter_map(|standing| standing.trouble.as_ref());
                 trouble.extend(stopped.map(|why| format!("the read models of the group {}: {why}", group.name())));
@@ -107,6 +115,7 @@ pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     if *api.stopping.borrow() {
         reasons.push("the server is stopping".into());
     }
+    reasons.extend(log_trouble(&api).await);
     reasons.extend(shards(&api).iter().filter_map(shard_trouble));
     for group in groups() {
         let live = async {
@@ -133,6 +142,14 @@ pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
 
 fn shards(api: &Api) -> Vec<ShardStatus> {
     api.commands.shards().iter().map(|shard| shard.status()).collect()
+}
+
+/// A shard that has nothing to write does not learn that its log is gone.
+async fn log_trouble(api: &Api) -> Option<String> {
+    match tokio::time::timeout(LOOK_WAIT_MAX, api.log.check()).await {
+        Ok(looked) => looked.err().map(|error| error.to_string()),
+        Err(_) => Some("the log did not answer in time".into()),
+    }
 }
 
 fn shard_trouble(shard: &ShardStatus) -> Option<String> {
@@ -185,6 +202,10 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
         fitting.find(|generation| generation.status == status)
     };
     let (live, building) = (of(GenerationStatus::Live), of(GenerationStatus::Building));
+    let blocked = match building {
+        Some(building) => api.store.blocked(building).await?,
+        None => None,
+    };
     let progress = api.workers.progress();
     let mut standings = Vec::new();
     if let Some(live) = live {
@@ -222,6 +243,7 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
         definition: definition.to_owned(),
         generation: live.map(|live| live.number),
         building: building.map(|building| building.number),
+        blocked,
         lag: standings.iter().map(|standing| standing.lag).sum(),
         shards: standings,
     })

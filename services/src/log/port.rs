@@ -94,6 +94,15 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// [`LogError::OutOfRange`] when the log ends before `from`; readers may also say so on their first `next`.
     async fn reader(&self, shard: u16, from: u64) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// Is what was opened still there? Cheap, for probes: a process with nothing to do would not learn otherwise that somebody deleted its
+    /// log. A log that cannot tell without a long look says yes.
+    ///
+    /// # Errors
+    /// [`LogError`], in a sentence that says what to do.
+    async fn check(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 /// Appends to one shard.

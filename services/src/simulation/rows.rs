@@ -326,6 +326,10 @@ impl ReadStore for SimRows {
         self.call().await
     }
 
+    async fn blocked(&self, _: &Generation) -> Result<Option<String>, ViewError> {
+        Ok(None)
+    }
+
     async fn stops(&self, _: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
         Ok(vec![])
     }

@@ -8,7 +8,7 @@ mod waiting;
 mod workers;
 
 pub use feed::{BATCH_RECORDS_MAX, Feeds, REMEMBERED_BYTES_MAX, REMEMBERED_RECORDS_MAX};
-pub use port::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError};
+pub use port::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError, logs_of};
 pub use projector::{CATCHING_UP_BYTES_MAX, CATCHING_UP_ROWS_MAX, Progress, Projector, generation_for};
 pub use queries::{
     Answered, Ask, AskError, CHECKSUM_ROWS_MAX, LARGE_QUESTIONS_MAX, QUESTIONS_MAX, Queries, ROWS_READ_MAX, Rest,

@@ -1,7 +1,10 @@
 //! The port of a read store: generations of tables, batches committed with their checkpoint, selects in one snapshot.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use projections::{Group, Key, Select, Table, TableChange, Value};
+use uuid::Uuid;
 
 use crate::log::Checkpoint;
 
@@ -59,6 +62,9 @@ pub trait ReadStore: Send + Sync {
 
     /// Swaps the public views to `generation` in one short transaction: it becomes `Live`, the live one `Previous`, and
     /// what was `Previous` is dropped. Promoting the `Previous` one is the rollback: the two change places.
+    ///
+    /// # Errors
+    /// When it cannot go live now. Why a `Building` one cannot is noted: see [`blocked`](Self::blocked).
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError>;
 
     /// How far this shard of the generation has come; `None` = nothing was read yet.
@@ -98,6 +104,9 @@ pub trait ReadStore: Send + Sync {
     /// The stops that are noted: (shard, why).
     async fn stops(&self, generation: &Generation) -> Result<Vec<(u16, String)>, ViewError>;
 
+    /// Why the last attempt to make the indexes of a `Building` generation, or to promote it, failed; `None` = nothing is in its way.
+    async fn blocked(&self, generation: &Generation) -> Result<Option<String>, ViewError>;
+
     /// Runs selects on one generation (its merged tables) in one snapshot.
     ///
     /// # Errors
@@ -115,4 +124,30 @@ pub enum ViewError {
     TooLarge(usize),
     #[error("the read store cannot be reached: {0}")]
     Unavailable(String),
+    #[error(
+        "the read models belong to log {stored}, and the log here is {wanted}: name the read models of this log, or delete these; they come \
+         back from their log"
+    )]
+    OtherLog { stored: Uuid, wanted: Uuid },
+}
+
+/// The logs that the read models of a store came from: none in a new store, and more than one in none that is in order.
+///
+/// # Errors
+/// When the store cannot be reached.
+pub async fn logs_of(store: &dyn ReadStore) -> Result<BTreeSet<Uuid>, ViewError> {
+    let mut logs = BTreeSet::new();
+    for group in Group::ALL {
+        for generation in store.generations(group).await? {
+            for shard in 0..generation.shards {
+                logs.extend(
+                    store
+                        .checkpoint(&generation, shard)
+                        .await?
+                        .map(|checkpoint| checkpoint.log_id),
+                );
+            }
+        }
+    }
+    Ok(logs)
 }

@@ -12,6 +12,7 @@ use projections::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::waiting::Waiting;
 use super::{Generation, GenerationStatus, ReadStore, ViewError};
@@ -90,6 +91,8 @@ pub enum AskError {
 pub struct Queries {
     store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
+    /// The log that the read models must have come from; `None` = any.
+    log_id: Option<Uuid>,
     live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
     room: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -104,6 +107,7 @@ impl Queries {
         Queries {
             store,
             clock,
+            log_id: None,
             live: Arc::default(),
             room: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             large: Arc::new(Semaphore::new(LARGE_QUESTIONS_MAX)),
@@ -116,6 +120,12 @@ impl Queries {
     /// With the log, so that nobody waits for what is not in it.
     pub fn with_log(mut self, log: Arc<dyn EventLog>) -> Queries {
         self.log = Some(log);
+        self
+    }
+
+    /// Only read models of this log are asked: a store of another one, put in place by mistake, would show somebody else's customers.
+    pub fn of_log(mut self, log_id: Uuid) -> Queries {
+        self.log_id = Some(log_id);
         self
     }
 
@@ -319,6 +329,9 @@ impl Queries {
         let known = self.store.generations(group).await?;
         let is_ours = |known: &Generation| known.status == GenerationStatus::Live && known.definition == definition;
         let found = known.into_iter().find(is_ours);
+        if let Some(generation) = &found {
+            self.check_log(generation).await?;
+        }
         let mut live = self.live.lock().expect("no panic under the lock");
         match found {
             Some(generation) => {
@@ -330,6 +343,22 @@ impl Queries {
                 Err(AskError::Building(group.name()))
             }
         }
+    }
+
+    /// # Errors
+    /// [`ViewError::OtherLog`].
+    async fn check_log(&self, generation: &Generation) -> Result<(), AskError> {
+        let Some(wanted) = self.log_id else { return Ok(()) };
+        for shard in 0..generation.shards {
+            if let Some(checkpoint) = self.store.checkpoint(generation, shard).await? {
+                let stored = checkpoint.log_id;
+                return match stored == wanted {
+                    true => Ok(()),
+                    false => Err(ViewError::OtherLog { stored, wanted }.into()),
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Sixteen hex digits over all business columns of a read model's rows, whatever their order: equal rows on two stores, or

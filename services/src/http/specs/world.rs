@@ -202,6 +202,8 @@ pub struct CannedRows {
     pub rows: Vec<Vec<Value>>,
     pub is_building: bool,
     pub stops: Vec<(u16, String)>,
+    /// Why the generation that is being built cannot go live.
+    pub blocked: Option<String>,
     pub error: Option<fn() -> ViewError>,
     /// It has read nothing yet.
     pub is_behind: bool,
@@ -287,6 +289,10 @@ impl ReadStore for CannedRows {
 
     async fn note_stop(&self, _: &Generation, _: u16, _: &str) -> Result<(), ViewError> {
         Ok(())
+    }
+
+    async fn blocked(&self, _: &Generation) -> Result<Option<String>, ViewError> {
+        Ok(self.blocked.clone())
     }
 
     async fn stops(&self, _: &Generation) -> Result<Vec<(u16, String)>, ViewError> {

@@ -101,6 +101,10 @@ impl ReadStore for Counting {
         Ok(())
     }
 
+    async fn blocked(&self, _: &Generation) -> Result<Option<String>, ViewError> {
+        Ok(None)
+    }
+
     async fn stops(&self, _: &Generation) -> Result<Vec<(u16, String)>, ViewError> {
         Ok(vec![])
     }

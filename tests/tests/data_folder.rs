@@ -42,7 +42,10 @@ impl Place {
 
     fn serve(&self) -> Crm {
         let url = self.url();
-        Crm::start(&["serve", "--command-timeout", "3"], &[("CRM_LOG", &url), ("CRM_VIEWS", &url)])
+        Crm::start(
+            &["serve", "--command-timeout", "3"],
+            &[("CRM_LOG", &url), ("CRM_VIEWS", &url)],
+        )
     }
 
     fn run(&self, args: &[&str]) -> Said {

@@ -170,7 +170,7 @@ fn balance(row: &PurchaseRow, sign: i64) -> Option<SaleBalance> {
     if row.status != "recorded" {
         return None;
     }
-    let is_return = row.kind == word(&purchase::Kind::Return);
+    let is_return = row.kind == word(purchase::Kind::Return);
     let receipt = match is_return {
         true => row.of.clone()?,
         false => row.receipt.clone(),

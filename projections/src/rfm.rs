@@ -95,8 +95,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
         let days: Vec<Day> = results.remove(0).into_iter().map(Day::from_row).collect();
         // Nobody said what day it is: the last one that is known.
         let today = today.or_else(|| days.iter().map(|day| day.date).max());
-        let rows = today.map(|today| score(&days, today)).unwrap_or_default();
-        rows
+        today.map(|today| score(&days, today)).unwrap_or_default()
     }))
 }
 

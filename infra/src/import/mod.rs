@@ -29,7 +29,7 @@ const TRIES_MAX: u32 = 60;
 /// What one command came to.
 enum Outcome {
     Taken {
-        line: ImportLine,
+        line: Box<ImportLine>,
         is_double: bool,
         taken: Taken,
     },
@@ -181,7 +181,10 @@ async fn send(sender: &Sender, mut line: ImportLine, is_double: bool, ends: &[u6
             Ok(taken) if taken.is_of_before(ends) && line.ask_anew.is_some() => {
                 line.command_id = line.ask_anew.take().expect("it was looked at");
             }
-            Ok(taken) => return Outcome::Taken { line, is_double, taken },
+            Ok(taken) => {
+                let line = Box::new(line);
+                return Outcome::Taken { line, is_double, taken };
+            }
             Err(CommandFailure::Shard(
                 failure @ (Failure::NotAccepted(_) | Failure::OutcomeUnknown(_) | Failure::NoRoom(_)),
             )) => {

@@ -585,6 +585,26 @@ mod specs {
     }
 
     #[test]
+    fn another_reason_for_a_void_inspection_is_not_dropped_in_silence() {
+        let past = || given::<Inspection>([scheduled(), voided(Status::Scheduled)]);
+        past().when(void()).then_nothing();
+        past()
+            .when(Command::Void {
+                reason: "twice in the calendar".into(),
+            })
+            .then_rejected(Rejection::VoidedOtherwise("wrong machine".into()));
+    }
+
+    #[test]
+    fn no_step_of_an_inspection_is_before_the_step_that_caused_it() {
+        let at = |text: &str| crate::spec::moment(text);
+        let (morning, noon) = (at("2026-03-02T09:00:00+08:00"), at("2026-03-02T12:00:00+08:00"));
+        let inspection = Inspection::evolve(State::default(), &scheduled(), noon);
+        let inspection = Inspection::evolve(inspection, &started(), morning);
+        assert_eq!((inspection.status_since, inspection.changed_at), (noon, noon));
+    }
+
+    #[test]
     fn a_finished_inspection_takes_no_readings_and_can_be_voided() {
         let past = || {
             [

@@ -357,3 +357,46 @@ fn the_same_intent_twice_gives_nothing_the_second_time() {
     after(SIGNED_OFF).same_intent_twice(Command::Close);
     after(CREATED).same_intent_twice(cancel());
 }
+
+#[test]
+fn a_job_that_is_created_again_names_what_differs() {
+    let again = |summary: &str| Command::Create {
+        customer: stranger("a"),
+        equipment: Some(press()),
+        origin: Some("case/0192f0c1-0000-8000-8000-000000000001".into()),
+        summary: summary.into(),
+    };
+    after(CLOSED).when(again("主軸異音")).then_nothing();
+    after(CREATED)
+        .when(again("漏油"))
+        .then_rejected(Rejection::AlreadyCreated(Differing(vec!["summary".into()])));
+}
+
+#[test]
+fn another_reason_for_a_cancelled_job_is_not_dropped_in_silence() {
+    let job = || given::<Job>([created_on(Some(press()), stranger("a")), cancelled(Status::New)]);
+    job().when(cancel()).then_nothing();
+    job()
+        .when(Command::Cancel {
+            reason: "too expensive".into(),
+        })
+        .then_rejected(Rejection::CancelledOtherwise("repaired themselves".into()));
+}
+
+#[test]
+fn already_closed_is_not_already_closed_at_an_earlier_time() {
+    let closed_at = moment("2026-03-02T09:00:00+08:00");
+    after(CLOSED).when(Command::Close).then_nothing();
+    after(CLOSED)
+        .effective("2026-03-01T09:00:00+08:00")
+        .when(Command::Close)
+        .then_rejected(Rejection::OnlySince(closed_at));
+}
+
+#[test]
+fn no_step_of_a_job_is_before_the_step_that_caused_it() {
+    let (morning, noon) = (moment("2026-03-02T09:00:00+08:00"), moment("2026-03-02T12:00:00+08:00"));
+    let job = Job::evolve(State::default(), &created_on(None, stranger("a")), noon);
+    let job = Job::evolve(job, &cancelled(Status::New), morning);
+    assert_eq!(job.changed_at, noon);
+}

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Differing, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, derived_in, same_beginning};
+use crate::{
+    Companion, Differing, Home, Id, Identity, Moment, Personal, Stream, StreamKind, StreamRef, id_beside, same_beginning,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -40,8 +42,8 @@ pub enum Event {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// Record a contact. With a `provider_id` (a message id, a call id) it is recorded once per channel, however often the
-    /// provider delivers it.
+    /// Record a contact. With a `provider_id` (a message id, a call id) it is recorded once per customer and channel, however
+    /// often the provider delivers it.
     Record {
         customer: Id<Customer>,
         channel: Channel,
@@ -163,10 +165,7 @@ impl Stream for Interaction {
                 channel,
                 provider_id: Some(provider_id),
                 ..
-            } => {
-                let key = [Interaction::NAME, channel.name(), provider_id];
-                Home::Exactly(derived_in(customer.slot(), &key))
-            }
+            } => Home::Exactly(identity(*customer, *channel, provider_id).id),
             Command::Record { customer, .. } => Home::With(customer.uuid()),
             Command::Correct { .. } => Home::Anywhere,
         }
@@ -174,14 +173,28 @@ impl Stream for Interaction {
 
     fn companions(command: &Command) -> Vec<StreamRef> {
         match command {
-            Command::Record { customer, .. } => customer::companion(*customer),
+            Command::Record {
+                customer,
+                channel,
+                provider_id,
+                ..
+            } => {
+                let mut companions = customer::companion(*customer);
+                companions.extend(
+                    provider_id
+                        .as_ref()
+                        .and_then(|id| former(*customer, *channel, id))
+                        .map(StreamRef::of),
+                );
+                companions
+            }
             Command::Correct { .. } => vec![],
         }
     }
 
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
         match command {
-            Command::Record { .. } => record(state, command, at),
+            Command::Record { .. } => record(recorded_before(&command, at).unwrap_or(state), command, at),
             Command::Correct { .. } if state.customer.is_none() => Err(Rejection::NotRecorded),
             Command::Correct { fields, reason } => correct(state, fields, reason),
         }
@@ -220,6 +233,32 @@ impl Stream for Interaction {
 
     fn customer(state: &State) -> Option<Uuid> {
         customer::routing(&state.customer)
+    }
+}
+
+/// What a provider sends again is the same interaction; the same mail to another customer is another one.
+fn identity(customer: Id<Customer>, channel: Channel, provider_id: &str) -> Identity {
+    id_beside(Interaction::NAME, customer.uuid(), &[channel.name(), provider_id])
+}
+
+fn former(customer: Id<Customer>, channel: Channel, provider_id: &str) -> Option<Id<Interaction>> {
+    identity(customer, channel, provider_id).former.map(Id::new)
+}
+
+/// The state of this interaction, when it was recorded under the id that left the customer out.
+fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<&'a State> {
+    let Command::Record {
+        customer,
+        channel,
+        provider_id: Some(provider_id),
+        ..
+    } = command
+    else {
+        return None;
+    };
+    match at.state_of(former(*customer, *channel, provider_id)?) {
+        Companion::Known(state) if state.customer == Some(*customer) => Some(state),
+        Companion::Known(_) | Companion::Elsewhere => None,
     }
 }
 
@@ -346,7 +385,7 @@ impl Fields {
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{given, neighbour};
+    use crate::spec::{folded, given, neighbour};
     use crate::{slot_of, variants};
 
     fn record() -> Command {
@@ -442,6 +481,56 @@ mod specs {
             home(Channel::Phone, None),
             Home::With(neighbour::<Customer>("a").uuid())
         );
+    }
+
+    #[test]
+    fn one_mail_to_two_customers_of_a_slot_is_two_interactions() {
+        let home = |customer| {
+            let Command::Record {
+                channel,
+                direction,
+                subject,
+                body,
+                provider_id,
+                about,
+                ..
+            } = record()
+            else {
+                unreachable!()
+            };
+            Interaction::home(&Command::Record {
+                customer: neighbour(customer),
+                channel,
+                direction,
+                subject,
+                body,
+                provider_id,
+                about,
+            })
+        };
+        assert_eq!(home("a"), home("a"));
+        assert_ne!(home("a"), home("b"));
+    }
+
+    #[test]
+    fn a_message_that_was_recorded_while_its_id_left_the_customer_out_is_met_again() {
+        let former = former(neighbour("a"), Channel::Email, "<1@mail.tw>").unwrap();
+        let before = folded::<Interaction>([&recorded()]);
+        given::<Interaction>([])
+            .with(former, before.clone())
+            .when(record())
+            .then_nothing();
+        let mut of_another = before;
+        of_another.customer = Some(neighbour("b"));
+        let active = customer::State {
+            status: customer::Status::Active,
+            ..Default::default()
+        };
+        given::<Interaction>([])
+            .with(former, of_another)
+            .with(neighbour::<Customer>("a"), active)
+            .when(record())
+            .then([recorded()]);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Currency, Home, Id, MINOR_MAX, Moment, Money, Stream, StreamKind, StreamRef, at_the_door, id_from_key};
+use crate::{
+    Companion, Currency, Home, Id, Identity, MINOR_MAX, Moment, Money, Stream, StreamKind, StreamRef, at_the_door,
+    id_from_parts,
+};
 
 /// More lines than this are no receipt but a file that lost its separators.
 pub const LINES_MAX: usize = 10_000;
@@ -241,6 +244,8 @@ pub enum Rejection {
     TooManyVersions,
     #[error("this receipt is already recorded for customer {0}; use attach-customer to change that")]
     BelongsTo(Id<Customer>),
+    #[error("this receipt is recorded as purchase {0}; send the command there")]
+    RecordedAs(Id<Purchase>),
     #[error("this purchase is void")]
     Voided,
     #[error("the {0} is empty")]
@@ -321,15 +326,55 @@ pub fn purchase_id(
     business_date: Date,
     receipt: &str,
 ) -> Id<Purchase> {
-    let id = match (store, till) {
-        (None, None) => id_from_key(Purchase::NAME, source, receipt),
-        (store, till) => {
-            let (store, till) = (store.unwrap_or_default(), till.unwrap_or_default());
-            let key = format!("{store}/{till}/{business_date}/{receipt}");
-            id_from_key(Purchase::NAME, source, &key)
+    Id::new(identity(source, store, till, business_date, receipt).id)
+}
+
+/// A slash in the name of a store or a till, or a receipt number that reads like store, till, day and number, would give two receipts
+/// one key.
+fn identity(source: &str, store: Option<&str>, till: Option<&str>, day: Date, receipt: &str) -> Identity {
+    if (store, till) == (None, None) {
+        let third = receipt.splitn(4, '/').nth(2);
+        let is_like_a_tills = third.is_some_and(|part| part.parse::<Date>().is_ok());
+        return id_from_parts(Purchase::NAME, source, receipt, is_like_a_tills, &[receipt]);
+    }
+    let (store, till, day) = (store.unwrap_or_default(), till.unwrap_or_default(), day.to_string());
+    let key = format!("{store}/{till}/{day}/{receipt}");
+    let is_ambiguous = store.contains('/') || till.contains('/');
+    id_from_parts(
+        Purchase::NAME,
+        source,
+        &key,
+        is_ambiguous,
+        &[store, till, &day, receipt],
+    )
+}
+
+fn identity_of(command: &Command) -> Option<Identity> {
+    match command {
+        Command::Record {
+            source,
+            store,
+            till,
+            receipt,
+            business_date,
+            ..
         }
-    };
-    Id::new(id)
+        | Command::Correct {
+            source,
+            store,
+            till,
+            receipt,
+            business_date,
+            ..
+        } => Some(identity(
+            source,
+            store.as_deref(),
+            till.as_deref(),
+            *business_date,
+            receipt,
+        )),
+        Command::AttachCustomer { .. } | Command::Void { .. } => None,
+    }
 }
 
 impl Stream for Purchase {
@@ -341,32 +386,13 @@ impl Stream for Purchase {
     type Rejection = Rejection;
 
     fn home(command: &Command) -> Home {
-        match command {
-            Command::Record {
-                source,
-                store,
-                till,
-                receipt,
-                business_date,
-                ..
-            }
-            | Command::Correct {
-                source,
-                store,
-                till,
-                receipt,
-                business_date,
-                ..
-            } => {
-                let id = purchase_id(source, store.as_deref(), till.as_deref(), *business_date, receipt);
-                Home::Exactly(id.uuid())
-            }
-            Command::AttachCustomer { .. } | Command::Void { .. } => Home::Anywhere,
-        }
+        identity_of(command).map_or(Home::Anywhere, |identity| Home::Exactly(identity.id))
     }
 
     fn companions(command: &Command) -> Vec<StreamRef> {
-        match command {
+        let former = identity_of(command).and_then(|identity| identity.former);
+        let former = former.map(|id| StreamRef::of(Id::<Purchase>::new(id)));
+        let mut companions = match command {
             Command::Record {
                 customer: Some(customer),
                 ..
@@ -379,16 +405,19 @@ impl Stream for Purchase {
             Command::Record { customer: None, .. } | Command::Correct { customer: None, .. } | Command::Void { .. } => {
                 vec![]
             }
-        }
+        };
+        companions.extend(former);
+        companions
     }
 
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
-        let recorded = || state.purchase.as_ref().ok_or(Rejection::NotRecorded);
-        match command {
-            Command::Record { .. } => record(state, content(command)?, at),
-            Command::Correct { reinstate, .. } => correct(state, content(command)?, reinstate, at),
-            Command::AttachCustomer { customer } => attach(state, recorded()?, customer, at),
-            Command::Void { reason } => void(state, recorded()?, reason),
+        match recorded_before(&command, at) {
+            None => decide(state, command, at),
+            Some((id, before)) => match decide(before, command, at)?.is_empty() {
+                true => Ok(vec![]),
+                // An event belongs to the stream that has the receipt.
+                false => Err(Rejection::RecordedAs(id)),
+            },
         }
     }
 
@@ -422,6 +451,45 @@ impl Stream for Purchase {
 
     fn customer(state: &State) -> Option<Uuid> {
         customer::routing(&state.customer)
+    }
+}
+
+fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    let recorded = || state.purchase.as_ref().ok_or(Rejection::NotRecorded);
+    match command {
+        Command::Record { .. } => record(state, content(command)?, at),
+        Command::Correct { reinstate, .. } => correct(state, content(command)?, reinstate, at),
+        Command::AttachCustomer { customer } => attach(state, recorded()?, customer, at),
+        Command::Void { reason } => void(state, recorded()?, reason),
+    }
+}
+
+/// The state of this receipt, when it was recorded while its key was that of another receipt too.
+fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<(Id<Purchase>, &'a State)> {
+    let (Command::Record {
+        store,
+        receipt,
+        business_date,
+        ..
+    }
+    | Command::Correct {
+        store,
+        receipt,
+        business_date,
+        ..
+    }) = command
+    else {
+        return None;
+    };
+    // The till is what is left of the key.
+    let is_it = |purchase: &Summary| {
+        purchase.store.as_deref().unwrap_or_default() == store.as_deref().unwrap_or_default()
+            && (&purchase.receipt, purchase.business_date) == (receipt, *business_date)
+    };
+    let former = Id::<Purchase>::new(identity_of(command)?.former.filter(|former| *former != at.id)?);
+    match at.state_of(former) {
+        Companion::Known(state) if state.purchase.as_ref().is_some_and(is_it) => Some((former, state)),
+        Companion::Known(_) | Companion::Elsewhere => None,
     }
 }
 

@@ -59,13 +59,6 @@ pub fn derived_in(slot: Slot, parts: &[&str]) -> Uuid {
     slot.apply(derived_id(parts))
 }
 
-/// The id of a `stream` whose identity is a key of another system, such as a till's receipt number. Its slot comes from
-/// (source, key) alone: a receipt may come first without and later with its customer, and must be the same stream.
-pub fn id_from_key(stream: &str, source: &str, key: &str) -> Uuid {
-    let slot = slot_of(derived_id(&["key", source, key]));
-    derived_in(slot, &[stream, source, key])
-}
-
 /// The bytes in hexadecimal, two small digits each.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -178,15 +171,6 @@ mod specs {
         assert_eq!(slot_of(id).number(), 4095);
         assert_eq!(slot_of(id).shard(8), 7);
         assert_eq!(id.get_version_num(), 8);
-    }
-
-    #[test]
-    fn a_key_gives_one_id_per_stream_and_one_slot_for_all() {
-        let purchase = id_from_key("purchase", "till", "536365");
-        let case = id_from_key("case", "till", "536365");
-        assert_ne!(purchase, case);
-        assert_eq!(slot_of(purchase), slot_of(case));
-        assert_eq!(purchase, id_from_key("purchase", "till", "536365"));
     }
 
     #[test]

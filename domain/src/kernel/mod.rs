@@ -1,9 +1,10 @@
-//! What every stream stands on: ids that route themselves, money, personal data, and the shape of a stream.
+//! What every stream stands on: ids that route themselves and what they are made of, money, personal data, and the shape of a stream.
 
 mod day;
 mod decimal;
 mod history;
 mod id;
+mod identity;
 mod money;
 mod personal;
 mod recorded;
@@ -16,7 +17,11 @@ mod wire;
 pub use day::{BadDay, DAY_MAX, DAY_MIN, at_the_door, business_date, parse_day, time_within};
 pub use decimal::exact_decimal;
 pub use history::{Card, Differing, History, STEPS_MAX, Step, in_sequence, same_beginning};
-pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, id_from_key, slot_of};
+pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, slot_of};
+pub use identity::{
+    IDEMPOTENCY_KEY_MAX, Identity, command_id_from_key, command_id_within, id_beside, id_from_command, id_from_key,
+    id_from_parts,
+};
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};

@@ -94,6 +94,12 @@ pub fn moment(text: &str) -> Timestamp {
 }
 
 impl<S: Stream> Given<S> {
+    /// Under this id.
+    pub fn under(mut self, id: Id<S>) -> Given<S> {
+        self.id = id.uuid();
+        self
+    }
+
     /// With a companion stream in this state.
     pub fn with<C: Stream>(mut self, id: Id<C>, state: C::State) -> Given<S> {
         self.companions.insert(StreamRef::of(id), Box::new(state));

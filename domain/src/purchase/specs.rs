@@ -588,6 +588,70 @@ fn a_receipt_number_is_unique_in_its_source_or_in_the_day_of_its_till() {
 }
 
 #[test]
+fn two_tills_whose_names_hold_the_separator_are_two() {
+    let day = date(2026, 3, 2);
+    let id = |store, till, receipt| purchase_id("pos", Some(store), Some(till), day, receipt);
+    assert_ne!(id("A/B", "C", "7"), id("A", "B/C", "7"));
+    assert_ne!(
+        id("A", "B", "7"),
+        purchase_id("pos", None, None, day, "A/B/2026-03-02/7")
+    );
+    // A receipt number is the last part: a slash in it was never ambiguous, and its receipts keep their ids.
+    assert_eq!(
+        id("A", "B", "7/1").uuid(),
+        id_from_key("purchase", "pos", "A/B/2026-03-02/7/1")
+    );
+    let bare = purchase_id("erp", None, None, day, "INV/2026/03/17");
+    assert_eq!(bare.uuid(), id_from_key("purchase", "erp", "INV/2026/03/17"));
+}
+
+#[test]
+fn a_receipt_that_was_recorded_under_an_ambiguous_id_is_met_again() {
+    let at = |store: &str, till: &str, customer| {
+        let Command::Record {
+            kind,
+            source,
+            receipt,
+            business_date,
+            currency,
+            lines,
+            ..
+        } = sale(lanterns(), customer)
+        else {
+            unreachable!()
+        };
+        Command::Record {
+            kind,
+            source,
+            store: Some(store.into()),
+            till: Some(till.into()),
+            receipt,
+            business_date,
+            currency,
+            lines,
+            tax_minor: None,
+            tenders: vec![],
+            customer,
+            of: None,
+        }
+    };
+    let (one, other) = (at("A/B", "C", None), at("A", "B/C", None));
+    let event = content(one.clone()).unwrap();
+    let before = crate::spec::folded::<Purchase>([&event]);
+    let former = Id::<Purchase>::new(identity_of(&one).unwrap().former.unwrap());
+    let resent = |command: Command| {
+        let own = Id::new(identity_of(&command).unwrap().id);
+        given::<Purchase>([])
+            .under(own)
+            .with(former, before.clone())
+            .when(command)
+    };
+    resent(one).then_nothing();
+    resent(other.clone()).then([content(other).unwrap()]);
+    resent(at("A/B", "C", Some(stranger("a")))).then_rejected(Rejection::RecordedAs(former));
+}
+
+#[test]
 fn quantities_are_integers_or_text_and_prices_are_text() {
     let command = |quantity: serde_json::Value, unit_price: serde_json::Value| {
         command_from_json::<Command>(json!({

@@ -175,19 +175,12 @@ pub fn settings(log: &str, views: &str) -> anyhow::Result<Settings> {
 
 /// The request that the door makes of a typed command.
 pub fn request(stream: StreamRef, command: AnyCommand) -> Request {
-    let mut request = Request {
-        command_id: Uuid::now_v7(),
-        hash: String::new(),
-        steps: vec![Step {
-            stream,
-            action: Action::Decide(command),
-            expected_version: None,
-        }],
-        effective_at: None,
-        who: Who::new(Actor::system("bench")),
+    let step = Step {
+        stream,
+        action: Action::Decide(command),
+        expected_version: None,
     };
-    request.hash = hash_of(&request);
-    request
+    Request::new(Uuid::now_v7(), vec![step], None, Who::new(Actor::system("bench")))
 }
 
 pub async fn execute(commands: &Commands, stream: StreamRef, command: AnyCommand) -> anyhow::Result<()> {

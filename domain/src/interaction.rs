@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::{
-    Companion, Differing, Home, Id, Identity, Moment, Personal, Stream, StreamKind, StreamRef, id_beside, same_beginning,
+    Companion, Differing, Home, Id, Identity, Moment, Personal, Stream, StreamKind, StreamRef, id_beside,
+    same_beginning,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -5,8 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::customer::Customer;
-use crate::{Home, Id, Moment, Stream, StreamKind, id_from_key};
+use crate::customer::{self, Customer};
+use crate::{Companion, Home, Id, Moment, Stream, StreamKind, StreamRef, id_from_key};
+
+/// So many owners that a key had before are remembered.
+pub const FORMER_OWNERS_MAX: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -24,7 +27,7 @@ pub enum Event {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// `{"key": [source, key]}` means `customer` from now on.
+    /// `{"key": [source, key]}` means `customer` from now on. A customer that was registered under the key itself has it without a link.
     Link {
         source: String,
         key: String,
@@ -48,12 +51,23 @@ pub enum Rejection {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     pub customer: Option<Id<Customer>>,
+    /// Since when it is linked.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Whom it belonged to before, the last one at the end: the retry of a command from then still names the key.
+    #[serde(default)]
+    pub former: Vec<Id<Customer>>,
 }
 
 #[derive(Debug)]
 pub struct Link;
 
-/// The stream of a key.
+/// The customer that a key means while it is linked to nobody: whoever is registered under the key itself.
+pub fn own_customer(source: &str, key: &str) -> Id<Customer> {
+    Id::new(id_from_key(Customer::NAME, source, key))
+}
+
+/// The stream of a key. It lives in the slot of the key's own customer.
 pub fn link_id(source: &str, key: &str) -> Id<Link> {
     Id::new(id_from_key(Link::NAME, source, key))
 }
@@ -73,7 +87,14 @@ impl Stream for Link {
         }
     }
 
-    fn decide(state: &State, command: Command, _: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+    fn companions(command: &Command) -> Vec<StreamRef> {
+        match command {
+            Command::Link { source, key, .. } => vec![StreamRef::of(own_customer(source, key))],
+            Command::Unlink => vec![],
+        }
+    }
+
+    fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
         match (command, state.customer) {
             (Command::Link { source, key, .. }, _) if source.is_empty() || key.is_empty() => Err(Rejection::Empty),
             (Command::Link { customer, .. }, Some(owner)) if owner == customer => Ok(vec![]),
@@ -82,16 +103,42 @@ impl Stream for Link {
                 key,
                 customer: owner,
             }),
-            (Command::Link { source, key, customer }, None) => Ok(vec![Event::Linked { source, key, customer }]),
+            (Command::Link { source, key, customer }, None) => {
+                let own = own_customer(&source, &key);
+                if own == customer {
+                    return Ok(vec![]);
+                }
+                match at.state_of(own) {
+                    Companion::Known(state) if state.status != customer::Status::NotRegistered => {
+                        Err(Rejection::Taken {
+                            source_name: source,
+                            key,
+                            customer: own,
+                        })
+                    }
+                    Companion::Known(_) | Companion::Elsewhere => Ok(vec![Event::Linked { source, key, customer }]),
+                }
+            }
             (Command::Unlink, None) => Ok(vec![]),
             (Command::Unlink, Some(customer)) => Ok(vec![Event::Unlinked { customer }]),
         }
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
+    fn evolve(mut state: State, event: &Event, at: Timestamp) -> State {
         match event {
-            Event::Linked { customer, .. } => state.customer = Some(*customer),
-            Event::Unlinked { .. } => state.customer = None,
+            Event::Linked { customer, .. } => {
+                state.former.retain(|former| former != customer);
+                state.customer = Some(*customer);
+                state.since = Some(at);
+            }
+            Event::Unlinked { customer } => {
+                state.customer = None;
+                state.since = None;
+                state.former.push(*customer);
+                if state.former.len() > FORMER_OWNERS_MAX {
+                    state.former.remove(0);
+                }
+            }
         }
         state
     }
@@ -104,7 +151,7 @@ impl Stream for Link {
 #[cfg(test)]
 mod specs {
     use super::*;
-    use crate::spec::{given, neighbour};
+    use crate::spec::{folded, given, neighbour};
 
     fn link(name: &str) -> Command {
         Command::Link {
@@ -139,6 +186,64 @@ mod specs {
         ])
         .when(link("b"))
         .then([linked("b")]);
+    }
+
+    #[test]
+    fn a_key_of_a_customer_that_is_registered_under_it_is_taken() {
+        let own = own_customer("erp", "C-12");
+        let registered = customer::State {
+            status: customer::Status::Active,
+            ..Default::default()
+        };
+        given::<Link>([])
+            .under(link_id("erp", "C-12"))
+            .with(own, registered)
+            .when(link("b"))
+            .then_rejected(Rejection::Taken {
+                source_name: "erp".into(),
+                key: "C-12".into(),
+                customer: own,
+            });
+        // Nobody is registered there.
+        given::<Link>([])
+            .under(link_id("erp", "C-12"))
+            .when(link("b"))
+            .then([linked("b")]);
+        // It needs no link to have its own key.
+        let to_itself = || Command::Link {
+            source: "erp".into(),
+            key: "C-12".into(),
+            customer: own,
+        };
+        given::<Link>([])
+            .under(link_id("erp", "C-12"))
+            .when(to_itself())
+            .then_nothing();
+        given::<Link>([linked("b")])
+            .under(link_id("erp", "C-12"))
+            .when(to_itself())
+            .then_rejected(Rejection::Taken {
+                source_name: "erp".into(),
+                key: "C-12".into(),
+                customer: neighbour("b"),
+            });
+    }
+
+    #[test]
+    fn so_many_former_owners_are_remembered() {
+        let unlinked = |name: &str| Event::Unlinked {
+            customer: neighbour(name),
+        };
+        let names: Vec<String> = (0..=FORMER_OWNERS_MAX).map(|n| n.to_string()).collect();
+        let events: Vec<Event> = names.iter().flat_map(|name| [linked(name), unlinked(name)]).collect();
+        let state = folded::<Link>(&events);
+        let kept: Vec<Id<Customer>> = names[1..].iter().map(|name| neighbour(name)).collect();
+        assert_eq!((state.customer, &state.former), (None, &kept));
+        let again = Link::evolve(state, &linked("1"), crate::spec::moment("2026-03-02T09:00:00+08:00"));
+        assert_eq!(
+            (again.customer, again.former.as_slice()),
+            (Some(neighbour("1")), &kept[1..])
+        );
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
         };
         let mut request = Request {
             command_id,
+            given: command_id,
             hash: String::new(),
             steps: vec![step],
             effective_at: None,

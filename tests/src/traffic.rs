@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use domain::{Position, derived_id};
+use domain::{Position, StreamKind, StreamRef, command_id_within, derived_id};
 use serde_json::{Value, json};
 use services::log::{Audit, EventLog, audit};
 use tokio::task::JoinHandle;
@@ -179,7 +179,11 @@ async fn run_client(client: u64, shared: Arc<Shared>) -> HashMap<Uuid, Told> {
         let started = Instant::now();
         let may_be_early = customer == "shared" && body["type"] == "assign-owner";
         if let Some(ack) = insist(&http, &shared, command, id, &body, may_be_early).await {
-            told.insert(command, ack);
+            let stream = StreamRef {
+                kind: StreamKind::Customer,
+                id,
+            };
+            told.insert(command_id_within(command, stream), ack);
             let took = started.elapsed().as_millis() as u64;
             shared.longest_ms.fetch_max(took, Ordering::SeqCst);
             shared.acks.fetch_add(1, Ordering::SeqCst);

@@ -180,6 +180,7 @@ fn request(n: u64, command: customer::Command) -> Request {
     let command_id = derived_id(&["command", &n.to_string()]);
     let mut request = Request {
         command_id,
+        given: command_id,
         hash: String::new(),
         steps: vec![step],
         effective_at: None,

@@ -118,6 +118,7 @@ impl Stock {
         let made = self.made.lock().expect("no panic under the lock").pop();
         let mut request = made.unwrap_or_else(|| self.make());
         request.command_id = Uuid::now_v7();
+        request.given = request.command_id;
         request
     }
 }

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::{Actor, StreamKind, derived_id};
+use domain::{Actor, IDEMPOTENCY_KEY_MAX, StreamKind, command_id_from_key, derived_id};
 use jiff::Timestamp;
 use serde_json::Value;
 use services::commands::{Incoming, Reference};
@@ -114,7 +114,13 @@ impl<R: BufRead> Lines<R> {
         let actor = text(fields.remove("actor"), "actor")?.unwrap_or_else(|| "system:import".to_owned());
         let actor = Actor::parse(&actor).ok_or_else(|| self.bad("its actor is not <kind>:<id>, such as user:mei"))?;
         let command_id = text(fields.remove("command_id"), "command_id")?
-            .map(|text| Uuid::parse_str(&text).map_err(|_| self.bad("its command_id is no UUID")))
+            .map(|text| {
+                command_id_from_key(&text).ok_or_else(|| {
+                    self.bad(format!(
+                        "its command_id has not 1 to {IDEMPOTENCY_KEY_MAX} visible characters"
+                    ))
+                })
+            })
             .transpose()?;
         let expected_version = match fields.remove("expected_version") {
             None | Some(Value::Null) => None,

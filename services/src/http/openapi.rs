@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use domain::StreamKind;
+use domain::{IDEMPOTENCY_KEY_MAX, StreamKind};
 use projections::{
     Column, ColumnType, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, READ_MODELS, ReadModel,
 };
@@ -429,7 +429,7 @@ fn schemas() -> Map<String, Value> {
                 "required": ["stream", "id", "version", "position", "events", "command_id"],
                 "properties": {
                     "stream": {"type": "string", "enum": streams}, "id": uuid(), "version": version(), "position": position(), "events": events(),
-                    "command_id": uuid(),
+                    "command_id": command_id(),
                 }
             }),
         ),
@@ -471,7 +471,7 @@ fn schemas() -> Map<String, Value> {
                             "version": {"type": "integer", "description": "Left out when nothing was written to it."},
                         }
                     }},
-                    "position": position(), "events": events(), "command_id": uuid(),
+                    "position": position(), "events": events(), "command_id": command_id(),
                 }
             }),
         ),
@@ -506,6 +506,10 @@ fn parameter_ref(name: &str) -> Value {
     json!({"$ref": format!("#/components/parameters/{name}")})
 }
 
+fn command_id() -> Value {
+    json!({"type": "string", "format": "uuid", "description": "The id under which the command is recorded; as an Idempotency-Key it means this command too."})
+}
+
 fn command_parameters(has_id: bool) -> Vec<Value> {
     let names = [
         "Idempotency-Key",
@@ -534,9 +538,12 @@ fn parameters() -> Map<String, Value> {
         (
             "Idempotency-Key",
             "header",
-            json!({"type": "string", "format": "uuid"}),
+            json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX}),
             format!(
-                "The command's id, a UUID of version 7; the same id has one effect. It is accepted for {COMMAND_ID_DAYS_MAX} days. Derived ones, of version 8, are accepted for ever."
+                "Any text of 1 to {IDEMPOTENCY_KEY_MAX} visible characters that you make for this command; a UUID of version 7 is best. The same \
+                 key has one effect on the stream that the command addresses, and the same answer; with another command for that stream it \
+                 is refused (422). A key is unique within its stream: for another stream it is another command. A UUID of version 7 is accepted \
+                 for {COMMAND_ID_DAYS_MAX} days after it was made, every other key for ever."
             ),
         ),
         (

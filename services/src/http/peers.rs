@@ -51,7 +51,7 @@ async fn execute(
     let handle = handle(&api, shard)?;
     let within = Duration::from_millis(order.within_ms).min(handle.command_timeout());
     let (request, lane) = order.read().map_err(unreadable)?;
-    api.commands.check(shard, &request)?;
+    api.commands.check(shard, &request).await?;
     Ok(Json(Answer::of_command(handle.execute(request, lane, within).await)))
 }
 

@@ -1,7 +1,7 @@
 //! What goes with a command besides its body: headers and the effective time.
 
 use axum::http::{HeaderMap, header};
-use domain::Actor;
+use domain::{Actor, IDEMPOTENCY_KEY_MAX, command_id_from_key};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -124,11 +124,11 @@ fn command_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     let Some(given) = one(headers, "Idempotency-Key")? else {
         return Ok(None);
     };
-    let id = Uuid::parse_str(unquoted(given));
-    id.map(Some).map_err(|_| {
+    let id = command_id_from_key(unquoted(given));
+    id.map(Some).ok_or_else(|| {
         Problem::malformed(
             "Idempotency-Key",
-            format!("{given:?} is no UUID; make one of version 7 for each command, and keep it for retries"),
+            format!("it has 1 to {IDEMPOTENCY_KEY_MAX} visible characters; make one for each command, and keep it for retries"),
         )
     })
 }

@@ -15,6 +15,7 @@ use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, Step, Who, hash_
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     command_id: Uuid,
+    given: Uuid,
     hash: String,
     steps: Vec<OrderStep>,
     effective_at: Option<Timestamp>,
@@ -66,6 +67,7 @@ impl Order {
         });
         Some(Order {
             command_id: request.command_id,
+            given: request.given,
             hash: request.hash.clone(),
             steps: steps.collect::<Option<_>>()?,
             effective_at: request.effective_at,
@@ -85,6 +87,7 @@ impl Order {
         }
         let mut request = Request {
             command_id: self.command_id,
+            given: self.given,
             hash: String::new(),
             steps,
             effective_at: self.effective_at,

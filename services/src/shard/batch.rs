@@ -145,7 +145,7 @@ pub fn decide(
                     own: step.stream,
                     declared: &declared,
                 };
-                let at = Moment::new(step.stream.id, now, request.effective_at.unwrap_or(now), &neighbours);
+                let at = Moment::new(step.stream.id, now, request.true_at(now).unwrap_or(now), &neighbours);
                 match current.state.decide(command.clone(), &at) {
                     Ok(facts) => facts,
                     Err(rejection) => {
@@ -155,7 +155,7 @@ pub fn decide(
             }
         };
         let changed = facts.iter().fold(current, |current, fact| {
-            let next = evolve(current, fact, request.effective_at.unwrap_or(now));
+            let next = evolve(current, fact, request.true_at(now).unwrap_or(now));
             events.push(stored(request, step.stream, fact, &next, now, shard));
             next
         });
@@ -196,7 +196,7 @@ pub fn decide(
 
 /// The command's id has been seen: its answer, or the refusal of another content.
 fn known(request: &Request, ids: &CommandIds, batch: &Batch, shard: u16) -> Option<Prepared> {
-    let reused = || Prepared::Failed(Failure::IdReused(request.command_id));
+    let reused = || Prepared::Failed(Failure::IdReused(request.given));
     if let Some((command, last)) = batch.command(request.command_id) {
         let streams = texts(&command.streams);
         let same = command.hash == request.hash;
@@ -210,10 +210,11 @@ fn known(request: &Request, ids: &CommandIds, batch: &Batch, shard: u16) -> Opti
             reused()
         });
     }
-    let command = ids.get(request.command_id)?;
-    if command.hash != request.hash {
-        return Some(reused());
-    }
+    let command = match ids.get(request.command_id) {
+        Some(command) if command.hash != request.hash => return Some(reused()),
+        Some(command) => command,
+        None => known_as_given(request, ids)?,
+    };
     let position = Position {
         shard,
         offset: command.offset,
@@ -223,6 +224,11 @@ fn known(request: &Request, ids: &CommandIds, batch: &Batch, shard: u16) -> Opti
         position,
         events: command.events,
     }))
+}
+
+/// It was recorded under the id that its sender gave, when that was unique in a shard. Another content there is another command.
+pub fn known_as_given<'a>(request: &Request, ids: &'a CommandIds) -> Option<&'a SavedCommand> {
+    ids.get(request.given).filter(|command| command.hash == request.hash)
 }
 
 pub fn texts(streams: &[(StreamRef, u64)]) -> Vec<(String, u64)> {
@@ -284,7 +290,7 @@ fn stored(
         stream,
         sequence: after.version,
         time: now,
-        effective_at: request.effective_at,
+        effective_at: request.true_at(now),
         actor: request.who.actor.clone(),
         on_behalf_of: request.who.on_behalf_of.clone(),
         causation: request.who.causation.clone(),

@@ -299,10 +299,11 @@ pub fn made_at(id: Uuid) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
-/// Sixteen hex digits of a request's content: streams, commands and effective time, but not who sent it or when.
+/// Sixteen hex digits of a request's content: streams, commands and effective time as it was sent, but not who sent it or when. What the
+/// door adds to it does not count.
 pub fn hash_of(request: &Request) -> String {
     let mut hasher = Hashing(Sha256::new());
-    for step in &request.steps {
+    for step in request.steps.iter().filter(|step| !step.is_guard()) {
         hasher.0.update(step.stream.to_string());
         match &step.action {
             Action::Decide(command) => command.write_canonical(&mut hasher).expect("a command is plain data"),

@@ -9,6 +9,7 @@ mod batch;
 mod cache;
 mod handle;
 mod inventory;
+mod rehearsal;
 mod request;
 mod seen;
 mod serving;
@@ -20,6 +21,7 @@ mod task;
 pub use assignment::{Assignment, Wanted};
 pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
 pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
+pub use rehearsal::{rehearse, streams_of};
 pub use request::{
     Ack, Action, Failure, Message, Peeked, Request, Step, TRACE_ID_CHARACTERS_MAX, Who, is_trace_id, is_traceparent,
 };

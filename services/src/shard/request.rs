@@ -3,27 +3,52 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use domain::{Actor, AnyCommand, AnyState, Fact, Position, StreamRef};
+use domain::{Actor, AnyCommand, AnyState, Fact, Position, StreamRef, command_id_within, link};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::cache::hash_of;
+
 /// A command, or several that are decided in order, all or nothing.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Under which it is recorded.
     pub command_id: Uuid,
+    /// The id that its sender gave. Before an id was unique within a stream, commands were recorded under it.
+    pub given: Uuid,
     /// Of the content, see [`hash_of`](super::hash_of).
     pub hash: String,
     pub steps: Vec<Step>,
+    /// As it was sent; see [`true_at`](Request::true_at).
     pub effective_at: Option<Timestamp>,
     pub who: Who,
 }
 
 impl Request {
+    /// When it is true in the world. A clock that runs ahead says "now": what happened is never later than what is known.
+    pub fn true_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.effective_at.filter(|effective_at| *effective_at <= now)
+    }
+
     /// Does it bring events that somebody else decided?
     pub fn has_facts(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.action, Action::Record(_)))
+    }
+
+    /// A request under the id that its sender `given`: steps on streams of one slot, one at least.
+    pub fn new(given: Uuid, steps: Vec<Step>, effective_at: Option<Timestamp>, who: Who) -> Request {
+        let mut request = Request {
+            command_id: command_id_within(given, steps[0].stream),
+            given,
+            hash: String::new(),
+            steps,
+            effective_at,
+            who,
+        };
+        request.hash = hash_of(&request);
+        request
     }
 }
 
@@ -32,6 +57,19 @@ pub struct Step {
     pub stream: StreamRef,
     pub action: Action,
     pub expected_version: Option<u64>,
+}
+
+impl Step {
+    /// A link of a key to the customer that the key means anyhow: it writes nothing, and is refused when the key is another's. The door puts
+    /// it before a registration.
+    pub fn is_guard(&self) -> bool {
+        match &self.action {
+            Action::Decide(AnyCommand::Link(link::Command::Link { source, key, customer })) => {
+                *customer == link::own_customer(source, key)
+            }
+            Action::Decide(_) | Action::Record(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use look_up::Loading;
 use saving::Saving;
 
 use super::admission::Admission;
-use super::batch::{Batch, Prepared, decide, written};
+use super::batch::{Batch, Prepared, decide, known_as_given, written};
 use super::cache::{Cached, CommandIds, States, is_ahead};
 use super::inventory::Inventory;
 use super::request::{Ack, Failure, Message, Request};
@@ -225,18 +225,18 @@ impl Serving {
             return;
         }
         let id = open.request.command_id;
-        if self.refused.contains(&id) && !self.is_known(id) {
+        if self.refused.contains(&id) && !self.is_known(&open.request) {
             let why = "the program fails at this command, again and again; whoever runs it has been told";
             return open.answer(Err(Failure::NotAccepted(why.into())));
         }
-        if self.unsaved() > self.parts.config.unsaved_max && !self.is_known(id) {
+        if self.unsaved() > self.parts.config.unsaved_max && !self.is_known(&open.request) {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
         let mut now = self.parts.clock.now().max(self.last_time);
         if bugs::has(Bug::TimeGoesBack) {
             now = self.parts.clock.now();
         }
-        if is_ahead(id, now) && !self.is_known(id) {
+        if is_ahead(id, now) && !self.is_known(&open.request) {
             let why = "its id was made after the time that this process takes for now";
             return open.answer(Err(Failure::NotAccepted(why.into())));
         }
@@ -296,13 +296,16 @@ impl Serving {
     ///
     /// That goes for one that is about to be written too: it must not be looked up, for it is written, and saved, and may be gone from memory
     /// again, before the store has answered that there is none.
-    fn is_known(&self, id: Uuid) -> bool {
+    fn is_known(&self, request: &Request) -> bool {
+        let id = request.command_id;
         let in_flight = self
             .in_flight
             .as_ref()
             .and_then(|in_flight| in_flight.batch.command(id));
         let is_being_written = self.pending.command(id).is_some() || in_flight.is_some();
-        self.ids.get(id).is_some() || (is_being_written && !bugs::has(Bug::TwinLookedUp))
+        self.ids.get(id).is_some()
+            || known_as_given(request, &self.ids).is_some()
+            || (is_being_written && !bugs::has(Bug::TwinLookedUp))
     }
 
     /// The same command is on its way already: it gets the same answer.
@@ -316,7 +319,7 @@ impl Serving {
                 events: command.events,
             }
         } else {
-            Prepared::Failed(Failure::IdReused(request.command_id))
+            Prepared::Failed(Failure::IdReused(request.given))
         })
     }
 

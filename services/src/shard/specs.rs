@@ -139,6 +139,7 @@ pub fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
     let who = Who::new(Actor::parse("user:mei").unwrap());
     let mut request = Request {
         command_id: id,
+        given: id,
         hash: String::new(),
         steps,
         effective_at: None,

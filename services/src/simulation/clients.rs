@@ -78,7 +78,7 @@ async fn send(cluster: &Arc<Cluster>, order: &Order) -> Option<Result<Accepted, 
     let node = any_node(cluster)?;
     let wait = Duration::from_millis(world.luck.magnitude(1_000, 15_000));
     let terms = Terms {
-        command_id: Some(order.command_id),
+        command_id: Some(order.given),
         effective_at: None,
         who: Who::new(Actor::system("client")),
         lane: if world.luck.chance(150) {

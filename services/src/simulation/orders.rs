@@ -1,6 +1,6 @@
 //! What clients want: commands of the real domain on few streams, so that they meet, repeat each other, and are refused now and then.
 
-use domain::{AnyCommand, Slot, StreamKind, StreamRef, derived_id, derived_in};
+use domain::{AnyCommand, Slot, StreamKind, StreamRef, command_id_within, derived_id, derived_in};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -10,6 +10,9 @@ use crate::commands::{Incoming, Reference};
 /// A command, or a bundle of them, that a client wants done.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// As the client gives it.
+    pub given: Uuid,
+    /// As it is recorded.
     pub command_id: Uuid,
     pub shard: u16,
     pub steps: Vec<Wish>,
@@ -20,6 +23,17 @@ pub struct Wish {
     pub stream: StreamRef,
     pub command: Value,
     pub expected_version: Option<u64>,
+}
+
+impl Order {
+    fn new(given: Uuid, shard: u16, steps: Vec<Wish>) -> Order {
+        Order {
+            given,
+            command_id: command_id_within(given, steps[0].stream),
+            shard,
+            steps,
+        }
+    }
 }
 
 impl Wish {
@@ -70,7 +84,7 @@ impl Customer {
 }
 
 /// What a client could want next.
-pub fn order(world: &World, command_id: Uuid) -> Order {
+pub fn order(world: &World, given: Uuid) -> Order {
     let customer = Customer::any(world);
     let shard = customer.slot.shard(world.weather.shards);
     let mut wishes = match world.luck.below(20) {
@@ -87,11 +101,7 @@ pub fn order(world: &World, command_id: Uuid) -> Order {
         let known = truth.version(shard, wishes[0].stream, truth.told(shard));
         wishes[0].expected_version = Some(known.saturating_sub(world.luck.below(2)));
     }
-    Order {
-        command_id,
-        shard,
-        steps: wishes,
-    }
+    Order::new(given, shard, wishes)
 }
 
 fn exists(world: &World, stream: StreamRef) -> bool {
@@ -229,9 +239,6 @@ pub fn probe(world: &World, shard: u16) -> Order {
         id: derived_in(slot, &["customer", "probe"]),
         slot,
     };
-    Order {
-        command_id: derived_id(&["probe", &shard.to_string(), &world.age().as_micros().to_string()]),
-        shard,
-        steps: vec![register(&customer)],
-    }
+    let given = derived_id(&["probe", &shard.to_string(), &world.age().as_micros().to_string()]);
+    Order::new(given, shard, vec![register(&customer)])
 }

@@ -89,6 +89,7 @@ struct Ids {
     deal: String,
     account: String,
     used: String,
+    used_on: String,
 }
 
 fn the_form(ids: &Ids) -> Vec<Bad> {
@@ -331,6 +332,7 @@ fn the_form(ids: &Ids) -> Vec<Bad> {
 }
 
 fn the_envelope(ids: &Ids) -> Vec<Bad> {
+    let used_on = format!("/api/opportunity/{}", ids.used_on);
     let deal = format!("/api/opportunity/{}", ids.deal);
     let lose = || json!({"type": "lose", "reason": "price"});
     // A minute beyond each bound.
@@ -338,12 +340,12 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
     let future = made_at_ms(now_ms() + 6 * 60_000, 9);
     let elsewhere = "01979e04-0000-7abc-8000-000000000001";
     vec![
-        bad("an id that is no UUID", &deal, lose())
-            .header("idempotency-key", "lose-4711")
-            .at("Idempotency-Key", "no UUID"),
-        bad("a random id", &deal, lose())
-            .header("idempotency-key", "7b8b7b4e-5f0e-4c8e-9d2a-0d6c0e5e7a11")
-            .at("Idempotency-Key", "version 7"),
+        bad("an empty key", &deal, lose())
+            .header("idempotency-key", "")
+            .at("Idempotency-Key", "1 to 255 visible characters"),
+        bad("a key that is too long", &deal, lose())
+            .header("idempotency-key", "x".repeat(domain::IDEMPOTENCY_KEY_MAX + 1))
+            .at("Idempotency-Key", "1 to 255 visible characters"),
         bad("an id of last month", &deal, lose())
             .header("idempotency-key", old)
             .at("Idempotency-Key", "older than 30 days"),
@@ -354,7 +356,7 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
             .header("idempotency-key", ids.used.clone())
             .header("idempotency-key", ids.used.clone())
             .at("Idempotency-Key", "given twice"),
-        bad("an id that was used", &deal, lose())
+        bad("an id that was used", &used_on, lose())
             .header("idempotency-key", ids.used.clone())
             .status(422, "used before with another content"),
         bad("a version that is none", &deal, lose())
@@ -617,7 +619,7 @@ fn bundles(ids: &Ids) -> Vec<Bad> {
             .status(409, "is at version 1, not 9"),
         bundle("one version for all", json!({"commands": [{"stream": "customer", "command": register()}]})).header("if-match", "\"0\"")
             .at("If-Match", "expected_version"),
-        bundle("a bad id", json!({"commands": [{"stream": "customer", "command": register()}]})).header("idempotency-key", "1").at("Idempotency-Key", "no UUID"),
+        bundle("a bad id", json!({"commands": [{"stream": "customer", "command": register()}]})).header("idempotency-key", "x\ty").at("Idempotency-Key", "visible"),
     ]
 }
 
@@ -722,6 +724,7 @@ async fn bad_input_gets_its_4xx_with_a_sentence_and_nothing_is_stored() {
         deal,
         account,
         used,
+        used_on: other,
     };
 
     let lists = [

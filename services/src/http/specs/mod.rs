@@ -4,6 +4,7 @@ mod bad_input;
 mod commands;
 mod description;
 mod door;
+mod identity;
 mod limits;
 mod peers;
 mod queries;

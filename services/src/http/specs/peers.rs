@@ -23,6 +23,7 @@ fn customer(shard: u16) -> domain::StreamRef {
 fn order(spoil: impl FnOnce(&mut Value)) -> Value {
     let mut order = json!({
         "command_id": domain::derived_id(&["an order"]),
+        "given": domain::derived_id(&["an order"]),
         "hash": "",
         "steps": [{
             "stream": customer(0).to_string(),
@@ -51,6 +52,7 @@ fn hash_of(order: &Value) -> Option<String> {
     });
     Some(crate::shard::hash_of(&crate::shard::Request {
         command_id: uuid::Uuid::nil(),
+        given: uuid::Uuid::nil(),
         hash: String::new(),
         steps: steps.collect::<Option<_>>()?,
         effective_at: order["effective_at"].as_str().and_then(|at| at.parse().ok()),

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Serving;
 use crate::bugs::{self, Bug};
 use crate::shard::inventory::Page;
-use crate::shard::request::{Action, Failure, Message};
+use crate::shard::rehearsal::streams_of;
+use crate::shard::request::{Failure, Message};
 use crate::shard::takeover::fill;
 use crate::shard::task::Task;
 use crate::states::{Loaded, StateError};
@@ -37,7 +38,10 @@ impl Lack {
     /// Is anything in it that this message needs?
     fn concerns(&self, message: &Message) -> bool {
         let is_command = match message {
-            Message::Execute(open) => self.commands.binary_search(&open.request.command_id).is_ok(),
+            Message::Execute(open) => {
+                let ids = [open.request.command_id, open.request.given];
+                ids.iter().any(|id| self.commands.binary_search(id).is_ok())
+            }
             Message::Peek { .. } => false,
         };
         is_command
@@ -73,7 +77,7 @@ impl Serving {
     /// learned of it meanwhile.
     fn must_wait(&mut self, message: &Message) -> bool {
         let is_asked = |loading: &Loading| loading.asked.concerns(message);
-        let is_known = || matches!(message, Message::Execute(open) if self.is_known(open.request.command_id));
+        let is_known = || matches!(message, Message::Execute(open) if self.is_known(&open.request));
         (self.loading.as_ref().is_some_and(is_asked) && !is_known()) || !self.lack([message]).is_empty()
     }
 
@@ -103,10 +107,11 @@ impl Serving {
             match message {
                 Message::Peek { stream, .. } if self.states.contains(*stream) => {}
                 Message::Peek { stream, .. } => lack.streams.push(*stream),
-                Message::Execute(open) if self.is_known(open.request.command_id) => {}
+                Message::Execute(open) if self.is_known(&open.request) => {}
                 Message::Execute(open) => {
-                    let id = open.request.command_id;
-                    lack.commands.extend(self.ids.needs_look_up(id).then_some(id));
+                    let ids = [open.request.command_id, open.request.given];
+                    lack.commands
+                        .extend(ids.into_iter().filter(|id| self.ids.needs_look_up(*id)));
                     let streams = needed(message).into_iter();
                     lack.streams
                         .extend(streams.filter(|stream| !self.states.is_known(*stream)));
@@ -192,13 +197,5 @@ fn needed(message: &Message) -> Vec<StreamRef> {
         Message::Peek { stream, .. } => return vec![*stream],
         Message::Execute(open) => open,
     };
-    let mut streams = Vec::new();
-    for step in &open.request.steps {
-        streams.push(step.stream);
-        if let Action::Decide(command) = &step.action {
-            let companions = command.companions().into_iter();
-            streams.extend(companions.filter(|other| other.slot() == step.stream.slot()));
-        }
-    }
-    streams
+    streams_of(&open.request)
 }

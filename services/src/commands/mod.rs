@@ -1,0 +1,292 @@
+//! The door for commands: reads JSON, finds ids, routes to the shard, and waits for the ack.
+//!
+//! Whatever way a command comes in, it goes through here: `meaning.rs` finds out which streams it names, `checks.rs` says what is
+//! refused, `registration.rs` reserves the keys of a customer, and `again.rs` finds the answer that a command had before.
+
+mod again;
+mod checks;
+mod meaning;
+mod registration;
+
+use std::sync::Arc;
+
+use domain::{AnyCommand, BadText, Home, Slot, StreamKind, StreamRef, tidy_key};
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+pub(crate) use self::checks::must_be_storable;
+pub use self::checks::{COMMAND_ID_DAYS_MAX, EXTERNAL_KEYS_MAX};
+use self::meaning::Meanings;
+use crate::clock::Clock;
+use crate::routing::Routing;
+use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who};
+
+/// Commands of one bundle at most.
+pub const BUNDLE_MAX: usize = 100;
+
+/// A command as it comes from outside.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    pub stream: StreamKind,
+    /// `None` begins a stream whose id the command gives.
+    pub id: Option<Reference>,
+    /// Fills the command's `customer` when it has none.
+    pub customer: Option<Reference>,
+    /// `{"type": …}`; ids in it may be given as `{"key": [source, key]}`.
+    pub command: Value,
+    pub expected_version: Option<u64>,
+}
+
+/// How an outsider names a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    Id(Uuid),
+    Key { source: String, key: String },
+}
+
+/// What goes with a command, or a bundle of them.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Unique within the stream of the first command. `None` = a new one: then a retry is another command.
+    pub command_id: Option<Uuid>,
+    pub effective_at: Option<Timestamp>,
+    pub who: Who,
+    pub lane: Lane,
+}
+
+/// Done: where, and under which command id it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    pub command_id: Uuid,
+    /// The stream that each command was for.
+    pub streams: Vec<StreamRef>,
+    pub ack: Ack,
+}
+
+/// Why a command was not acked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandFailure {
+    /// The sender's mistake in form: `at` is the JSON path.
+    #[error("{at}: {message}")]
+    Malformed { at: String, message: String },
+    #[error(transparent)]
+    Shard(#[from] Failure),
+}
+
+fn malformed(at: &str, message: impl Into<String>) -> CommandFailure {
+    CommandFailure::Malformed {
+        at: at.to_owned(),
+        message: message.into(),
+    }
+}
+
+impl Reference {
+    /// A key of another system, in the form in which keys are stored and compared.
+    ///
+    /// # Errors
+    /// [`BadText`]: it has characters that no key has.
+    pub fn key(source: &str, key: &str) -> Result<Reference, BadText> {
+        Ok(Reference::Key {
+            source: tidy_key(source)?,
+            key: tidy_key(key)?,
+        })
+    }
+
+    /// Reads `"0192…"` or `{"key": ["erp", "4711"]}`; `at` is where it stands, for the error.
+    ///
+    /// # Errors
+    /// [`CommandFailure::Malformed`].
+    pub fn from_json(json: &Value, at: &str) -> Result<Reference, CommandFailure> {
+        let wrong = || malformed(at, "expected an id (UUID) or {\"key\": [\"<source>\", \"<key>\"]}");
+        match json {
+            Value::String(text) => Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong()),
+            Value::Object(object) if object.contains_key("key") => {
+                let Some(Value::Array(pair)) = object.get("key") else {
+                    return Err(wrong());
+                };
+                match pair.as_slice() {
+                    [Value::String(source), Value::String(key)] if !source.is_empty() && !key.is_empty() => {
+                        Reference::key(source, key).map_err(|bad| malformed(at, bad.to_string()))
+                    }
+                    _ => Err(wrong()),
+                }
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// The door; cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    routing: Routing,
+    clock: Arc<dyn Clock>,
+}
+
+impl Commands {
+    pub fn new(routing: Routing, clock: Arc<dyn Clock>) -> Commands {
+        Commands { routing, clock }
+    }
+
+    /// This process's handle of each shard.
+    pub fn shards(&self) -> &[ShardHandle] {
+        self.routing.shards()
+    }
+
+    /// Sends one command and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`CommandFailure`]; see [`Failure`] for what is known of the outcome.
+    pub async fn send(&self, incoming: Incoming, terms: Terms) -> Result<Accepted, CommandFailure> {
+        self.send_bundle(vec![incoming], terms).await
+    }
+
+    /// Sends several commands on streams of one slot: decided in order, all or nothing, one commit. `{"item": n}` in a command
+    /// stands for the id of the bundle's n-th stream, from 0.
+    ///
+    /// # Errors
+    /// [`CommandFailure`]; nothing was applied unless it says that the outcome is unknown.
+    pub async fn send_bundle(&self, bundle: Vec<Incoming>, terms: Terms) -> Result<Accepted, CommandFailure> {
+        if bundle.is_empty() || bundle.len() > BUNDLE_MAX {
+            return Err(malformed(".", format!("a bundle has 1 to {BUNDLE_MAX} commands")));
+        }
+        let now = self.clock.now();
+        let given = checks::command_id(terms.command_id, now)?;
+        let effective_at = checks::effective_at(terms.effective_at, now)?;
+        let mut meanings = Meanings::default();
+        let request = self
+            .request(&bundle, given, effective_at, &terms, &mut meanings)
+            .await?;
+        if terms.command_id.is_some()
+            && let Some(accepted) = self
+                .answered_while_a_key_meant_another(&bundle, given, effective_at, &terms, &meanings)
+                .await?
+        {
+            return Ok(accepted);
+        }
+        let mut streams: Vec<StreamRef> = request.steps.iter().map(|step| step.stream).collect();
+        let command_id = request.command_id;
+        let former = former(&request);
+        let ack = self.register_and_execute(request, &bundle, terms.lane, now).await?;
+        if let (0, Some(former)) = (ack.events, former)
+            && self.has_begun(former).await?
+        {
+            streams[0] = former;
+        }
+        Ok(Accepted {
+            command_id,
+            streams,
+            ack,
+        })
+    }
+
+    /// Sends a request whose ids and hash are set already.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn execute(&self, request: Request, lane: Lane) -> Result<Ack, Failure> {
+        let shard = self.shard_of(request.steps[0].stream.slot());
+        self.routing.execute(shard, request, lane).await
+    }
+
+    /// The state of a stream and its version.
+    ///
+    /// # Errors
+    /// [`Failure::NotAccepted`] when its shard cannot answer.
+    pub async fn peek(&self, stream: StreamRef) -> Result<Peeked, Failure> {
+        self.routing.peek(self.shard_of(stream.slot()), stream).await
+    }
+
+    /// Does some process serve the shard now?
+    pub async fn is_served(&self, shard: u16) -> bool {
+        self.routing.is_served(shard).await
+    }
+
+    async fn has_begun(&self, stream: StreamRef) -> Result<bool, Failure> {
+        Ok(self.peek(stream).await?.1 > 0)
+    }
+
+    fn shard_of(&self, slot: Slot) -> u16 {
+        slot.shard(self.shards().len() as u16)
+    }
+
+    /// The bundle as a request, its keys read as `meanings` has them.
+    async fn request(
+        &self,
+        bundle: &[Incoming],
+        given: Uuid,
+        effective_at: Option<Timestamp>,
+        terms: &Terms,
+        meanings: &mut Meanings,
+    ) -> Result<Request, CommandFailure> {
+        let is_bundle = bundle.len() > 1;
+        let mut steps: Vec<Step> = Vec::new();
+        for (index, incoming) in bundle.iter().enumerate() {
+            let step = self.step(incoming.clone(), given, index, &steps, meanings).await;
+            steps.push(step.map_err(|failure| match failure {
+                CommandFailure::Malformed { at, message } if is_bundle => {
+                    malformed(&format!("[{index}].{at}"), message)
+                }
+                other => other,
+            })?);
+        }
+        let slot = steps[0].stream.slot();
+        if steps.iter().any(|step| step.stream.slot() != slot) {
+            return Err(malformed(".", "the streams of a bundle live in one slot; these do not"));
+        }
+        Ok(Request::new(given, steps, effective_at, terms.who.clone()))
+    }
+
+    async fn step(
+        &self,
+        incoming: Incoming,
+        given: Uuid,
+        index: usize,
+        earlier: &[Step],
+        meanings: &mut Meanings,
+    ) -> Result<Step, CommandFailure> {
+        let kind = incoming.stream;
+        let mut json = incoming.command;
+        if let (Some(customer), Value::Object(fields)) = (&incoming.customer, &mut json)
+            && !fields.contains_key("customer")
+        {
+            let id = self.meaning(StreamKind::Customer, customer, meanings).await?;
+            fields.insert("customer".into(), id.to_string().into());
+        }
+        checks::must_be_storable(&json, "")?;
+        self.resolve_fields(&mut json, earlier, meanings).await?;
+        let command = AnyCommand::from_json(kind, json).map_err(|error| CommandFailure::Malformed {
+            at: error.at,
+            message: error.message,
+        })?;
+        checks::external_keys(&command)?;
+        let id = match &incoming.id {
+            Some(reference) => {
+                let id = self.meaning(kind, reference, meanings).await?;
+                self.must_be_its_id(StreamRef { kind, id }, &command).await?;
+                id
+            }
+            None => {
+                let beside = earlier.first().map(|first| first.stream.slot());
+                domain::id_from_command(kind.name(), given, index, command.home(), beside)
+            }
+        };
+        Ok(Step {
+            stream: StreamRef { kind, id },
+            action: Action::Decide(command),
+            expected_version: incoming.expected_version,
+        })
+    }
+}
+
+/// The stream that has the thing of a single command, when it was recorded under an id of an earlier version of the program.
+fn former(request: &Request) -> Option<StreamRef> {
+    let [step] = request.steps.as_slice() else { return None };
+    let Action::Decide(command) = &step.action else {
+        return None;
+    };
+    let is_exact = matches!(command.home(), Home::Exactly(_));
+    let mut companions = command.companions().into_iter();
+    companions.find(|other| is_exact && other.kind == step.stream.kind && other.id != step.stream.id)
+}

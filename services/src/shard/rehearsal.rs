@@ -1,0 +1,42 @@
+//! What a request would come to, without doing it.
+
+use domain::StreamRef;
+use jiff::Timestamp;
+
+use super::batch::{Batch, Prepared, decide};
+use super::cache::{Cached, CommandIds, States};
+use super::request::{Action, Failure, Peeked, Request};
+
+/// The streams that a request is decided on: those of its steps, and their companions in the same slot.
+pub fn streams_of(request: &Request) -> Vec<StreamRef> {
+    let mut streams = Vec::new();
+    for step in &request.steps {
+        streams.push(step.stream);
+        if let Action::Decide(command) = &step.action {
+            let companions = command.companions().into_iter();
+            streams.extend(companions.filter(|other| other.slot() == step.stream.slot()));
+        }
+    }
+    streams
+}
+
+/// Decides `request` on the states of [`streams_of`] it, as the shard would if it had not met it before: how many events it would write.
+///
+/// # Errors
+/// The refusal.
+pub fn rehearse(
+    request: &Request,
+    states: impl IntoIterator<Item = (StreamRef, Peeked)>,
+    now: Timestamp,
+) -> Result<usize, Failure> {
+    let mut known = States::new(0);
+    for (stream, (state, version)) in states {
+        known.loaded(stream, Cached { version, state });
+    }
+    let (ids, batch) = (CommandIds::new(0, now), Batch::default());
+    let decision = decide(request, &mut known, &ids, &batch, now, 0);
+    match decision.prepared {
+        Prepared::Failed(failure) => Err(failure),
+        Prepared::Wrote { .. } | Prepared::Already { .. } | Prepared::Known(_) => Ok(decision.events.len()),
+    }
+}

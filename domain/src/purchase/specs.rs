@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::spec::{given, neighbour, stranger};
-use crate::{command_from_json, command_to_json, decode_event, encode_event};
+use crate::{command_from_json, command_to_json, decode_event, encode_event, id_from_key};
 
 fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()

@@ -315,7 +315,11 @@ fn facts(shop: &Path) -> Vec<Fact> {
     }
     // What the source reads from a file, by the other ways too.
     let source = sources::find("online-retail").unwrap();
-    for line in source.lines(shop, Arc::default()).unwrap() {
+    let reading = sources::Reading {
+        corrections: sources::Corrections::Apply,
+        run: "facts".into(),
+    };
+    for line in source.lines(shop, &reading, Arc::default()).unwrap() {
         let line = line.unwrap();
         let key = match line.incoming.id {
             Some(Reference::Key { source, key }) => Some((source, key)),

@@ -523,13 +523,9 @@ mod specs {
             .then_nothing();
         let mut of_another = before;
         of_another.customer = Some(neighbour("b"));
-        let active = customer::State {
-            status: customer::Status::Active,
-            ..Default::default()
-        };
         given::<Interaction>([])
             .with(former, of_another)
-            .with(neighbour::<Customer>("a"), active)
+            .with(neighbour::<Customer>("a"), active())
             .when(record())
             .then([recorded()]);
     }

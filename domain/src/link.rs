@@ -191,10 +191,11 @@ mod specs {
     #[test]
     fn a_key_of_a_customer_that_is_registered_under_it_is_taken() {
         let own = own_customer("erp", "C-12");
-        let registered = customer::State {
+        let registered: customer::State = customer::Card {
             status: customer::Status::Active,
             ..Default::default()
-        };
+        }
+        .into();
         given::<Link>([])
             .under(link_id("erp", "C-12"))
             .with(own, registered)

@@ -142,6 +142,13 @@ impl ReadModel {
         answers
     }
 
+    /// Whether it answers for the past, by `as_of` and `known_at`. Others show the present.
+    pub fn is_dated(&self) -> bool {
+        let now = some_time(None);
+        let past = Question { as_of: now.now, ..now };
+        (self.plan)(&past).is_ok()
+    }
+
     /// The columns that a question may have filters on: most of those of its answers, and some that only choose what is summed.
     pub fn filters(&self) -> Vec<Column> {
         let nobody = Where::equal("", "");
@@ -171,5 +178,21 @@ fn some_time(filter: Option<Where>) -> Question {
 impl std::fmt::Debug for ReadModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    #[test]
+    fn a_group_has_each_table_once() {
+        for group in Group::ALL {
+            let mut names: Vec<&str> = group.tables().map(|table| table.name).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", group.name());
+        }
     }
 }

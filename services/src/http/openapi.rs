@@ -194,7 +194,11 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
             }));
         }
     }
+    let is_of_the_past = |name: &str| matches!(name, "as_of" | "known_at" | "known_until");
     for name in question::PARAMETERS {
+        if is_of_the_past(name) && !model.is_dated() {
+            continue;
+        }
         let parameter = parameters_of_questions().into_iter().find(|(known, ..)| *known == name);
         let Some((_, mut schema, description)) = parameter else {
             continue;

@@ -38,7 +38,7 @@ pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 /// A position that has not come so soon is looked for in the log: it may lie beyond its end.
-const LOOK_AT_LOG: Duration = Duration::from_millis(50);
+const LOOK_AT_LOG: Duration = Duration::from_millis(5);
 /// How long the log may take to say where it ends; who waits goes on waiting after that.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a generation counts as live without a look at the store.

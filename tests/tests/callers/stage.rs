@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Bounded: a request that gets no answer in this time fails the test.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Ready for so long, a server stays so.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// A server on data of its own.
 pub struct Stage {
@@ -49,6 +51,16 @@ impl Stage {
     fn start(env: Vec<(&'static str, String)>, folder: tempfile::TempDir, database: Option<Database>) -> Stage {
         let borrowed: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let crm = Crm::start(&["serve"], &borrowed);
+        // A process that has not heard yet which shards are its own is ready as well. Then it takes them over.
+        let begun = Instant::now();
+        let mut ready_since = Instant::now();
+        while ready_since.elapsed() < SETTLED {
+            assert!(begun.elapsed() < PATIENCE, "it does not stay ready");
+            if !crm.is_ready() {
+                ready_since = Instant::now();
+            }
+            std::thread::sleep(PAUSE);
+        }
         Stage {
             crm,
             env,

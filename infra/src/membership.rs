@@ -27,7 +27,7 @@ const RELEASE_POLL: Duration = Duration::from_millis(2);
 /// How often the group's news are looked for.
 const POLL: Duration = Duration::from_millis(50);
 /// A member that hears for so long that the members' topics are not there is replaced; what it heard so long ago is forgotten.
-const UNKNOWN_MAX: Duration = Duration::from_secs(3);
+const UNKNOWN_FOR: Duration = Duration::from_secs(3);
 const UNKNOWN_FORGOTTEN: Duration = Duration::from_secs(30);
 /// Pause before a seat is taken anew.
 const SEAT_PAUSE: Duration = Duration::from_millis(200);
@@ -172,7 +172,7 @@ fn hear(consumer: &BaseConsumer<Group>, leaving: &AtomicBool) -> Option<KafkaErr
         // It says so once each time that it asks: new topics may not be known everywhere yet, a broker may just have woken up.
         match unknown_since {
             Some(since) if since.elapsed() > UNKNOWN_FORGOTTEN => unknown_since = Some(Instant::now()),
-            Some(since) if since.elapsed() > UNKNOWN_MAX => return Some(error),
+            Some(since) if since.elapsed() > UNKNOWN_FOR => return Some(error),
             Some(_) => {}
             None => unknown_since = Some(Instant::now()),
         }

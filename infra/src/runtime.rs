@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use projections::Group;
-use services::clock::{Clock, SystemClock};
+use services::clock::{Clock, CorrectedClock, SystemClock};
 use services::commands::Commands;
 use services::log::{EventLog, LogError, Opened, create, open};
 use services::routing::{Owners, PeerSecret, Routing};
@@ -145,7 +145,7 @@ impl Parts {
             log,
             stores,
             opened,
-            clock: Arc::new(SystemClock),
+            clock: machine_clock(),
             stop: watch::channel(false).0,
         })
     }
@@ -337,6 +337,11 @@ impl Projecting {
     pub async fn ended(self) -> anyhow::Result<()> {
         Ok(self.task.await?)
     }
+}
+
+/// The machine's, which does not go back while this process runs.
+fn machine_clock() -> Arc<dyn Clock> {
+    Arc::new(CorrectedClock::new(Arc::new(SystemClock)))
 }
 
 /// The first of: Ctrl-C, SIGTERM.

@@ -214,10 +214,9 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        #[allow(clippy::disallowed_methods, reason = "the sender gave no command id")]
         let command_id = match metadata.get("command_id") {
             Some(text) => Uuid::parse_str(text).map_err(|error| AggregateError::UnexpectedError(Box::new(error)))?,
-            None => Uuid::now_v7(),
+            None => self.commands.new_command_id(),
         };
         let facts = events.iter().map(|event| to_fact::<S>(&event.event)).collect();
         let step = Step {

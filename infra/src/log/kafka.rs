@@ -35,7 +35,7 @@ const READY_POLL: Duration = Duration::from_millis(100);
 const UNKNOWN_TRIES: u32 = 3;
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(100);
 /// How long a reader's client may believe that its partition is not there.
-const UNKNOWN_MAX: Duration = Duration::from_secs(3);
+const UNKNOWN_FOR: Duration = Duration::from_secs(3);
 /// How often a reader's thread looks whether anybody still reads.
 const READER_POLL: Duration = Duration::from_millis(100);
 /// A reader's thread hands records over in batches, and a few of these wait: some MiB in all.
@@ -660,7 +660,7 @@ impl Progress {
 
     /// A broker that stood still says for a moment that it has no such partition. A client that has believed it for so long is replaced.
     fn is_lost(&self) -> Option<LogError> {
-        let since = self.unknown_since.filter(|since| since.elapsed() > UNKNOWN_MAX)?;
+        let since = self.unknown_since.filter(|since| since.elapsed() > UNKNOWN_FOR)?;
         let (shard, waited) = (self.shard, since.elapsed().as_secs());
         let why = format!("the client that reads shard {shard} has not found it for {waited} s");
         Some(LogError::Unavailable(why))

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{BUNDLE_MAX, CommandFailure, Commands, malformed};
 use crate::clock::whole_microseconds;
-use crate::shard::{Action, CLOCK_SKEW_MAX, Request, is_trace_id, is_traceparent, made_at};
+use crate::shard::{Action, CLOCK_SKEW_MAX, Request, id_made_at, is_trace_id, is_traceparent, made_at};
 
 /// How long a client-made command id is remembered, and so accepted.
 pub const COMMAND_ID_DAYS_MAX: i64 = 30;
@@ -106,11 +106,7 @@ pub(super) fn external_keys(command: &AnyCommand) -> Result<(), CommandFailure> 
 }
 
 pub(super) fn command_id(given: Option<Uuid>, now: Timestamp) -> Result<Uuid, CommandFailure> {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the sender gave no id: this is the one place that draws it"
-    )]
-    let Some(id) = given else { return Ok(Uuid::now_v7()) };
+    let Some(id) = given else { return Ok(id_made_at(now)) };
     let refuse = |why: &str| Err(malformed(COMMAND_ID_AT, why.to_owned()));
     match (id.get_version_num(), made_at(id)) {
         (8, _) => Ok(id),

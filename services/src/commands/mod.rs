@@ -20,7 +20,7 @@ pub use self::checks::{COMMAND_ID_DAYS_MAX, EXTERNAL_KEYS_MAX};
 use self::meaning::Meanings;
 use crate::clock::Clock;
 use crate::routing::Routing;
-use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who};
+use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, id_made_at};
 
 /// Commands of one bundle at most.
 pub const BUNDLE_MAX: usize = 100;
@@ -196,6 +196,11 @@ impl Commands {
     /// [`Failure::NotAccepted`] when its shard cannot answer.
     pub async fn peek(&self, stream: StreamRef) -> Result<Peeked, Failure> {
         self.routing.peek(self.shard_of(stream.slot()), stream).await
+    }
+
+    /// An id for a command whose sender gives none.
+    pub fn new_command_id(&self) -> Uuid {
+        id_made_at(self.clock.now())
     }
 
     /// Does some process serve the shard now?

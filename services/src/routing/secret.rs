@@ -38,3 +38,26 @@ impl fmt::Debug for PeerSecret {
         f.write_str("<secret>")
     }
 }
+
+#[cfg(test)]
+mod specs {
+    use super::*;
+
+    #[test]
+    fn a_secret_has_so_many_visible_characters_and_is_never_printed() {
+        let of = |characters: usize| PeerSecret::new(&"s".repeat(characters));
+        for (characters, fits) in [
+            (SECRET_CHARACTERS_MIN - 1, false),
+            (SECRET_CHARACTERS_MIN, true),
+            (SECRET_CHARACTERS_MAX, true),
+            (SECRET_CHARACTERS_MAX + 1, false),
+        ] {
+            assert_eq!(of(characters).is_some(), fits, "{characters}");
+        }
+        assert!(PeerSecret::new("a secret with spaces").is_none());
+        let secret = of(20).unwrap();
+        assert_eq!(format!("{secret:?}"), "<secret>");
+        assert!(secret.is(secret.expose().as_bytes()));
+        assert!(!secret.is(b"") && !secret.is(&[b's'; 19]) && !secret.is(b"ssssssssssssssssssst"));
+    }
+}

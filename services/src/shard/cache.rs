@@ -290,6 +290,14 @@ pub fn is_ahead(id: Uuid, now: Timestamp) -> bool {
     made_at(id).is_some_and(|made_at| made_at - CLOCK_SKEW_MAX > now)
 }
 
+/// A new command id, as a client makes one whose clock shows `now`.
+pub fn id_made_at(now: Timestamp) -> Uuid {
+    let since = now.duration_since(Timestamp::UNIX_EPOCH);
+    let seconds = u64::try_from(since.as_secs()).unwrap_or(0);
+    let nanoseconds = u32::try_from(since.subsec_nanos()).unwrap_or(0);
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
+}
+
 /// When a version 7 id was made; `None` for other versions.
 pub fn made_at(id: Uuid) -> Option<Timestamp> {
     if !is_by_client(id) {

@@ -19,7 +19,7 @@ mod takeover;
 mod task;
 
 pub use assignment::{Assignment, Wanted};
-pub use cache::{CLOCK_SKEW_MAX, hash_of, made_at};
+pub use cache::{CLOCK_SKEW_MAX, hash_of, id_made_at, made_at};
 pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
 pub use rehearsal::{rehearse, streams_of};
 pub use request::{
@@ -28,4 +28,4 @@ pub use request::{
 pub use takeover::{
     TakeOverError, find_quarantine, fingerprint_at, judge_or_step_over, read_creation, resume, step_over,
 };
-pub use task::{PANICS_MAX, ShardParts, spawn};
+pub use task::{PANICKED_MAX, PANICS_MAX, ShardParts, spawn};

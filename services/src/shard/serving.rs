@@ -23,6 +23,7 @@ use super::request::{Ack, Failure, Message, Request};
 use super::takeover::Owned;
 use super::task::{ShardParts, Task};
 use crate::bugs::{self, Bug};
+use crate::clock::CLOCK_AHEAD_MAX;
 use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
 use crate::states::{Held, SavedCommand, Watermark};
 
@@ -80,6 +81,10 @@ pub struct Serving {
     /// The last save did not come about.
     save_failed: bool,
     last_time: Timestamp,
+    /// What the clock showed when it was last looked at, and when that was.
+    clock_seen: (Timestamp, Instant),
+    /// Why it is not believed any more.
+    clock_trouble: Option<String>,
     /// The command that is being decided, should that be a panic.
     pub in_hand: Option<Uuid>,
     /// Commands at which that has happened again and again.
@@ -113,6 +118,8 @@ impl Serving {
             save_at: Instant::now() + parts.config.save_every,
             save_not_before: Instant::now(),
             save_failed: false,
+            clock_seen: (parts.clock.now(), Instant::now()),
+            clock_trouble: None,
             in_hand: None,
             refused: Vec::new(),
             parts,
@@ -125,6 +132,9 @@ impl Serving {
         loop {
             self.states.trim();
             self.ids.trim();
+            if let Some(why) = self.clock_trouble.take() {
+                return End::Unsettled(why);
+            }
             self.start_look_up(task);
             if let Err(why) = self.start_append() {
                 return End::Unsettled(why);
@@ -232,7 +242,12 @@ impl Serving {
         if self.unsaved() > self.parts.config.unsaved_max && !self.is_known(&open.request) {
             return open.answer(Err(Failure::NotAccepted("the state store is behind".into())));
         }
-        let mut now = self.parts.clock.now().max(self.last_time);
+        if self.is_clock_far_ahead() {
+            let why = "the clock of the machine that serves the shard was put ahead by more than a day";
+            self.clock_trouble = Some(why.to_owned());
+            return open.answer(Err(Failure::NotAccepted(why.into())));
+        }
+        let mut now = self.clock_seen.0.max(self.last_time);
         if bugs::has(Bug::TimeGoesBack) {
             now = self.parts.clock.now();
         }
@@ -270,6 +285,18 @@ impl Serving {
         // it is not: what is on its way may have stood before the other one's claim. That goes for a refusal too: it may answer the retry of
         // a command that the other one has applied. So each waits for the pending batch, which has a barrier where it has no events.
         self.pending.answers.push((open, decision.prepared));
+    }
+
+    /// Looks at the clock. Was it put ahead since it was last looked at, by more than can be believed? Then a take-over compares it with
+    /// another.
+    fn is_clock_far_ahead(&mut self) -> bool {
+        let (now, at) = (self.parts.clock.now(), Instant::now());
+        let (seen, since) = self.clock_seen;
+        if now > seen + at.duration_since(since) + CLOCK_AHEAD_MAX {
+            return true;
+        }
+        self.clock_seen = (now, at);
+        false
     }
 
     /// What a command wrote joins the pending batch.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod begun;
+mod clocks;
 mod findings;
 pub mod gate;
 mod limits;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::{Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::assignment::Wanted;
@@ -12,7 +13,7 @@ use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
 use super::handle::ShardConfig;
 use crate::bugs::{self, Bug};
-use crate::clock::Clock;
+use crate::clock::{CLOCK_AHEAD_MAX, Clock};
 use crate::log::{
     AppendError, Checkpoint, Claim, Commit, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader,
     LogWriter, Meaning, Record,
@@ -36,6 +37,11 @@ pub enum TakeOverError {
     States(#[from] StateError),
     #[error("another node claimed the shard first")]
     Lost,
+    #[error(
+        "this machine's clock is {hours} h ahead of {of}: nothing is written at such a time. Set it right; if it is right, and the machine \
+         was asleep, start the process again"
+    )]
+    ClockAhead { hours: i64, of: &'static str },
     #[error("the program failed while it took the shard over; its log says where")]
     Panicked,
     #[error("the shard is not to be served here any more")]
@@ -91,6 +97,8 @@ pub struct Claimant<'a> {
     pub wanted: &'a Wanted,
     /// The last epoch in which this node owned the shard: a later one of another node is not contested.
     pub owned_epoch: &'a mut Option<u64>,
+    /// What the clock showed when the shard was first taken over, and when that was.
+    pub clock_seen: &'a mut Option<(Timestamp, Instant)>,
 }
 
 /// The record with which the shard begins.
@@ -131,6 +139,7 @@ impl Claimant<'_> {
     /// # Errors
     /// [`TakeOverError`]; nothing was claimed, or somebody else was faster.
     pub async fn take_over(self) -> Result<Owned, TakeOverError> {
+        self.check_clock().await?;
         // The writer is made before the read: a producer whose older sends could still arrive is never reused.
         let mut writer = self.log.writer(self.shard).await?;
         let created = read_creation(self.log, self.shard).await?;
@@ -177,6 +186,27 @@ impl Claimant<'_> {
             watermark,
             held,
         })
+    }
+
+    /// A clock far ahead would mark the shard for ever: its time never goes back. It is compared with the store's, if that has one, else
+    /// with what it showed before and the time that has passed since. Without either it is believed: a log may rest for years.
+    async fn check_clock(&self) -> Result<(), TakeOverError> {
+        let now = self.clock.now();
+        let (due, of) = match (self.states.time().await?, *self.clock_seen) {
+            (Some(time), _) => (time, "the database's"),
+            (None, Some((time, since))) => (
+                time + since.elapsed(),
+                "the time that has passed since it was looked at before",
+            ),
+            (None, None) => return Ok(()),
+        };
+        match now > due + CLOCK_AHEAD_MAX {
+            true => Err(TakeOverError::ClockAhead {
+                hours: now.duration_since(due).as_hours(),
+                of,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Judges up to the present end, to know the epoch in force.

@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use crate::states::StateStore;
 /// A command at which work on the shard has panicked so often is not begun again.
 pub const PANICS_MAX: u32 = 3;
 /// Commands whose panics are counted at one time. More of them cannot be told from a program that fails everywhere.
-pub const PANICKED_MAX: usize = 1_000;
+pub const PANICKED_MAX: usize = 100;
 
 /// What a shard's task works with.
 #[derive(Clone)]
@@ -77,6 +78,7 @@ pub fn spawn(
         wanted: Wanted::new(assignment, stop),
         owned_epoch: None,
         panicked: BTreeMap::new(),
+        clock_seen: None,
     };
     (handle, tokio::spawn(task.run()))
 }
@@ -95,6 +97,8 @@ pub struct Task {
     owned_epoch: Option<u64>,
     /// How often work on the shard panicked at a command.
     panicked: BTreeMap<Uuid, u32>,
+    /// What the clock showed when the shard was first taken over, and when that was.
+    clock_seen: Option<(Timestamp, Instant)>,
 }
 
 impl Task {
@@ -143,6 +147,7 @@ impl Task {
             config: &parts.config,
             wanted: &self.wanted,
             owned_epoch: &mut self.owned_epoch,
+            clock_seen: &mut self.clock_seen,
         };
         claimant.take_over().await
     }
@@ -201,6 +206,7 @@ impl Task {
 
     async fn serve(&mut self, owned: Owned) {
         let epoch = owned.epoch;
+        self.clock_seen.get_or_insert((self.parts.clock.now(), Instant::now()));
         tracing::info!(shard = self.shard, epoch, "took over the shard");
         metrics::counter!("crm_takeovers_total").increment(1);
         self.update_status(|status| {

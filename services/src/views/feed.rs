@@ -27,7 +27,7 @@ const SLOWEST_FOR: Duration = Duration::from_secs(10);
 /// How long one read waits for records.
 const WAIT: Duration = Duration::from_millis(500);
 /// A reader that has brought nothing for so long is compared with the log's end. One that stays behind it until the next look is replaced.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
+const SILENT_FOR: Duration = Duration::from_secs(3);
 
 /// The feeds of a process.
 pub struct Feeds {
@@ -388,7 +388,7 @@ struct Silence {
 impl Silence {
     fn since_now() -> Silence {
         Silence {
-            looks_at: Instant::now() + SILENCE_MAX,
+            looks_at: Instant::now() + SILENT_FOR,
             was_behind: false,
         }
     }
@@ -405,7 +405,7 @@ impl Silence {
             return Some(LogError::Unavailable(why).into());
         }
         self.was_behind = end > next;
-        self.looks_at = Instant::now() + if self.was_behind { WAIT } else { SILENCE_MAX };
+        self.looks_at = Instant::now() + if self.was_behind { WAIT } else { SILENT_FOR };
         None
     }
 }

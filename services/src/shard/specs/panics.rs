@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::bugs::{self, Bug};
-use crate::shard::PANICS_MAX;
+use crate::shard::{PANICKED_MAX, PANICS_MAX};
 
 /// On this thread alone, with a program that panics at commands of `system:panic`.
 fn with_panics(work: impl Future<Output = ()>) {
@@ -96,6 +96,28 @@ fn a_command_that_panics_again_and_again_is_refused_and_named() {
             .insist(&request(derived_id(&["another"]), "a", register("a")))
             .await
             .unwrap();
+        running.end().await;
+    });
+}
+
+#[test]
+fn the_panics_of_so_many_commands_are_counted_and_no_more() {
+    with_panics(async {
+        let mut world = World::new().await;
+        let running = world.start();
+        let nth = |n: usize| {
+            let mut request = poison();
+            request.command_id = id(n as u64);
+            request
+        };
+        for n in 0..PANICKED_MAX {
+            running.execute(nth(n), Lane::People).await.unwrap_err();
+        }
+        for _ in 0..=PANICS_MAX {
+            let told = running.execute(nth(PANICKED_MAX), Lane::People).await;
+            assert!(matches!(told, Err(Failure::OutcomeUnknown(_))), "{told:?}");
+        }
+        assert_eq!(running.handle.status().failing_commands, Vec::<Uuid>::new());
         running.end().await;
     });
 }

@@ -183,7 +183,16 @@ async fn forget_old_commands(
             () = tokio::time::sleep(Duration::from_secs(3_600)) => {}
             _ = stop.changed() => return,
         }
-        let before = SystemClock.now() - jiff::SignedDuration::from_hours(24 * 31);
+        // A clock far ahead must not make it forget what is still accepted.
+        let now = SystemClock.now();
+        let now = match states.time().await {
+            Ok(time) => time.map_or(now, |time| time.min(now)),
+            Err(error) => {
+                tracing::warn!("old command ids could not be forgotten: {error}");
+                continue;
+            }
+        };
+        let before = now - jiff::SignedDuration::from_hours(24 * 31);
         match states.forget_commands(before).await {
             Ok(forgotten) => tracing::info!(forgotten, "forgot old command ids"),
             Err(error) => tracing::warn!("old command ids could not be forgotten: {error}"),

@@ -149,7 +149,12 @@ impl Status {
         if settings.kafka_log()?.is_none() {
             return Ok(());
         }
-        let peers = &HttpPeers::new(parts.peer_secret(settings).await?)?;
+        // Who only looks draws no secret. Where there is none yet, no process has served the log.
+        let Ok(secret) = parts.peer_secret(settings).await else {
+            shards.iter_mut().for_each(|shard| shard.served = Some(false));
+            return Ok(());
+        };
+        let peers = &HttpPeers::new(secret)?;
         let deadline = Instant::now() + Duration::from_secs(self.unread_max);
         let asked = shards.iter().map(async |found| {
             loop {

@@ -76,6 +76,10 @@ impl StateStore for SqliteViews {
     }
 
     async fn peer_secret(&self, proposed: &str) -> Result<String, StateError> {
+        let kept = self.read(|transaction| Ok(transaction.query_row(super::READ_SECRET, [], |row| row.get(0))?));
+        if let Ok(kept) = kept.await {
+            return Ok(kept);
+        }
         let proposed = proposed.to_owned();
         let found = self.write(move |transaction| {
             execute(&transaction, super::PROPOSE_SECRET, [proposed])?;

@@ -333,7 +333,7 @@ pub fn purchase_id(
 /// one key.
 fn identity(source: &str, store: Option<&str>, till: Option<&str>, day: Date, receipt: &str) -> Identity {
     if (store, till) == (None, None) {
-        let third = receipt.splitn(4, '/').nth(2);
+        let third = receipt.split('/').nth(2);
         let is_like_a_tills = third.is_some_and(|part| part.parse::<Date>().is_ok());
         return id_from_parts(Purchase::NAME, source, receipt, is_like_a_tills, &[receipt]);
     }

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{Crm, Database};
-use uuid::Uuid;
+use tests::{Crm, Database, unique_topic};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A user who owns nothing.
@@ -95,9 +94,7 @@ fn get(crm: &Crm, path: &str) -> (u16, String) {
 fn register(crm: &Crm, name: &str) -> Result<Value, (u16, String)> {
     let command = json!({"type": "register", "kind": "organisation", "name": name});
     let request = reqwest::Client::new().post(crm.url("/api/customer"));
-    let request = request
-        .header("Idempotency-Key", Uuid::now_v7().to_string())
-        .json(&command);
+    let request = request.header("Idempotency-Key", unique_topic("key")).json(&command);
     let (status, body) = answer(request);
     match status {
         200 | 201 => Ok(serde_json::from_str(&body).unwrap()),

@@ -26,7 +26,7 @@ use services::views::{
     Ask, AskError, CHECKSUM_ROWS_MAX, Generation, GenerationStatus, Queries, ReadStore, ViewError, logs_of,
 };
 use tempfile::TempDir;
-use tests::{Database, Server};
+use tests::{Database, Server, unique_topic};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
@@ -1286,7 +1286,7 @@ async fn who_may_read_a_view_may_read_the_next_one() {
     let (client, connection) = tokio_postgres::connect(database.url(), NoTls).await.unwrap();
     tokio::spawn(connection);
     // Roles are the server's, not the database's.
-    let role = |name: &str| format!("\"{name} {}\"", Uuid::now_v7().simple());
+    let role = |name: &str| format!("\"{name} {}\"", unique_topic("role"));
     let (reads, passes_on, reads_one, was_taken) = (role("reads"), role("passes on"), role("one"), role("taken"));
     let roles = [&reads, &passes_on, &reads_one, &was_taken];
     for role in roles {

@@ -166,8 +166,8 @@ impl Serve {
             true => &settings.allowed_hosts,
             false => &self.allowed_hosts,
         };
-        let names = self.advertise.iter().chain(given);
-        let hosts = names.fold(Ok(Hosts::of(address)), |hosts, name| hosts?.and(name));
+        let mut names = self.advertise.iter().chain(given);
+        let hosts = names.try_fold(Hosts::of(address), |hosts, name| hosts.and(name));
         hosts.map_err(anyhow::Error::msg)
     }
 }

@@ -201,8 +201,8 @@ fn guards(request: &Request, bundle: &[Incoming]) -> Vec<Step> {
         };
         let own = external.iter().map(|external| (&external.source, &external.key));
         let own = own.chain(by_reference);
-        let own = own.filter(|(source, key)| link::own_customer(source, key).uuid() == id);
-        if let Some((source, key)) = own.last() {
+        let mut own = own.filter(|(source, key)| link::own_customer(source, key).uuid() == id);
+        if let Some((source, key)) = own.next_back() {
             let command = link::Command::Link {
                 source: source.clone(),
                 key: key.clone(),

@@ -348,7 +348,7 @@ fn register(
     // A source may know the name that it was given since.
     let is_called_so = state.name == name;
     let external = match state.begun() {
-        Some(Event::Registered { external: known, .. }) if same_keys(known, &external) => known.clone(),
+        Some(Event::Registered { external: known, .. }) if has_no_other_keys(known, &external) => known.clone(),
         _ => external,
     };
     let registered = Event::Registered {
@@ -366,10 +366,9 @@ fn register(
     Ok(vec![registered])
 }
 
-/// In whatever order.
-fn same_keys(known: &[ExternalKey], again: &[ExternalKey]) -> bool {
-    let is_in = |keys: &[ExternalKey], key: &ExternalKey| keys.contains(key);
-    known.iter().all(|key| is_in(again, key)) && again.iter().all(|key| is_in(known, key))
+/// Whether `again` names no key that is not known: a customer that is found by one key need not be given all of them.
+fn has_no_other_keys(known: &[ExternalKey], again: &[ExternalKey]) -> bool {
+    again.iter().all(|key| known.contains(key))
 }
 
 fn set_contact_point(

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::body::HttpBody;
@@ -50,6 +50,8 @@ struct Now {
     since: Instant,
     /// The client has not been ready to take more since then, and has taken so many bytes meanwhile.
     stalled: Option<(Instant, usize)>,
+    /// Waits for bytes without a deadline. It is woken when the connection becomes idle, for then it has one.
+    reader: Option<Waker>,
 }
 
 impl Standing {
@@ -58,6 +60,7 @@ impl Standing {
             phase: Phase::New,
             since: Instant::now(),
             stalled: None,
+            reader: None,
         };
         Standing {
             now: Mutex::new(now),
@@ -103,17 +106,25 @@ impl Standing {
         if from.contains(&now.phase) {
             now.phase = to;
             now.since = Instant::now();
+            if to == Phase::Idle
+                && let Some(reader) = now.reader.take()
+            {
+                reader.wake();
+            }
         }
     }
 
-    /// Until when something must have come.
-    fn must_come_by(&self) -> Option<Instant> {
-        let now = self.lock();
+    /// Until when something must have come. Without such a time, `context` is woken when there is one.
+    fn must_come_by(&self, context: &Context<'_>) -> Option<Instant> {
+        let mut now = self.lock();
         match now.phase {
             Phase::New | Phase::Head => Some(now.since + HEAD_WAIT_MAX),
             Phase::Idle => Some(now.since + IDLE_WAIT_MAX),
             // Bodies have a deadline of their own, and an answer as well.
-            Phase::Body | Phase::Answering => None,
+            Phase::Body | Phase::Answering => {
+                now.reader = Some(context.waker().clone());
+                None
+            }
         }
     }
 
@@ -179,7 +190,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
             self.standing.turn(&[Phase::New, Phase::Idle], Phase::Head);
         }
         if read.is_pending()
-            && let Some(by) = self.standing.must_come_by()
+            && let Some(by) = self.standing.must_come_by(context)
         {
             ready!(self.reading.rings(by, context));
             return Poll::Ready(Err(too_slow("no request came")));

@@ -139,7 +139,8 @@ async fn a_head_that_does_not_come_and_an_idle_connection_are_closed_in_time() {
             tokio::time::sleep(Duration::from_secs(9)).await;
             client.write_all(b"E").await.unwrap();
         }
-        assert!(serving.await.unwrap().is_err());
+        // A connection that is idle is closed without an error.
+        assert_eq!(serving.await.unwrap().is_err(), !asks);
         let took = begun.elapsed();
         assert!((wait..wait + Duration::from_secs(1)).contains(&took), "{took:?}");
         tokio::time::resume();

@@ -114,6 +114,14 @@ impl Process {
             .unwrap_or_else(|error| panic!("{} cannot be asked for its state: {error}", self.name))
     }
 
+    /// Its resident set size: `VmRSS` of `/proc/<pid>/status`, which Linux gives in KiB.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("read /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        1024 * kib.expect("the process runs").parse::<u64>().expect("a number")
+    }
+
     /// All it has written so far.
     pub fn log_text(&self) -> String {
         std::fs::read(&self.log)

@@ -111,6 +111,11 @@ impl Crm {
         answers_ready(self.served_at())
     }
 
+    /// Bytes of memory that the process has in use, as Linux tells (its resident set size).
+    pub fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+
     /// SIGKILL: no time to say good-bye to anybody.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -19,6 +19,8 @@ use crate::{
 
 /// More lines than this are no receipt but a file that lost its separators.
 pub const LINES_MAX: usize = 10_000;
+/// What the name of a store begins with that is a market of a shop without places: `country:Japan`.
+const MARKET: &str = "country:";
 /// A receipt that was corrected more often than this is two systems that disagree.
 pub const VERSIONS_MAX: usize = 100;
 
@@ -319,6 +321,7 @@ pub struct Summary {
 pub struct Purchase;
 
 /// The stream of a receipt. A receipt number is unique in its source, or, when a store or a till is named, in that till's day.
+/// A store such as `country:Japan` names a market and no place: receipt numbers do not begin anew there.
 pub fn purchase_id(
     source: &str,
     store: Option<&str>,
@@ -332,7 +335,8 @@ pub fn purchase_id(
 /// A slash in the name of a store or a till, or a receipt number that reads like store, till, day and number, would give two receipts
 /// one key.
 fn identity(source: &str, store: Option<&str>, till: Option<&str>, day: Date, receipt: &str) -> Identity {
-    if (store, till) == (None, None) {
+    let is_a_place = store.is_some_and(|store| !store.starts_with(MARKET));
+    if !is_a_place && till.is_none() {
         let third = receipt.split('/').nth(2);
         let is_like_a_tills = third.is_some_and(|part| part.parse::<Date>().is_ok());
         return id_from_parts(Purchase::NAME, source, receipt, is_like_a_tills, &[receipt]);

@@ -182,7 +182,9 @@ impl Installation {
     async fn bundle(&self, fact: &Fact, dice: &mut Dice) {
         let path = format!("/api/bundle?effective_at={}", fact.at);
         let twice = json!({"commands": [line(fact, dice), line(fact, dice)]});
-        let (status, answer) = self.send(&path, idempotency_key(dice).as_deref(), &twice).await;
+        // A bundle is another content than its command alone, and must not share that one's key.
+        let key = idempotency_key(dice).map(|key| format!("{key} bundle {}", dice.number()));
+        let (status, answer) = self.send(&path, key.as_deref(), &twice).await;
         assert_eq!(status, 200, "{answer}");
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::Crm;
@@ -36,6 +37,14 @@ fn said(output: &Output) -> String {
 /// A server that has done a little of everything; its measurements.
 async fn measurements(crm: &Crm) -> String {
     let client = reqwest::Client::new();
+    // What is looked at every few seconds is told after the first look.
+    for _ in 0..60 {
+        let answer = client.get(crm.url("/metrics")).send().await.unwrap();
+        if answer.text().await.unwrap().contains("crm_read_models_stopped{") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
     let command = json!({"type": "register", "kind": "person", "name": "林"});
     for (path, body) in [("/api/customer", &command), ("/api/case", &command)] {
         client.post(crm.url(path)).json(body).send().await.unwrap();
@@ -135,15 +144,6 @@ async fn rules_and_dashboard_speak_of_measurements_that_there_are() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().display());
     let crm = Crm::start(&["serve"], &[("CRM_LOG", &url), ("CRM_VIEWS", &url)]);
-    let text = measurements(&crm).await;
-    let mut told = BTreeSet::new();
-    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').unwrap();
-        told.insert(name.to_owned());
-        if kind == "histogram" {
-            told.insert(format!("{name}_bucket"));
-        }
-    }
     let rules = std::fs::read_to_string(monitoring().join("alerts.yml")).unwrap();
     let dashboard = std::fs::read_to_string(monitoring().join("dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
@@ -160,6 +160,20 @@ async fn rules_and_dashboard_speak_of_measurements_that_there_are() {
     // It is told from the first time on that it happens.
     let seldom = ["crm_http_connections_cut_total", "crm_panics_total"].map(str::to_owned);
     let seldom = BTreeSet::from(seldom);
+    let told = told(&measurements(&crm).await);
     let unknown: Vec<&String> = named.difference(&told).filter(|name| !seldom.contains(*name)).collect();
     assert_eq!(unknown, Vec::<&String>::new());
+}
+
+/// The names of all that is measured.
+fn told(text: &str) -> BTreeSet<String> {
+    let mut told = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        told.insert(name.to_owned());
+        if kind == "histogram" {
+            told.insert(format!("{name}_bucket"));
+        }
+    }
+    told
 }

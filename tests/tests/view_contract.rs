@@ -134,8 +134,14 @@ const OWN_TABLES: [&Table; 5] = [Thing::TABLE, Mark::TABLE, Total::TABLE, Grand:
 
 /// The suite's own and those of all read models.
 fn all_tables() -> Vec<&'static Table> {
-    let models = READ_MODELS.iter().flat_map(|model| model.tables.iter().copied());
-    OWN_TABLES.into_iter().chain(models).collect()
+    let mut tables: Vec<&'static Table> = OWN_TABLES.to_vec();
+    for table in READ_MODELS.iter().flat_map(|model| model.tables) {
+        // Several read models may stand on one table.
+        if !tables.iter().any(|known| known.name == table.name) {
+            tables.push(table);
+        }
+    }
+    tables
 }
 
 // ---------------------------------------------------------------------------------------------------- stores

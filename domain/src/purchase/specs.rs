@@ -588,6 +588,17 @@ fn a_receipt_number_is_unique_in_its_source_or_in_the_day_of_its_till() {
 }
 
 #[test]
+fn a_receipt_of_a_market_has_the_key_of_its_source() {
+    let day = date(2010, 12, 1);
+    let id = |store, till| purchase_id("online-retail", store, till, day, "536365").uuid();
+    let by_key = crate::id_from_key("purchase", "online-retail", "536365");
+    assert_eq!(id(None, None), by_key);
+    assert_eq!(id(Some("country:France"), None), by_key);
+    assert_ne!(id(Some("France"), None), by_key);
+    assert_ne!(id(Some("country:France"), Some("1")), by_key);
+}
+
+#[test]
 fn two_tills_whose_names_hold_the_separator_are_two() {
     let day = date(2026, 3, 2);
     let id = |store, till, receipt| purchase_id("pos", Some(store), Some(till), day, receipt);

@@ -216,6 +216,8 @@ fn allowed(path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["api", "bundle"] => WRITE,
+        // Equipment is a stream and a read model.
+        ["api", name] if StreamKind::parse(name).is_some() && ReadModel::find(name).is_some() => BOTH,
         ["api", name] if StreamKind::parse(name).is_some() => WRITE,
         ["api", name, "query"] if ReadModel::find(name).is_some() => WRITE,
         ["api", name, _] if StreamKind::parse(name).is_some() => BOTH,

@@ -135,8 +135,6 @@ fn parameters_of_json(reading: &mut Reading, name: &str, value: Value) -> Result
             Value::String(text) => reading.parameter(name, text),
             _ => Err(Problem::malformed(name, format!("{name} is a list of texts"))),
         }),
-        // Left out.
-        Value::Null => Ok(()),
         _ if name == "limit" => Err(Problem::malformed(name, "limit is a number")),
         _ if several => Err(Problem::malformed(name, format!("{name} is a text or a list of texts"))),
         _ => Err(Problem::malformed(name, format!("{name} is a text"))),

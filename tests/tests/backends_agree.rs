@@ -278,7 +278,7 @@ fn customer(book: &mut Book, n: usize) {
     line(
         n % 20,
         json!({"type": "register", "kind": if n.is_multiple_of(2) { "organisation" } else { "person" }, "name": format!("{name} {n}"),
-               "country": country, "external": [{"source": "erp", "key": format!("C-{n}")}]}),
+               "country": country, "external": [{"source": "book", "key": format!("customer-{n}")}]}),
     );
     if n.is_multiple_of(2) {
         line(

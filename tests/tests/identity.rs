@@ -98,6 +98,15 @@ async fn the_same_facts_however_they_come_are_counted_once() {
     assert_eq!(again.stop(), expected);
 }
 
+/// The timeline tells by whom and under which command id each event came, which differs from way to way: its rows are counted.
+fn but_who(checksums: Vec<(String, String, u64)>) -> Vec<(String, String, u64)> {
+    let of_timeline = |(model, checksum, rows): (String, String, u64)| match model.as_str() {
+        "timeline" => (model, String::new(), rows),
+        _ => (model, checksum, rows),
+    };
+    checksums.into_iter().map(of_timeline).collect()
+}
+
 impl Installation {
     fn new() -> Installation {
         let dir = tempfile::tempdir().unwrap();
@@ -127,7 +136,7 @@ impl Installation {
     fn stop(mut self) -> Vec<(String, String, u64)> {
         self.server = None;
         run_well(&["project", "--once"], &self.env());
-        checksums(&self.env())
+        but_who(checksums(&self.env()))
     }
 
     /// Sends until it is answered: the status, and the answer.
@@ -228,11 +237,13 @@ fn idempotency_key(dice: &mut Dice) -> Option<String> {
 
 /// `/key:<source>:<key>`, percent-encoded.
 fn in_path((source, key): &(String, String)) -> String {
-    let encoded: String = key.bytes().fold(String::new(), |mut text, byte| {
-        write!(text, "%{byte:02X}").unwrap();
-        text
-    });
-    format!("/key:{source}:{encoded}")
+    let encoded = |part: &str| {
+        part.bytes().fold(String::new(), |mut text, byte| {
+            write!(text, "%{byte:02X}").unwrap();
+            text
+        })
+    };
+    format!("/key:{}:{}", encoded(source), encoded(key))
 }
 
 /// The fact as a line of an import or an item of a bundle, with its key or without.

@@ -253,7 +253,9 @@ async fn indexes_are_made_for_so_many_tables_at_once_and_given_up_after_hours_an
     let waited = begun.elapsed();
     tokio::time::resume();
     assert!(given_up.contains("got no indexes"), "{given_up}");
-    assert!(waited > INDEXES_MAX - PATIENCE && waited <= INDEXES_MAX, "{waited:?}");
+    // Then the reason is noted in the store, which waits too.
+    let longest = INDEXES_MAX + PATIENCE;
+    assert!(waited > INDEXES_MAX - PATIENCE && waited <= longest, "{waited:?}");
 
     holder.let_go().await;
     views.make_indexes(&built).await.unwrap();

@@ -145,7 +145,8 @@ async fn register_new(node: &Crm, customers: u64) -> HashMap<Uuid, Told> {
         let answer = sent.await.unwrap();
         let (status, ack) = (answer.status().as_u16(), answer.json::<Value>().await.unwrap());
         assert_eq!(status, 201, "{ack}");
-        told.insert(command, Told::of(&ack));
+        let recorded = ack["command_id"].as_str().expect("an id").parse().expect("an id");
+        told.insert(recorded, Told::of(&ack));
     }
     told
 }

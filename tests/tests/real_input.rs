@@ -507,7 +507,8 @@ struct Status {
 impl Shop {
     fn new() -> Shop {
         let dir = tempfile::tempdir().unwrap();
-        let place = format!("sqlite:{}", dir.path().display());
+        // The program makes the folder itself, for its owner only.
+        let place = format!("sqlite:{}", dir.path().join("data").display());
         Shop { dir, place }
     }
 
@@ -572,7 +573,7 @@ impl Shop {
 
     /// Records in the log while somebody writes it; 0 while there is none.
     async fn records(&self) -> u64 {
-        let log = SqliteLog::read_only(self.dir.path());
+        let log = SqliteLog::read_only(&self.dir.path().join("data"));
         let Ok(shards) = log.open().await else { return 0 };
         let mut records = 0;
         for shard in 0..shards {

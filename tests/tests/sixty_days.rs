@@ -437,10 +437,8 @@ struct Receipt {
 struct DealCard {
     id: Uuid,
     is_open: bool,
-    stage: usize,
     amount: Option<i64>,
     currency: &'static str,
-    opened_at: Timestamp,
     /// When it was last opened or closed.
     turned_at: Timestamp,
     closes_on: Date,
@@ -595,10 +593,8 @@ impl Company {
         self.deals.push(DealCard {
             id,
             is_open: true,
-            stage,
             amount,
             currency,
-            opened_at: at,
             turned_at: at,
             closes_on,
         });
@@ -616,13 +612,13 @@ impl Company {
         if self.busy.contains(&card.id) {
             return;
         }
-        let (id, opened_at, turned_at, currency) = (card.id, card.opened_at, card.turned_at, card.currency);
+        let (id, turned_at, currency) = (card.id, card.turned_at, card.currency);
         if !card.is_open && !self.dice.chance(40) {
             return;
         }
         if !card.is_open {
-            let stage = card.stage;
             let at = self.when(turned_at);
+            let stage = self.stage_at(deal, at);
             let command = json!({"type": "reopen", "reason": "they called back"});
             self.order(StreamKind::Opportunity, id, command, Some(at));
             self.deals[deal].is_open = true;
@@ -637,10 +633,10 @@ impl Company {
         }
         let (command, at, became) = match self.dice.below(10) {
             0..=3 => {
-                let stage = (card.stage + 1 + self.dice.index(3)) % STAGES.len();
-                self.deals[deal].stage = stage;
+                let at = self.when(turned_at);
+                let stage = (self.stage_at(deal, at) + 1 + self.dice.index(3)) % STAGES.len();
                 let command = json!({"type": "change-stage", "to": STAGES[stage].0});
-                (command, self.when(opened_at), Some(Deal::InStage(stage)))
+                (command, at, Some(Deal::InStage(stage)))
             }
             4..=6 => {
                 let minor = self.dice.amount();
@@ -648,7 +644,7 @@ impl Company {
                     return;
                 }
                 let command = json!({"type": "set-amount", "amount": {"minor": minor, "currency": currency}});
-                (command, self.when(opened_at), Some(Deal::Amount(minor)))
+                (command, self.when(turned_at), Some(Deal::Amount(minor)))
             }
             7 => {
                 let minor = self.dice.amount();
@@ -669,13 +665,27 @@ impl Company {
                 let closes_on = card.closes_on + (1 + self.dice.below(40)).days();
                 self.deals[deal].closes_on = closes_on;
                 let command = json!({"type": "set-close-date", "close_date": closes_on});
-                (command, self.when(opened_at), None)
+                (command, self.when(turned_at), None)
             }
         };
         self.order(StreamKind::Opportunity, id, command, Some(at));
         if let Some(became) = became {
             self.note(at, Fact::Deal { deal, became });
         }
+    }
+
+    /// The stage in which the deal was at that time, by all that is known today.
+    fn stage_at(&self, deal: usize, at: Timestamp) -> usize {
+        let mut entries: Vec<&Entry> = self.entries.iter().filter(|entry| entry.effective_at <= at).collect();
+        entries.sort_by_key(|entry| entry.effective_at);
+        let stages = entries.iter().rev().find_map(|entry| match &entry.fact {
+            Fact::Deal { deal: of, became } if *of == deal => match became {
+                Deal::Opened { stage, .. } | Deal::InStage(stage) | Deal::Reopened { stage } => Some(*stage),
+                Deal::Amount(_) | Deal::Won(_) | Deal::Lost => None,
+            },
+            _ => None,
+        });
+        stages.expect("a deal is opened in a stage")
     }
 
     fn open_a_case(&mut self) {

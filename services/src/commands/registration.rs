@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Commands, Incoming, Reference};
-use crate::shard::{Ack, Action, Failure, Lane, Request, Step, Who, rehearse, streams_of};
+use crate::shard::{Ack, Action, Failure, Lane, Request, Step, rehearse, streams_of};
 
 /// A key whose customer is not registered so long after the reservation is free: no registration is under way for so long.
 const RESERVED_FOR: SignedDuration = SignedDuration::from_mins(2);
@@ -17,6 +17,14 @@ struct Wanted {
     source: String,
     key: String,
     customer: Id<customer::Customer>,
+}
+
+/// A key that may be reserved.
+struct Free {
+    /// The version of its link.
+    version: u64,
+    /// Whether it was reserved for a customer who was never registered.
+    is_abandoned: bool,
 }
 
 /// A link that was made for a registration that is not done yet.
@@ -53,14 +61,14 @@ impl Commands {
             Ok(0) => return self.execute(request, lane).await,
             Ok(_) => {}
         }
-        let mut to_take_over = Vec::new();
+        let mut free = Vec::new();
         for wanted in &wanted {
-            to_take_over.push(self.must_be_free(wanted, now).await?);
+            free.push(self.must_be_free(wanted, now).await?);
         }
         let mut reserved = Vec::new();
         let outcome = async {
-            for (wanted, abandoned) in wanted.iter().zip(to_take_over) {
-                reserved.extend(self.reserve(wanted, abandoned, &request.who, lane).await?);
+            for (wanted, free) in wanted.iter().zip(free) {
+                reserved.extend(self.reserve(wanted, &free, &request, lane).await?);
             }
             let mut request = request.clone();
             request.steps.splice(0..0, guards);
@@ -71,14 +79,14 @@ impl Commands {
             outcome
         {
             for reserved in reserved {
-                self.release(reserved, &request.who, lane).await?;
+                self.release(reserved, &request, lane).await?;
             }
         }
         outcome
     }
 
-    /// Is the key nobody's, or that of a customer who was never registered? Then the version of the link that says so.
-    async fn must_be_free(&self, wanted: &Wanted, now: Timestamp) -> Result<Option<u64>, Failure> {
+    /// Refuses a key that belongs to a customer who is registered, or is being registered.
+    async fn must_be_free(&self, wanted: &Wanted, now: Timestamp) -> Result<Free, Failure> {
         let (link, version) = self.link(&wanted.source, &wanted.key).await?;
         let own = link::own_customer(&wanted.source, &wanted.key);
         let taken = |customer| {
@@ -89,16 +97,17 @@ impl Commands {
             };
             Err(Failure::Rejected(taken.to_string()))
         };
+        let free = |is_abandoned| Ok(Free { version, is_abandoned });
         match link.customer {
-            Some(owner) if owner == wanted.customer => Ok(None),
+            Some(owner) if owner == wanted.customer => free(false),
             Some(owner) if self.is_registered(owner).await? => taken(owner),
-            Some(_) if link.since.is_none_or(|since| since + RESERVED_FOR <= now) => Ok(Some(version)),
+            Some(_) if link.since.is_none_or(|since| since + RESERVED_FOR <= now) => free(true),
             Some(owner) => Err(Failure::NotAccepted(format!(
                 "{} key {} is reserved for customer {owner}, which is being registered",
                 wanted.source, wanted.key
             ))),
             None if self.is_registered(own).await? => taken(own),
-            None => Ok(None),
+            None => free(false),
         }
     }
 
@@ -114,8 +123,8 @@ impl Commands {
     async fn reserve(
         &self,
         wanted: &Wanted,
-        abandoned: Option<u64>,
-        who: &Who,
+        free: &Free,
+        of: &Request,
         lane: Lane,
     ) -> Result<Option<Reserved>, Failure> {
         let link = StreamRef::of(link::link_id(&wanted.source, &wanted.key));
@@ -130,23 +139,29 @@ impl Commands {
             expected_version,
         };
         let mut steps = Vec::new();
-        steps.extend(abandoned.map(|version| step(link::Command::Unlink, Some(version))));
+        if free.is_abandoned {
+            steps.push(step(link::Command::Unlink, Some(free.version)));
+        }
         steps.push(step(command, None));
         let ack = self
-            .execute(Request::new(fresh_id(), steps, None, who.clone()), lane)
+            .execute(
+                Request::new(own_id(of, "reserve", link, free.version), steps, None, of.who.clone()),
+                lane,
+            )
             .await?;
         let version = ack.streams.first().map_or(0, |(_, version)| *version);
         Ok((ack.events > 0).then_some(Reserved { link, version }))
     }
 
-    async fn release(&self, reserved: Reserved, who: &Who, lane: Lane) -> Result<(), Failure> {
+    async fn release(&self, reserved: Reserved, of: &Request, lane: Lane) -> Result<(), Failure> {
         let step = Step {
             stream: reserved.link,
             action: Action::Decide(link::Command::Unlink.into()),
             expected_version: Some(reserved.version),
         };
+        let id = own_id(of, "release", reserved.link, reserved.version);
         match self
-            .execute(Request::new(fresh_id(), vec![step], None, who.clone()), lane)
+            .execute(Request::new(id, vec![step], None, of.who.clone()), lane)
             .await
         {
             // Somebody else has it by now.
@@ -156,10 +171,15 @@ impl Commands {
     }
 }
 
-/// Reserving and releasing is no command of the client: a retry of its command may have to reserve once more.
-fn fresh_id() -> Uuid {
-    #[allow(clippy::disallowed_methods, reason = "a new command")]
-    Uuid::now_v7()
+/// The command id of a step that a registration needs besides its own. A retry of the registration may have to reserve once more, at
+/// another version of the link.
+fn own_id(of: &Request, what: &str, link: StreamRef, version: u64) -> Uuid {
+    domain::derived_id(&[
+        &of.command_id.to_string(),
+        what,
+        &link.to_string(),
+        &version.to_string(),
+    ])
 }
 
 fn registrations(request: &Request) -> impl Iterator<Item = (usize, Uuid, &[customer::ExternalKey])> {

@@ -11,7 +11,7 @@ use infra::runtime::{Parts, Writer};
 use services::clock::SystemClock;
 use services::commands::{Commands, Incoming, Terms};
 use services::log::EventLog;
-use services::shard::{Action, Lane, Request, ShardConfig, ShardStatus, Step, Who, hash_of};
+use services::shard::{Action, Lane, Request, ShardConfig, ShardStatus, Step, Who};
 use uuid::Uuid;
 
 use crate::workload;
@@ -169,6 +169,8 @@ pub fn settings(log: &str, views: &str) -> anyhow::Result<Settings> {
         log: Some(log.to_owned()),
         views: Some(views.to_owned()),
         config: None,
+        log_password_file: None,
+        views_password_file: None,
     };
     urls.settings()
 }

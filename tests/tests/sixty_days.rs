@@ -678,14 +678,21 @@ impl Company {
     fn stage_at(&self, deal: usize, at: Timestamp) -> usize {
         let mut entries: Vec<&Entry> = self.entries.iter().filter(|entry| entry.effective_at <= at).collect();
         entries.sort_by_key(|entry| entry.effective_at);
-        let stages = entries.iter().rev().find_map(|entry| match &entry.fact {
-            Fact::Deal { deal: of, became } if *of == deal => match became {
-                Deal::Opened { stage, .. } | Deal::InStage(stage) | Deal::Reopened { stage } => Some(*stage),
-                Deal::Amount(_) | Deal::Won(_) | Deal::Lost => None,
-            },
-            _ => None,
-        });
-        stages.expect("a deal is opened in a stage")
+        let (mut stage_then, mut is_open) = (None, false);
+        for entry in entries {
+            match &entry.fact {
+                Fact::Deal { deal: of, became } if *of == deal => match became {
+                    Deal::Opened { stage, .. } | Deal::Reopened { stage } => {
+                        (stage_then, is_open) = (Some(*stage), true);
+                    }
+                    Deal::InStage(stage) if is_open => stage_then = Some(*stage),
+                    Deal::Won(_) | Deal::Lost => is_open = false,
+                    Deal::InStage(_) | Deal::Amount(_) => {}
+                },
+                _ => {}
+            }
+        }
+        stage_then.expect("a deal is opened in a stage")
     }
 
     fn open_a_case(&mut self) {
@@ -885,6 +892,8 @@ fn naive_pipeline(known: &[&Entry], as_of: Timestamp) -> String {
             .expect("nothing is true of a deal before it is opened");
         match became {
             Deal::Opened { .. } => unreachable!("taken above"),
+            // What has ended stands still, whatever was said of it later.
+            Deal::InStage(_) | Deal::Amount(_) if !standing.is_open => {}
             Deal::InStage(stage) => standing.stage = *stage,
             Deal::Amount(minor) => standing.amount = Some(*minor),
             Deal::Won(minor) => {

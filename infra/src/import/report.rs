@@ -159,7 +159,7 @@ impl Report {
             self.events += events;
             if line.incoming.command["type"] == "correct" && taken.version > events {
                 self.corrected += 1;
-                let reason = "the log had other content, which is corrected";
+                let reason = "it was in the log already, and is corrected or has got its customer";
                 self.note(Finding::of(line, Found::Corrected, reason));
             }
         }

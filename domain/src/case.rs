@@ -295,7 +295,7 @@ impl Status {
 }
 
 impl Event {
-    /// Does it open or end the case? Each such event is the cause of the next one.
+    /// Whether the event opens or ends the case. Each such event is the cause of the next one.
     fn opens_or_ends(&self) -> bool {
         match self {
             Event::Opened { .. } | Event::Resolved { .. } | Event::Reopened { .. } | Event::Closed { .. } => true,

@@ -182,7 +182,7 @@ impl Status {
 }
 
 impl Event {
-    /// Does it open or close the customer? Each such event is the cause of the next one.
+    /// Whether the event opens or closes the customer. Each such event is the cause of the next one.
     fn opens_or_closes(&self) -> bool {
         match self {
             Event::Registered { .. } | Event::Closed | Event::Reopened => true,

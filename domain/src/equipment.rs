@@ -182,7 +182,7 @@ pub struct Plan {
 }
 
 impl Event {
-    /// Does it begin or end the service of the machine? Each such event is the cause of the next one.
+    /// Whether the event begins or ends the service of the machine. Each such event is the cause of the next one.
     fn turns(&self) -> bool {
         match self {
             Event::Installed { .. } | Event::Down { .. } | Event::Restored { .. } | Event::Retired { .. } => true,

@@ -191,7 +191,7 @@ impl Status {
 }
 
 impl Event {
-    /// Does it begin, end or renew the lead? Each such event is the cause of the next one.
+    /// Whether the event begins, ends or renews the lead. Each such event is the cause of the next one.
     fn begins_or_ends(&self) -> bool {
         match self {
             Event::Captured { .. } | Event::Converted { .. } | Event::Disqualified { .. } | Event::Recycled { .. } => {

@@ -62,7 +62,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Link;
 
-/// The customer that a key means while it is linked to nobody: whoever is registered under the key itself.
+/// The customer that a key means while it is linked to nobody: the customer that is registered under the key itself.
 pub fn own_customer(source: &str, key: &str) -> Id<Customer> {
     Id::new(id_from_key(Customer::NAME, source, key))
 }

@@ -271,7 +271,7 @@ impl Status {
 }
 
 impl Event {
-    /// Does it open or close the deal? Each such event is the cause of the next one.
+    /// Whether the event opens or closes the deal. Each such event is the cause of the next one.
     fn opens_or_closes(&self) -> bool {
         match self {
             Event::Opened { .. } | Event::Won { .. } | Event::Lost { .. } | Event::Reopened { .. } => true,

@@ -54,7 +54,8 @@ pub enum BadText {
     Invisible,
 }
 
-/// Is there nothing to see in it? Spaces are not, nor are characters without width such as U+200B, fillers, and marks of direction.
+/// Whether the text has no visible character. Spaces, characters without width such as U+200B, fillers and marks of
+/// direction are not visible.
 pub fn is_blank(text: &str) -> bool {
     !text.chars().any(is_visible)
 }

@@ -253,9 +253,12 @@ async fn indexes_are_made_for_so_many_tables_at_once_and_given_up_after_hours_an
     let waited = begun.elapsed();
     tokio::time::resume();
     assert!(given_up.contains("got no indexes"), "{given_up}");
-    // Then the reason is noted in the store, which waits too.
-    let longest = INDEXES_MAX + PATIENCE;
-    assert!(waited > INDEXES_MAX - PATIENCE && waited <= longest, "{waited:?}");
+    // The clock jumps on while the reason is noted in the store too: how far depends on the machine. A second round of the
+    // same wait would be seen.
+    assert!(
+        waited > INDEXES_MAX - PATIENCE && waited < 2 * INDEXES_MAX,
+        "{waited:?}"
+    );
 
     holder.let_go().await;
     views.make_indexes(&built).await.unwrap();

@@ -77,3 +77,93 @@ pub async fn audit(log: &dyn EventLog, shard: u16, mut look: impl FnMut(&Commit)
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod specs {
+    use domain::{Actor, EventType, Position, StreamKind, derived_id};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::log::{Claim, LogCreated, MemoryLog, StoredEvent};
+
+    const SHARDS: u16 = 3;
+    const SHARD: u16 = 1;
+    const SOURCE: &str = "/crm/spec";
+
+    fn now() -> Timestamp {
+        "2026-03-02T01:00:00Z".parse().unwrap()
+    }
+
+    /// A customer whose stream belongs to this shard.
+    fn customer(shard: u16) -> StreamRef {
+        let ids = (0..).map(|n: u32| derived_id(&["customer", &n.to_string()]));
+        let mut streams = ids.map(|id| StreamRef {
+            kind: StreamKind::Customer,
+            id,
+        });
+        streams.find(|stream| stream.slot().shard(SHARDS) == shard).unwrap()
+    }
+
+    /// What the audit finds in a shard with these commits of one event each: the command, the stream, and the event's number in it.
+    async fn faults(commits: &[(&str, StreamRef, u64)]) -> Vec<String> {
+        let log = MemoryLog::new();
+        log.create(SHARDS).await.unwrap();
+        let created = LogCreated {
+            log_id: derived_id(&["log"]),
+            shards: SHARDS,
+            slots: 4_096,
+        };
+        let claim = Claim {
+            epoch: 1,
+            nonce: derived_id(&["nonce"]),
+            node: "node".into(),
+            address: "127.0.0.1:0".into(),
+        };
+        log.push(SHARD, created.to_record(now()));
+        log.push(SHARD, claim.to_record(SOURCE, now()));
+        for (n, (command, stream, sequence)) in (1..).zip(commits) {
+            let event = StoredEvent {
+                command_id: derived_id(&[command]),
+                index: 0,
+                commit_size: 1,
+                event_type: EventType::parse("crm.customer.closed.v1").unwrap(),
+                stream: *stream,
+                sequence: *sequence,
+                time: now(),
+                effective_at: None,
+                actor: Actor::parse("user:mei").unwrap(),
+                on_behalf_of: None,
+                causation: None,
+                correlation: None,
+                traceparent: None,
+                customer: None,
+                command_hash: "0123456789abcdef".into(),
+                body: b"{}".to_vec(),
+                position: Position { shard: 0, offset: 0 },
+            };
+            log.push(SHARD, event.to_record(SOURCE, 1, n));
+        }
+        let found = audit(&log, SHARD, |_| {}).await.unwrap();
+        assert_eq!(found.commits, commits.len() as u64);
+        found.faults
+    }
+
+    #[tokio::test]
+    async fn a_stream_in_the_wrong_shard_is_named_with_its_position_and_the_right_shard() {
+        let (own, other) = (customer(SHARD), customer(2));
+        let found = faults(&[("a", own, 1), ("b", other, 1), ("c", own, 2)]).await;
+        assert_eq!(found, [format!("1:3: {other} belongs to shard 2")]);
+    }
+
+    #[tokio::test]
+    async fn a_gap_in_a_stream_and_a_command_that_was_applied_twice_are_named() {
+        let own = customer(SHARD);
+        let found = faults(&[("a", own, 1), ("b", own, 3), ("a", own, 4)]).await;
+        let twice = derived_id(&["a"]);
+        let told = [
+            format!("1:3: {own} has 3 where 2 was due"),
+            format!("1:4: command {twice} was applied before"),
+        ];
+        assert_eq!(found, told);
+    }
+}

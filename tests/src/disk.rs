@@ -1,11 +1,10 @@
 //! A disk on demand: full, or one whose fsync fails and loses what was written. For faults that a healthy machine cannot be made to have.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/faulty_disk.c");
+use crate::preload;
 
 /// Stands between a program and the files of one folder.
 pub struct FaultyDisk {
@@ -15,18 +14,10 @@ pub struct FaultyDisk {
 }
 
 impl FaultyDisk {
-    /// For the files in `folder`. Needs the C compiler that the build needs too.
+    /// For the files in `folder`.
     pub fn new(folder: &Path) -> FaultyDisk {
         let switches = tempfile::tempdir().expect("create a folder for the switches");
-        let library = switches.path().join("faulty_disk.so");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([library.as_path(), Path::new(SOURCE)])
-            .arg("-ldl")
-            .output()
-            .expect("cc runs");
-        let errors = String::from_utf8_lossy(&compiled.stderr);
-        assert!(compiled.status.success(), "the library does not compile: {errors}");
+        let library = preload::compile("faulty_disk.c", switches.path());
         FaultyDisk {
             folder: folder.to_owned(),
             switches,

@@ -20,16 +20,19 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod clock;
 mod dice;
 mod disk;
 mod holder;
 mod kafka;
 mod port;
 mod postgres;
+mod preload;
 mod process;
 pub mod proxy;
 pub mod traffic;
 
+pub use clock::FaultyClock;
 pub use dice::Dice;
 pub use disk::FaultyDisk;
 pub use holder::{Holder, WAITING};

@@ -207,6 +207,7 @@ pub async fn send(commands: &Commands, kind: StreamKind, command: serde_json::Va
         effective_at: None,
         who: Who::new(Actor::system("bench")),
         lane: Lane::People,
+        strict: false,
     };
     let accepted = commands.send(incoming, terms).await?;
     match accepted.ack.events {

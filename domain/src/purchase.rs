@@ -276,6 +276,22 @@ pub enum Rejection {
     TaxAboveTotal { tax_minor: i64, total_minor: i64 },
     #[error("a return takes something back: all its quantities are zero")]
     NothingReturned,
+    #[error("receipt {0:?}, which this return takes back, is void")]
+    SaleVoided(String),
+    #[error("receipt {0:?}, which this return takes back, is a return itself")]
+    NoSale(String),
+    #[error("receipt {sale:?} was paid in {sold}, and this return gives back {returned}")]
+    AnotherCurrency {
+        sale: String,
+        sold: Currency,
+        returned: Currency,
+    },
+    #[error("receipt {sale:?} came to {sold_minor}, and this return gives back {returned_minor} (minor units)")]
+    MoreThanSold {
+        sale: String,
+        sold_minor: i64,
+        returned_minor: i64,
+    },
     #[error("the tenders sum to {tendered_minor}, the lines to {total_minor} (minor units)")]
     TendersDiffer { tendered_minor: i64, total_minor: i64 },
     #[error("the business date {business_date} is still to come, today is {today}")]
@@ -335,8 +351,7 @@ pub fn purchase_id(
 /// A slash in the name of a store or a till, or a receipt number that reads like store, till, day and number, would give two receipts
 /// one key.
 fn identity(source: &str, store: Option<&str>, till: Option<&str>, day: Date, receipt: &str) -> Identity {
-    let is_a_place = store.is_some_and(|store| !store.starts_with(MARKET));
-    if !is_a_place && till.is_none() {
+    if !counts_by_day(store, till) {
         let third = receipt.split('/').nth(2);
         let is_like_a_tills = third.is_some_and(|part| part.parse::<Date>().is_ok());
         return id_from_parts(Purchase::NAME, source, receipt, is_like_a_tills, &[receipt]);
@@ -351,6 +366,44 @@ fn identity(source: &str, store: Option<&str>, till: Option<&str>, day: Date, re
         is_ambiguous,
         &[store, till, &day, receipt],
     )
+}
+
+/// Do receipt numbers begin anew with each day of a till?
+fn counts_by_day(store: Option<&str>, till: Option<&str>) -> bool {
+    let is_a_place = store.is_some_and(|store| !store.starts_with(MARKET));
+    is_a_place || till.is_some()
+}
+
+/// The sale that a return takes back, where the number of its receipt says which one that is. A return does not name the day of its
+/// sale, so that among receipts that count by day it could be several.
+fn sale_of(command: &Command) -> Option<Id<Purchase>> {
+    match command {
+        Command::Record {
+            kind: Kind::Return,
+            source,
+            store,
+            till,
+            business_date,
+            of: Some(sale),
+            ..
+        }
+        | Command::Correct {
+            kind: Kind::Return,
+            source,
+            store,
+            till,
+            business_date,
+            of: Some(sale),
+            ..
+        } if !counts_by_day(store.as_deref(), till.as_deref()) => Some(purchase_id(
+            source,
+            store.as_deref(),
+            till.as_deref(),
+            *business_date,
+            sale,
+        )),
+        _ => None,
+    }
 }
 
 fn identity_of(command: &Command) -> Option<Identity> {
@@ -411,6 +464,7 @@ impl Stream for Purchase {
             }
         };
         companions.extend(former);
+        companions.extend(sale_of(command).map(StreamRef::of));
         companions
     }
 
@@ -460,9 +514,10 @@ impl Stream for Purchase {
 
 fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
     let recorded = || state.purchase.as_ref().ok_or(Rejection::NotRecorded);
+    let sale = sale_of(&command).map(|sale| at.state_of(sale));
     match command {
-        Command::Record { .. } => record(state, content(command)?, at),
-        Command::Correct { reinstate, .. } => correct(state, content(command)?, reinstate, at),
+        Command::Record { .. } => record(state, content(command)?, sale, at),
+        Command::Correct { reinstate, .. } => correct(state, content(command)?, reinstate, sale, at),
         Command::AttachCustomer { customer } => attach(state, recorded()?, customer, at),
         Command::Void { reason } => void(state, recorded()?, reason),
     }
@@ -497,7 +552,41 @@ fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<(Id<Purchas
     }
 }
 
-fn record(state: &State, recorded: Event, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+/// The sale that a return takes back, when there is one.
+type Sale<'a> = Option<Companion<'a, State>>;
+
+/// A sale may come after its return, and several returns may take it back: those are told by the read model `returns_to_check`. What
+/// cannot be right whatever comes is refused.
+fn must_fit_sale(recorded: &Event, sale: &Sale<'_>) -> Result<(), Rejection> {
+    let (Some(Companion::Known(sale)), Some(returned)) = (sale, summary(recorded)) else {
+        return Ok(());
+    };
+    let Some(sold) = &sale.purchase else { return Ok(()) };
+    let receipt = || sold.receipt.clone();
+    if sale.voided {
+        return Err(Rejection::SaleVoided(receipt()));
+    }
+    if sold.kind != Kind::Sale {
+        return Err(Rejection::NoSale(receipt()));
+    }
+    if sold.currency != returned.currency {
+        return Err(Rejection::AnotherCurrency {
+            sale: receipt(),
+            sold: sold.currency,
+            returned: returned.currency,
+        });
+    }
+    match returned.total_minor.saturating_neg() > sold.total_minor {
+        true => Err(Rejection::MoreThanSold {
+            sale: receipt(),
+            sold_minor: sold.total_minor,
+            returned_minor: returned.total_minor.saturating_neg(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn record(state: &State, recorded: Event, sale: Sale<'_>, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
     let Event::Recorded {
         customer,
         business_date,
@@ -508,6 +597,7 @@ fn record(state: &State, recorded: Event, at: &Moment<'_>) -> Result<Vec<Event>,
     };
     let Some(purchase) = &state.purchase else {
         must_have_come(business_date, at)?;
+        must_fit_sale(&recorded, &sale)?;
         if let Some(customer) = customer {
             customer::must_be_open(customer, at)?;
         }
@@ -525,10 +615,17 @@ fn record(state: &State, recorded: Event, at: &Moment<'_>) -> Result<Vec<Event>,
     }
 }
 
-fn correct(state: &State, recorded: Event, reinstate: bool, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {
+fn correct(
+    state: &State,
+    recorded: Event,
+    reinstate: bool,
+    sale: Sale<'_>,
+    at: &Moment<'_>,
+) -> Result<Vec<Event>, Rejection> {
     let (Some(purchase), Some(now)) = (&state.purchase, summary(&recorded)) else {
-        return record(state, recorded, at);
+        return record(state, recorded, sale, at);
     };
+    let fits_sale = must_fit_sale(&recorded, &sale);
     if (&now.source, &now.receipt) != (&purchase.source, &purchase.receipt) {
         return Err(Rejection::AnotherReceipt {
             system: purchase.source.clone(),
@@ -565,6 +662,7 @@ fn correct(state: &State, recorded: Event, reinstate: bool, at: &Moment<'_>) -> 
         return Err(Rejection::Superseded);
     }
     must_have_come(business_date, at)?;
+    fits_sale?;
     if state.superseded.len() >= VERSIONS_MAX {
         return Err(Rejection::TooManyVersions);
     }

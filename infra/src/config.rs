@@ -1,6 +1,7 @@
 //! Settings: flags over environment over `crm.toml` over defaults.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::views::{PostgresViews, SqliteViews};
 pub const SHARDS_DEFAULT: u16 = 8;
 /// The shortest that a broker allows by default.
 const SESSION_TIMEOUT_DEFAULT: u64 = 6;
+/// What a session's time-out can be, in seconds.
+pub const SESSION_TIMEOUT: RangeInclusive<u64> = 1..=300;
 const DATA_DEFAULT: &str = "sqlite:data";
 
 /// Where the log and the read models are. Every command takes these.
@@ -121,7 +124,7 @@ impl Places {
             allowed_hosts: file.allowed_hosts,
             replication: file.replication.unwrap_or(1),
             peer_secret: peer_secret(file.peer_secret_file.as_deref())?,
-            session_timeout: Duration::from_secs(file.session_timeout.unwrap_or(SESSION_TIMEOUT_DEFAULT)),
+            session_timeout: session_timeout(file.session_timeout)?,
             kafka: with_files_read(file.kafka)?,
         })
     }
@@ -141,6 +144,16 @@ fn place(said: &Option<String>, in_file: Option<String>) -> Url {
 }
 
 /// The parser's own error shows the line, in which a password may stand.
+fn session_timeout(given: Option<u64>) -> anyhow::Result<Duration> {
+    let seconds = given.unwrap_or(SESSION_TIMEOUT_DEFAULT);
+    let (least, most) = (SESSION_TIMEOUT.start(), SESSION_TIMEOUT.end());
+    anyhow::ensure!(
+        SESSION_TIMEOUT.contains(&seconds),
+        "session_timeout is {seconds}; it is {least} to {most} seconds"
+    );
+    Ok(Duration::from_secs(seconds))
+}
+
 fn not_right(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
     let at = error.span().map_or(0, |span| span.start.min(text.len()));
     let before = text.get(..at).unwrap_or_default();

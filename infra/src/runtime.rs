@@ -62,10 +62,10 @@ pub async fn queries_to_read(settings: &Settings) -> anyhow::Result<Queries> {
         read_creation(log.as_ref(), 0).await
     };
     match found.await {
-        Ok(created) => Ok(queries.of_log(created.log_id)),
+        Ok(created) => Ok(queries.with_log(Arc::clone(&log)).of_log(created.log_id)),
         Err(error) => {
             // Read models can be asked while their log is away.
-            eprintln!("crm: nobody looked whether these read models belong to the log: {error}");
+            eprintln!("crm: cannot verify that these read models belong to the log: {error}");
             Ok(queries)
         }
     }

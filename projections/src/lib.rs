@@ -13,6 +13,7 @@ pub mod case_intervals;
 pub mod cases;
 pub mod cohort_retention;
 pub mod customers;
+pub mod dangling;
 pub mod deals;
 pub mod equipment;
 pub mod equipment_history;
@@ -54,6 +55,7 @@ pub static READ_MODELS: &[&ReadModel] = &[
     &inspections::MODEL,
     &jobs::MODEL,
     &timeline::MODEL,
+    &dangling::MODEL,
     &purchases::MODEL,
     &purchases::RETURNS_TO_CHECK,
     &sales_by_month::MODEL,

@@ -273,6 +273,7 @@ impl World {
                 effective_at: order.effective_at,
                 who: Who::new(Actor::parse("user:mei").unwrap()),
                 lane: Lane::People,
+                strict: false,
             };
             let shown = format!("{} {:?} {}", order.stream.name(), order.id, order.command);
             let incoming = Incoming {

@@ -26,7 +26,7 @@ pub struct Given<S: Stream> {
 #[must_use]
 pub struct Outcome<S: Stream>(Result<Vec<S::Event>, S::Rejection>);
 
-/// The companions that the spec gave, and the default state for those that the command declares besides.
+/// The companions that the spec gave, and the default state for those of the same slot that the command declares besides.
 struct Known<'a> {
     id: Uuid,
     given: &'a HashMap<StreamRef, Box<dyn Any>>,
@@ -35,14 +35,13 @@ struct Known<'a> {
 
 impl Companions for Known<'_> {
     fn find(&self, stream: StreamRef) -> Option<&dyn Any> {
-        if slot_of(stream.id) != slot_of(self.id) {
-            return None;
+        let declared = self.declared.get(&stream);
+        let default = declared.expect("a companion is declared before it is asked for");
+        match self.given.get(&stream) {
+            Some(given) => Some(given.as_ref()),
+            None if slot_of(stream.id) == slot_of(self.id) => Some(default.as_any()),
+            None => None,
         }
-        let default = self
-            .declared
-            .get(&stream)
-            .expect("a companion is declared before it is asked for");
-        Some(self.given.get(&stream).map_or(default.as_any(), AsRef::as_ref))
     }
 }
 

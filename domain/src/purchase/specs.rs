@@ -724,3 +724,118 @@ proptest! {
         prop_assert_eq!(computed.map(i128::from), Some(floor + i128::from(is_up)));
     }
 }
+
+/// A return of the receipt of [`recorded_for`], with its own number.
+fn return_of(sale: &str, currency: &str, lines: &[(&str, &str, &str)]) -> Command {
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(sku, quantity, price)| json!({"sku": sku, "quantity": quantity, "unit_price": price}))
+        .collect();
+    command_from_json(
+        json!({"type": "record", "kind": "return", "source": "online-retail", "receipt": "C1",
+        "business_date": "2010-12-05", "currency": currency, "lines": lines, "of": sale}),
+    )
+    .unwrap()
+}
+
+fn original() -> Id<Purchase> {
+    purchase_id("online-retail", None, None, date(2010, 12, 1), "536365")
+}
+
+#[test]
+fn a_return_fits_the_sale_that_it_names() {
+    let one_back = || return_of("536365", "GBP", &[("71053", "-6", "3.39")]);
+    let beside = |events: &[Event]| given::<Purchase>([]).with(original(), crate::spec::folded::<Purchase>(events));
+    let sold = recorded_for(None);
+    assert_eq!(Purchase::companions(&one_back()), vec![StreamRef::of(original())]);
+    assert!(beside(&[sold.clone()]).decide(one_back()).is_ok());
+    // The sale comes later, or is not known here.
+    assert!(beside(&[]).decide(one_back()).is_ok());
+    assert!(given::<Purchase>([]).decide(one_back()).is_ok());
+
+    let void = Event::Voided {
+        reason: "training".into(),
+        customer: None,
+        kind: Kind::Sale,
+        source: "online-retail".into(),
+        store: None,
+        receipt: "536365".into(),
+        business_date: date(2010, 12, 1),
+        currency: Currency::GBP,
+        total_minor: 3564,
+    };
+    beside(&[sold.clone(), void])
+        .when(one_back())
+        .then_rejected(Rejection::SaleVoided("536365".into()));
+    beside(&[sold.clone()])
+        .when(return_of("536365", "TWD", &[("71053", "-6", "3")]))
+        .then_rejected(Rejection::AnotherCurrency {
+            sale: "536365".into(),
+            sold: Currency::GBP,
+            returned: Currency::TWD,
+        });
+    beside(&[sold.clone()])
+        .when(return_of("536365", "GBP", &[("71053", "-11", "3.39")]))
+        .then_rejected(Rejection::MoreThanSold {
+            sale: "536365".into(),
+            sold_minor: 3564,
+            returned_minor: 3729,
+        });
+    let Event::Recorded { lines, .. } = &sold else { panic!() };
+    let all = lines
+        .iter()
+        .map(|line| (line.sku.clone(), -line.quantity, line.unit_price));
+    let all: Vec<_> = all
+        .map(|(sku, quantity, price)| (sku, quantity.to_string(), price.to_string()))
+        .collect();
+    let all: Vec<_> = all
+        .iter()
+        .map(|(sku, q, p)| (sku.as_str(), q.as_str(), p.as_str()))
+        .collect();
+    assert!(beside(&[sold.clone()]).decide(return_of("536365", "GBP", &all)).is_ok());
+
+    let mut back = sold;
+    if let Event::Recorded { kind, .. } = &mut back {
+        *kind = Kind::Return;
+    }
+    beside(&[back])
+        .when(one_back())
+        .then_rejected(Rejection::NoSale("536365".into()));
+}
+
+#[test]
+fn where_receipts_count_by_day_the_sale_of_a_return_cannot_be_looked_up() {
+    let mut json = command_to_json(&return_of("17", "GBP", &[("71053", "-1", "3.39")]));
+    assert_eq!(sale_of(&command_from_json(json.clone()).unwrap()).is_some(), true);
+    for (field, value, is_known) in [
+        ("store", "country:Japan", true),
+        ("store", "taipei", false),
+        ("till", "1", false),
+    ] {
+        let before = json.clone();
+        json[field] = value.into();
+        assert_eq!(
+            sale_of(&command_from_json(json).unwrap()).is_some(),
+            is_known,
+            "{field} {value}"
+        );
+        json = before;
+    }
+}
+
+#[test]
+fn a_correction_fits_the_sale_too() {
+    let given_return = given::<Purchase>([])
+        .decide(return_of("536365", "GBP", &[("71053", "-6", "3.39")]))
+        .unwrap();
+    let mut more = command_to_json(&return_of("536365", "GBP", &[("71053", "-60", "3.39")]));
+    more["type"] = "correct".into();
+    given::<Purchase>(given_return)
+        .with(original(), crate::spec::folded::<Purchase>(&[recorded_for(None)]))
+        .when(command_from_json(more).unwrap())
+        .then_rejected(Rejection::MoreThanSold {
+            sale: "536365".into(),
+            sold_minor: 3564,
+            returned_minor: 20_340,
+        });
+}

@@ -19,7 +19,7 @@ use services::views::generation_for;
 use super::FOUND_TROUBLE;
 use super::output::out;
 use crate::config::{Settings, Use};
-use crate::import::{Counts, Finding, Found, Report, Sender, jsonl};
+use crate::import::{Counts, Dangling, Finding, Found, Report, Sender, jsonl};
 use crate::runtime::Parts;
 use crate::sources::{self, BadLine, Corrections, ImportLine, Progress, Reading};
 
@@ -28,9 +28,10 @@ const LINE_HELP: &str = r#"A line is a JSON object:
   {"stream": "customer", "id": {"key": ["erp", "C-12"]}, "effective_at": "2026-03-02T09:00:00+08:00",
    "command": {"type": "register", "kind": "organisation", "name": "Acme"}}
 
-  stream            customer, lead, opportunity, interaction, case, equipment, inspection, job, purchase, loyalty
+  stream            customer, lead, opportunity, interaction, case, equipment, inspection, job, purchase, loyalty, link
   id                which one: its UUID, or {"key": ["<source>", "<key>"]} with the key that another system has for it.
-                    Left out, the command begins a new one. A purchase needs none: its store, day and number say which it is
+                    Left out, it follows from the command where that says which thing it is about (purchase, equipment, inspection,
+                    loyalty, link, interaction with a provider_id); else the command begins a new one
   customer          for a command that begins something of a customer: an id or a key likewise
   command           what POST /api/<stream> takes: {"type": …} and its fields; GET /api/openapi.json has all of them
   effective_at      when it was true, with an offset; now, if it is left out
@@ -105,6 +106,10 @@ struct Sending {
     /// Send to this server instead of looking for one
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it that is taken, and `crm query dangling`
+    /// lists it until what it means comes
+    #[arg(long)]
+    strict: bool,
     /// Show every finding, not only the first ones
     #[arg(long)]
     all_findings: bool,
@@ -150,7 +155,7 @@ impl Import {
         };
         let lines: BoxedLines = Box::new(jsonl::Lines::new(reader, import, file, Arc::clone(&bytes)));
         let read = move || bytes.load(Ordering::Relaxed);
-        let report = send_all(settings, self.sending.server.clone(), lines, size, read).await?;
+        let report = send_all(settings, &self.sending, lines, size, read).await?;
         self.sending.show(&report, None)
     }
 }
@@ -169,20 +174,20 @@ impl Ingest {
         };
         let lines = source.lines(&self.path, &reading, Arc::clone(&progress))?;
         let seen = Arc::clone(&progress);
-        let server = self.sending.server.clone();
-        let report = send_all(settings, server, lines, size, move || seen.bytes()).await?;
+        let report = send_all(settings, &self.sending, lines, size, move || seen.bytes()).await?;
         self.sending.show(&report, Some(&progress))
     }
 }
 
 async fn send_all(
     settings: &Settings,
-    server: Option<String>,
+    sending: &Sending,
     lines: BoxedLines,
     size: u64,
     read: impl Fn() -> u64 + Send + 'static,
 ) -> anyhow::Result<Report> {
-    match find_server(settings, server).await? {
+    let strict = sending.strict;
+    match find_server(settings, sending.server.clone()).await? {
         Some(url) => {
             eprintln!("sending to {url}");
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
@@ -191,9 +196,11 @@ async fn send_all(
             let sender = Sender::Server {
                 http: http.clone(),
                 url: url.clone(),
+                strict,
             };
             let mut report = send_shown(lines, sender, &ends, size, read).await?;
             wait_for_server(&http, &url, &report).await;
+            report.dangling = told(Dangling::at(&http, &url).await);
             say_where_applied(log.as_ref(), &mut report).await?;
             Ok(report)
         }
@@ -202,8 +209,10 @@ async fn send_all(
             let ends = ends(parts.log.as_ref()).await?;
             let writer = parts.start_writer(settings, "", ShardConfig::default());
             let projecting = parts.start_workers(Group::ALL.to_vec());
-            let mut report = send_shown(lines, Sender::Local(writer.commands.clone()), &ends, size, read).await?;
+            let commands = writer.commands.clone();
+            let mut report = send_shown(lines, Sender::Local { commands, strict }, &ends, size, read).await?;
             wait_until_read(&parts, &Group::ALL).await?;
+            report.dangling = told(Dangling::here(&parts.queries()).await);
             say_where_applied(parts.log.as_ref(), &mut report).await?;
             parts.stop();
             writer.ended().await;
@@ -242,12 +251,22 @@ async fn wait_for_server(http: &reqwest::Client, url: &str, report: &Report) {
     }
 }
 
+/// The import is done, whether or not this can be said of it.
+fn told(dangling: anyhow::Result<Dangling>) -> Option<Dangling> {
+    dangling
+        .inspect_err(|why| eprintln!("what is referred to and not there is not known: {why:#}"))
+        .ok()
+}
+
 /// Records up to the last ack that a read model of the server has not read yet.
 async fn server_lag(http: &reqwest::Client, url: &str, report: &Report) -> anyhow::Result<u64> {
     let status: serde_json::Value = http.get(format!("{url}/api/status")).send().await?.json().await?;
     let groups = status["read_models"]
         .as_array()
         .context("its status has no read models")?;
+    if groups.iter().any(|group| group["generation"].is_null()) {
+        anyhow::bail!("some of its read models are being built");
+    }
     let mut behind = 0;
     for standing in groups.iter().filter_map(|group| group["shards"].as_array()).flatten() {
         let shard = standing["shard"].as_u64().and_then(|shard| u16::try_from(shard).ok());
@@ -377,6 +396,9 @@ impl Sending {
         }
         if !is_on_stdout {
             out!("{}", report.summary());
+            if let Some(dangling) = report.dangling.filter(|dangling| dangling.things > 0) {
+                out!("{dangling}");
+            }
             if let Some(read) = read {
                 out!(
                     "{} files, {} lines read, {} said nothing new",

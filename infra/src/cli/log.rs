@@ -158,7 +158,8 @@ async fn quarantine(log: &dyn EventLog, at: Position, hash: Option<u64>, reason:
         Err(_) => {}
         Ok(Meaning::Event(_)) if hash.is_some() => {}
         Ok(Meaning::Event(_)) => bail!(
-            "the record at {at} is an event of ours: what is wrong in it is corrected by a command. Where a read model cannot hold it, say              so with --hash, as `crm status` shows it"
+            "record {at} is an event of this CRM; correct it with a command. If a read model cannot store it, repeat this with the \
+             --hash that crm status shows"
         ),
         Ok(_) => bail!("the record at {at} belongs to the protocol of the log; no reader stops at it"),
     }

@@ -13,7 +13,8 @@ use services::shard::ShardConfig;
 use services::watch::{UNREAD_FOR_DEFAULT, Watch};
 use tokio::net::TcpListener;
 
-use crate::config::{Settings, Use};
+use super::status::UNREAD_SECONDS;
+use crate::config::{SESSION_TIMEOUT, Settings, Use};
 use crate::runtime::{Parts, stop_asked};
 use crate::server;
 use crate::telemetry::process_metrics;
@@ -38,7 +39,7 @@ pub struct Serve {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=COMMAND_SECONDS_MAX))]
     pub command_timeout: u64,
     /// Seconds that a shard may be without an owner, or a record unread by a read model, before the status calls it trouble
-    #[arg(long, value_name = "SECONDS", default_value_t = UNREAD_FOR_DEFAULT.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = UNREAD_FOR_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(UNREAD_SECONDS))]
     pub unread_max: u64,
     /// Where other processes on the same Kafka log reach this one [default: the address it listens on]
     #[arg(long, value_name = "HOST:PORT")]
@@ -60,7 +61,7 @@ pub struct Serve {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Sharing {
     /// Seconds without a sign of life after which a process's shards move to others; the broker sets the least (6 by default)
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(SESSION_TIMEOUT))]
     pub session_timeout: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! `crm status`
 
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,19 @@ use services::clock::{Clock, SystemClock};
 use services::log::{Envelope, EventLog, last_claim};
 use services::routing::Peers;
 use services::views::GenerationStatus;
+use services::watch::UNREAD_FOR_DEFAULT;
 
 use super::FOUND_TROUBLE;
 use super::output::out;
 use crate::config::{Settings, Use};
+use crate::import::Dangling;
 use crate::peers::HttpPeers;
 use crate::runtime::Parts;
 
 /// How long a shard's owner may take to answer, and the pause before it is asked again.
 const OWNER_WAIT: Duration = Duration::from_secs(2);
+/// How many seconds a shard may be without an owner, or a record unread: a day at most, and 0 asks once.
+pub const UNREAD_SECONDS: RangeInclusive<u64> = 0..=86_400;
 const OWNER_PAUSE: Duration = Duration::from_millis(500);
 
 /// Show shards, owners, lag and trouble; the exit code is for monitoring
@@ -36,7 +41,7 @@ pub struct Status {
     #[arg(long, default_value_t = 100_000)]
     lag_max: u64,
     /// Seconds that a shard may be without an owner, and a record unread
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = UNREAD_FOR_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(UNREAD_SECONDS))]
     unread_max: u64,
     #[arg(long)]
     json: bool,
@@ -52,6 +57,9 @@ struct Found {
     views: String,
     shards: Vec<ShardFound>,
     groups: Vec<GroupFound>,
+    /// What something refers to and what is not there (yet); left out while the read models are not built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dangling: Option<Dangling>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checksums: Vec<Checksum>,
 }
@@ -98,6 +106,7 @@ impl Status {
             views: parts.stores.views.address(),
             shards: vec![],
             groups: vec![],
+            dangling: None,
             checksums: vec![],
         };
         for shard in 0..parts.opened.shards {
@@ -120,6 +129,7 @@ impl Status {
         for group in Group::ALL {
             found.groups.push(self.group(&parts, group, &found.shards).await?);
         }
+        found.dangling = Dangling::here(&parts.queries()).await.ok();
         found.trouble = self.trouble(&found);
         found.ok = found.trouble.is_empty();
         if self.checksums {
@@ -149,10 +159,20 @@ impl Status {
         if settings.kafka_log()?.is_none() {
             return Ok(());
         }
-        // Who only looks draws no secret. Where there is none yet, no process has served the log.
-        let Ok(secret) = parts.peer_secret(settings).await else {
-            shards.iter_mut().for_each(|shard| shard.served = Some(false));
-            return Ok(());
+        let secret = match parts.peer_secret(settings).await {
+            Ok(secret) => secret,
+            Err(why) => {
+                for shard in shards.iter_mut().filter(|shard| shard.owner.is_none()) {
+                    shard.served = Some(false);
+                }
+                if shards.iter().any(|shard| shard.owner.is_some()) {
+                    eprintln!(
+                        "the owners of the shards cannot be asked whether they serve them, for that takes the secret of the servers \
+                         (CRM_PEER_SECRET_FILE): {why:#}"
+                    );
+                }
+                return Ok(());
+            }
         };
         let peers = &HttpPeers::new(secret)?;
         let deadline = Instant::now() + Duration::from_secs(self.unread_max);
@@ -213,7 +233,7 @@ impl Status {
         let live = generations
             .iter()
             .rev()
-            .find(|generation| generation.status == GenerationStatus::Live);
+            .find(|known| known.status == GenerationStatus::Live && known.definition == group.definition());
         let Some(live) = live else {
             let lag = shards.iter().map(|shard| shard.records).sum();
             return Ok(GroupFound {
@@ -299,6 +319,9 @@ fn show(found: &Found) {
         for stop in &group.stops {
             out!("           STOPPED on {stop}");
         }
+    }
+    if let Some(dangling) = found.dangling.filter(|dangling| dangling.things > 0) {
+        out!("\n{dangling}");
     }
     if !found.checksums.is_empty() {
         out!("");

@@ -1,5 +1,6 @@
 //! Sending many commands: in parallel, in order where it matters, with a count of what came of them.
 
+mod dangling;
 pub mod jsonl;
 mod report;
 mod sender;
@@ -16,6 +17,7 @@ use services::shard::Failure;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
+pub use dangling::Dangling;
 pub use report::{Finding, Found, Report};
 pub use sender::Sender;
 
@@ -262,9 +264,18 @@ mod specs {
             Arc::default(),
         );
         let http = reqwest::Client::new();
-        let report = run(lines, Sender::Server { http, url }, &[], Arc::default())
-            .await
-            .unwrap();
+        let report = run(
+            lines,
+            Sender::Server {
+                http,
+                url,
+                strict: false,
+            },
+            &[],
+            Arc::default(),
+        )
+        .await
+        .unwrap();
         assert_eq!(report.applied, 1_500);
         let most = most.load(Ordering::SeqCst);
         assert!((2..=IN_FLIGHT_MAX as u64).contains(&most), "{most} at one time");
@@ -291,7 +302,17 @@ mod specs {
         let line = r#"{"stream": "customer", "id": {"key": ["spec", "1"]}, "command": {"type": "close"}}"#;
         let lines = jsonl::Lines::new(line.as_bytes(), jsonl::specs::spec_name(), "spec.jsonl", Arc::default());
         let http = reqwest::Client::new();
-        let stopped = run(lines, Sender::Server { http, url }, &[], Arc::default()).await;
+        let stopped = run(
+            lines,
+            Sender::Server {
+                http,
+                url,
+                strict: false,
+            },
+            &[],
+            Arc::default(),
+        )
+        .await;
         let why = stopped.unwrap_err().to_string();
         assert!(
             why.starts_with("stopped at spec.jsonl, line 1: ") && why.contains("it is being taken over"),

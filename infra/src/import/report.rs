@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::Position;
 use serde_json::{Value, json};
 
+use super::Dangling;
 use super::sender::Taken;
 use crate::sources::{BadLine, ImportLine, What};
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The last position of each shard that an answer named.
     pub positions: BTreeMap<u16, u64>,
+    /// What the log refers to and does not have, after the import.
+    pub dangling: Option<Dangling>,
     findings_left_out: u64,
     /// Where each shard ended before: an answer from before that is of an earlier run.
     ends: Vec<u64>,
@@ -231,6 +234,7 @@ impl Report {
             "held_back": self.held_back,
             "refused": self.rejected,
             "no_sense": self.bad,
+            "dangling": self.dangling,
             "findings": findings.collect::<Vec<_>>(),
             "findings_left_out": self.findings_left_out,
         })

@@ -11,9 +11,13 @@ use crate::sources::ImportLine;
 #[derive(Clone)]
 pub enum Sender {
     /// To the shards of this process.
-    Local(Commands),
+    Local { commands: Commands, strict: bool },
     /// To a running `crm serve`.
-    Server { http: reqwest::Client, url: String },
+    Server {
+        http: reqwest::Client,
+        url: String,
+        strict: bool,
+    },
 }
 
 /// What an acked command came to.
@@ -39,7 +43,7 @@ impl Sender {
     /// [`CommandFailure`], from wherever it was decided.
     pub async fn send(&self, line: &ImportLine) -> Result<Taken, CommandFailure> {
         match self {
-            Sender::Local(commands) => {
+            Sender::Local { commands, strict } => {
                 let mut who = Who::new(line.actor.clone());
                 who.correlation = line.correlation.clone();
                 let (command_id, effective_at) = (Some(line.command_id), line.effective_at);
@@ -48,6 +52,7 @@ impl Sender {
                     effective_at,
                     who,
                     lane: Lane::Imports,
+                    strict: *strict,
                 };
                 let accepted = commands.send(line.incoming.clone(), terms).await?;
                 Ok(Taken {
@@ -56,12 +61,17 @@ impl Sender {
                     position: accepted.ack.position,
                 })
             }
-            Sender::Server { http, url } => send_to_server(http, url, line).await,
+            Sender::Server { http, url, strict } => send_to_server(http, url, *strict, line).await,
         }
     }
 }
 
-async fn send_to_server(http: &reqwest::Client, url: &str, line: &ImportLine) -> Result<Taken, CommandFailure> {
+async fn send_to_server(
+    http: &reqwest::Client,
+    url: &str,
+    strict: bool,
+    line: &ImportLine,
+) -> Result<Taken, CommandFailure> {
     let unknown = |why: String| CommandFailure::Shard(Failure::OutcomeUnknown(why));
     let incoming = &line.incoming;
     let mut item = json!({"stream": incoming.stream.name(), "command": incoming.command});
@@ -78,10 +88,14 @@ async fn send_to_server(http: &reqwest::Client, url: &str, line: &ImportLine) ->
         .post(format!("{url}/api/bundle"))
         .header("Idempotency-Key", line.command_id.to_string())
         .header("X-Actor", line.actor.as_str())
+        .header("X-Lane", "imports")
         .header("Content-Type", "application/json")
         .body(json!({"commands": [item]}).to_string());
     if let Some(correlation) = &line.correlation {
         request = request.header("X-Correlation-Id", correlation);
+    }
+    if strict {
+        request = request.header("Prefer", "handling=strict");
     }
     if let Some(effective_at) = line.effective_at {
         request = request.query(&[("effective_at", effective_at.to_string())]);
@@ -110,7 +124,9 @@ async fn send_to_server(http: &reqwest::Client, url: &str, line: &ImportLine) ->
             let at = body["at"].as_str().unwrap_or(".").to_owned();
             CommandFailure::Malformed { at, message: detail }
         }
-        503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail)),
+        // It was not decided: the body did not come in time, or too many wait.
+        408 | 429 | 503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail)),
+        500.. => unknown(detail),
         _ => CommandFailure::Shard(Failure::Rejected(detail)),
     })
 }

@@ -1,11 +1,13 @@
 //! The door for commands: reads JSON, finds ids, routes to the shard, and waits for the ack.
 //!
 //! Whatever way a command comes in, it goes through here: `meaning.rs` finds out which streams it names, `checks.rs` says what is
-//! refused, `registration.rs` reserves the keys of a customer, and `again.rs` finds the answer that a command had before.
+//! refused, `references.rs` looks at what they refer to, `registration.rs` reserves the keys of a customer, and `again.rs` finds the
+//! answer that a command had before.
 
 mod again;
 mod checks;
 mod meaning;
+mod references;
 mod registration;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 pub(crate) use self::checks::must_be_storable;
 pub use self::checks::{COMMAND_ID_DAYS_MAX, EXTERNAL_KEYS_MAX};
 use self::meaning::Meanings;
+pub use self::references::REFERENCE_WAIT_MAX;
 use crate::clock::Clock;
 use crate::routing::Routing;
 use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, id_made_at};
@@ -53,6 +56,8 @@ pub struct Terms {
     pub effective_at: Option<Timestamp>,
     pub who: Who,
     pub lane: Lane,
+    /// Refuse a reference to something that is not there (yet).
+    pub strict: bool,
 }
 
 /// Done: where, and under which command id it is recorded.
@@ -168,7 +173,11 @@ impl Commands {
         let mut streams: Vec<StreamRef> = request.steps.iter().map(|step| step.stream).collect();
         let command_id = request.command_id;
         let former = former(&request);
-        let ack = self.register_and_execute(request, &bundle, terms.lane, now).await?;
+        let ack = match self.check_references(&request, terms.strict, now).await {
+            Ok(()) => self.register_and_execute(request, &bundle, terms.lane, now).await?,
+            // Unless it was applied, and what it refers to is another by now.
+            Err(refusal) => self.recall(request, terms.lane).await?.ok_or(refusal)?,
+        };
         if let (0, Some(former)) = (ack.events, former)
             && self.has_begun(former).await?
         {

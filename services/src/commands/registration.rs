@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Commands, Incoming, Reference};
-use crate::shard::{Ack, Action, Failure, Lane, Request, Step, rehearse, streams_of};
+use crate::shard::{Ack, Action, Elsewhere, Failure, Lane, Request, Step, rehearse, streams_of};
 
 /// A key whose customer is not registered so long after the reservation is free: no registration is under way for so long.
 const RESERVED_FOR: SignedDuration = SignedDuration::from_mins(2);
@@ -55,7 +55,7 @@ impl Commands {
         for stream in streams_of(&request) {
             states.push((stream, self.peek(stream).await?));
         }
-        match rehearse(&request, states, now) {
+        match rehearse(&request, states, &Elsewhere::new(), now) {
             // Unless it was applied, and the customer is another by now.
             Err(refusal) => return self.recall(request, lane).await?.ok_or(refusal),
             Ok(0) => return self.execute(request, lane).await,

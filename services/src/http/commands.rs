@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::body::{self, BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX};
 use super::problem::{Kind, Problem};
-use super::terms::{Expected, expected, terms};
+use super::terms::{Expected, applied_preference, expected, terms};
 use super::{Api, reference, stream};
 use crate::commands::{Accepted, Incoming, Reference};
 
@@ -97,6 +97,7 @@ async fn send(
         command,
         expected_version,
     };
+    let applied = applied_preference(terms.strict);
     let accepted = api.commands.send(incoming, terms).await?;
     let stream = accepted.streams[0];
     let version = version_of(&accepted, stream).unwrap_or_default();
@@ -111,13 +112,15 @@ async fn send(
         command_id: accepted.command_id,
     };
     let etag = (header::ETAG, format!("\"{version}\""));
-    Ok(match began {
+    let mut response = match began {
         true => {
             let location = (header::LOCATION, format!("/api/{stream}"));
             (StatusCode::CREATED, headers_of([etag, location]), Json(done)).into_response()
         }
         false => (StatusCode::OK, headers_of([etag]), Json(done)).into_response(),
-    })
+    };
+    response.headers_mut().extend(applied);
+    Ok(response)
 }
 
 /// A stream that is begun stays so: looking before the command is decided is enough.
@@ -151,6 +154,7 @@ pub async fn bundle(
     let json = body::json(&headers, body, BUNDLE_BYTES_MAX).await?;
     let bundle = read_bundle(json)?;
     let is_one = bundle.len() == 1;
+    let applied = applied_preference(terms.strict);
     let sent = api.commands.send_bundle(bundle, terms).await;
     let accepted = sent.map_err(|failure| Problem::from(failure).moved(|at| in_bundle(at, is_one)))?;
     let mut streams: Vec<Touched> = Vec::new();
@@ -173,7 +177,9 @@ pub async fn bundle(
         events: accepted.ack.events,
         command_id: accepted.command_id,
     };
-    Ok(Json(done).into_response())
+    let mut response = Json(done).into_response();
+    response.headers_mut().extend(applied);
+    Ok(response)
 }
 
 fn read_bundle(json: Value) -> Result<Vec<Incoming>, Problem> {

@@ -45,6 +45,8 @@ impl Hosts {
         let (host, port) = parsed(name).ok_or_else(|| {
             format!("{name:?} is no host; write a name such as crm.example.com or crm.example.com:8443")
         })?;
+        // Browsers leave the usual ports out of `Host`: a name with one is a name with any.
+        let port = port.filter(|port| ![80, 443].contains(port));
         self.others.push((host, port));
         Ok(self)
     }

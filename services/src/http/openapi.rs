@@ -137,7 +137,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
         "tags": [name],
         "operationId": format!("get-{name}"),
         "summary": format!("The present version and state of {a_name}"),
-        "description": "As commands see it: never behind.",
+        "description": "As commands see it: not delayed by read models.",
         "parameters": [parameter_ref("id"), parameter_ref("If-None-Match")],
         "responses": answers,
     });
@@ -524,6 +524,7 @@ fn command_parameters(has_id: bool) -> Vec<Value> {
         "X-Correlation-Id",
         "X-Causation-Id",
         "X-Lane",
+        "Prefer",
         "traceparent",
     ];
     let id = has_id.then_some("id");
@@ -597,6 +598,14 @@ fn parameters() -> Map<String, Value> {
             "header",
             json!({"type": "string", "enum": ["people", "imports"], "default": "people"}),
             "Imports wait behind people.".to_owned(),
+        ),
+        (
+            "Prefer",
+            "header",
+            text(),
+            "`handling=strict` refuses a reference to a customer, machine or deal that is not there (yet). Without it the reference is \
+             kept, and `dangling` lists it until what it means comes."
+                .to_owned(),
         ),
         ("traceparent", "header", text(), "W3C trace context.".to_owned()),
     ];

@@ -298,7 +298,14 @@ impl Coming {
     async fn fails(&self) -> Problem {
         tokio::select! {
             () = self.too_slow.notified() => {
-                Problem::new(Kind::TooSlow, "the body came too slowly, and others need the room that it takes")
+                let stage = *self.stage();
+                match stage {
+                    // It came in the meantime, and its command may be under way.
+                    Stage::Complete => std::future::pending().await,
+                    Stage::Coming | Stage::Refused => {
+                        Problem::new(Kind::TooSlow, "the body came too slowly, and others need the room that it takes")
+                    }
+                }
             }
             () = sleep_until(self.must_come_by) => {
                 let stage = *self.stage();
@@ -347,5 +354,5 @@ fn counted_parts(
 
 fn no_room() -> Problem {
     let why = "the requests under way have as many bytes as may be held at one time";
-    Problem::new(Kind::NotAccepted, why)
+    Problem::new(Kind::Unavailable, why)
 }

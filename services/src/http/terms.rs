@@ -1,6 +1,6 @@
 //! What goes with a command besides its body: headers and the effective time.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use domain::{Actor, IDEMPOTENCY_KEY_MAX, command_id_from_key};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -29,6 +29,7 @@ pub fn terms(headers: &HeaderMap, parameters: &[(String, String)]) -> Result<Ter
         effective_at: effective_at(parameters)?,
         who,
         lane: lane(headers)?,
+        strict: is_strict(headers),
     })
 }
 
@@ -101,6 +102,24 @@ fn lane(headers: &HeaderMap) -> Result<Lane, Problem> {
             format!("there is no lane {other:?}; there are: people, imports"),
         )),
     }
+}
+
+/// `Prefer: handling=strict` (RFC 7240). Preferences that are not known are passed over, as the standard asks.
+fn is_strict(headers: &HeaderMap) -> bool {
+    let given = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = given.flat_map(|text| text.split([',', ';']));
+    preferences.any(|preference| match preference.split_once('=') {
+        Some((name, value)) => {
+            name.trim().eq_ignore_ascii_case("handling") && unquoted(value.trim()).eq_ignore_ascii_case("strict")
+        }
+        None => false,
+    })
+}
+
+/// What was made of the preferences of a command.
+pub fn applied_preference(is_strict: bool) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_static("preference-applied");
+    is_strict.then_some((name, HeaderValue::from_static("handling=strict")))
 }
 
 fn effective_at(parameters: &[(String, String)]) -> Result<Option<Timestamp>, Problem> {

@@ -91,16 +91,20 @@ impl Decision {
     }
 }
 
+/// States of streams in other slots, as they were a moment ago. A shard has none: their order is not its own.
+pub type Elsewhere = HashMap<StreamRef, Arc<AnyState>>;
+
 /// The companions of one step: states in memory, the request's own earlier steps included.
 struct Neighbours<'a> {
     own: StreamRef,
     declared: &'a HashMap<StreamRef, Arc<AnyState>>,
+    elsewhere: &'a Elsewhere,
 }
 
 impl Companions for Neighbours<'_> {
     fn find(&self, stream: StreamRef) -> Option<&dyn Any> {
         if stream.slot() != self.own.slot() {
-            return None;
+            return self.elsewhere.get(&stream).map(|state| state.as_any());
         }
         let state = self.declared.get(&stream);
         Some(state.expect("a companion is declared before it is asked for").as_any())
@@ -111,6 +115,7 @@ impl Companions for Neighbours<'_> {
 pub fn decide(
     request: &Request,
     states: &mut States,
+    elsewhere: &Elsewhere,
     ids: &CommandIds,
     batch: &Batch,
     now: Timestamp,
@@ -144,6 +149,7 @@ pub fn decide(
                 let neighbours = Neighbours {
                     own: step.stream,
                     declared: &declared,
+                    elsewhere,
                 };
                 let at = Moment::new(step.stream.id, now, request.true_at(now).unwrap_or(now), &neighbours);
                 match current.state.decide(command.clone(), &at) {

@@ -19,9 +19,10 @@ mod takeover;
 mod task;
 
 pub use assignment::{Assignment, Wanted};
+pub use batch::Elsewhere;
 pub use cache::{CLOCK_SKEW_MAX, hash_of, id_made_at, made_at};
 pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
-pub use rehearsal::{rehearse, streams_of};
+pub use rehearsal::{elsewhere_of, rehearse, streams_of};
 pub use request::{
     Ack, Action, Failure, Message, Peeked, Request, Step, TRACE_ID_CHARACTERS_MAX, Who, is_trace_id, is_traceparent,
 };

@@ -1,9 +1,11 @@
 //! What a request would come to, without doing it.
 
+use std::collections::BTreeSet;
+
 use domain::StreamRef;
 use jiff::Timestamp;
 
-use super::batch::{Batch, Prepared, decide};
+use super::batch::{Batch, Elsewhere, Prepared, decide};
 use super::cache::{Cached, CommandIds, States};
 use super::request::{Action, Failure, Peeked, Request};
 
@@ -20,13 +22,29 @@ pub fn streams_of(request: &Request) -> Vec<StreamRef> {
     streams
 }
 
-/// Decides `request` on the states of [`streams_of`] it, as the shard would if it had not met it before: how many events it would write.
+/// The streams of other slots that a request refers to. The shard cannot look at them.
+pub fn elsewhere_of(request: &Request) -> BTreeSet<StreamRef> {
+    let steps = request.steps.iter();
+    let referred_to = steps.flat_map(|step| match &step.action {
+        Action::Decide(command) => command
+            .companions()
+            .into_iter()
+            .filter(|other| other.slot() != step.stream.slot())
+            .collect(),
+        Action::Record(_) => vec![],
+    });
+    referred_to.collect()
+}
+
+/// Decides `request` on the states of [`streams_of`] it, as the shard would if it had not met it before, and if it knew what is
+/// `elsewhere`: how many events it would write.
 ///
 /// # Errors
 /// The refusal.
 pub fn rehearse(
     request: &Request,
     states: impl IntoIterator<Item = (StreamRef, Peeked)>,
+    elsewhere: &Elsewhere,
     now: Timestamp,
 ) -> Result<usize, Failure> {
     let mut known = States::new(0);
@@ -34,7 +52,7 @@ pub fn rehearse(
         known.loaded(stream, Cached { version, state });
     }
     let (ids, batch) = (CommandIds::new(0, now), Batch::default());
-    let decision = decide(request, &mut known, &ids, &batch, now, 0);
+    let decision = decide(request, &mut known, elsewhere, &ids, &batch, now, 0);
     match decision.prepared {
         Prepared::Failed(failure) => Err(failure),
         Prepared::Wrote { .. } | Prepared::Already { .. } | Prepared::Known(_) => Ok(decision.events.len()),

@@ -86,6 +86,7 @@ async fn send(cluster: &Arc<Cluster>, order: &Order) -> Option<Result<Accepted, 
         } else {
             Lane::People
         },
+        strict: false,
     };
     let bundle = order.steps.iter().map(super::orders::Wish::incoming).collect();
     let call = async {

@@ -27,7 +27,9 @@ const CATCHING_UP_FOR: Duration = Duration::from_secs(2);
 pub const CATCHING_UP_ROWS_MAX: usize = 200_000;
 pub const CATCHING_UP_BYTES_MAX: usize = 128 << 20;
 /// Pause after the store or the log could not be reached.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a rebuild waits for a store or a log that cannot be reached.
+pub const REBUILD_OUTAGE_MAX: Duration = Duration::from_secs(60);
 
 /// How far a worker has come, for status and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -78,6 +80,18 @@ enum Trouble {
     FellBehind,
     #[error("shard {shard}, offset {offset}: {why}")]
     Poison { shard: u16, offset: u64, why: String },
+}
+
+impl Trouble {
+    /// Whether the same step may succeed after a while.
+    fn passes(&self) -> bool {
+        match self {
+            Trouble::Store(error) => matches!(error, ViewError::Moved | ViewError::Unavailable(_)),
+            Trouble::Log(error) => matches!(**error, TakeOverError::Log(LogError::Unavailable(_))),
+            Trouble::FellBehind => true,
+            Trouble::Poison { .. } => false,
+        }
+    }
 }
 
 impl From<TakeOverError> for Trouble {
@@ -203,7 +217,7 @@ impl Projector {
     /// # Errors
     /// What stopped it, as a sentence.
     pub async fn catch_up(&self, mut report: impl FnMut(u64, u64)) -> Result<(), String> {
-        let mut standing = None;
+        let (mut standing, mut since) = (None, Instant::now());
         let end = self
             .feeds
             .log()
@@ -226,8 +240,15 @@ impl Projector {
                 }
                 Err(trouble) => {
                     self.note(&trouble).await;
-                    return Err(trouble.to_string());
+                    if !trouble.passes() || since.elapsed() >= REBUILD_OUTAGE_MAX {
+                        return Err(trouble.to_string());
+                    }
+                    standing = None;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
+            }
+            if self.next() > next {
+                since = Instant::now();
             }
         }
     }
@@ -568,8 +589,7 @@ impl Projector {
             let mut progress = self.progress.write().expect("no panic under the lock");
             progress.trouble.replace(why.clone()).as_ref() != Some(&why)
         };
-        let passes = matches!(trouble, Trouble::Store(ViewError::Moved | ViewError::Unavailable(_)))
-            || matches!(trouble, Trouble::Log(error) if matches!(**error, TakeOverError::Log(LogError::Unavailable(_))));
+        let passes = trouble.passes();
         if is_news {
             let group = self.generation.group.name();
             match passes {

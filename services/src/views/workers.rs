@@ -9,7 +9,9 @@ use futures::FutureExt;
 use projections::Group;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
+use super::projector::{REBUILD_OUTAGE_MAX, RETRY_PAUSE};
 use super::{Feeds, Generation, GenerationStatus, Progress, Projector, ReadStore, ViewError, generation_for};
 use crate::log::EventLog;
 use crate::shard::{Assignment, Wanted};
@@ -249,16 +251,33 @@ pub async fn rebuild(
     }
     let (feeds, report) = (Feeds::new(log), Arc::new(report));
     catch_up(&feeds, &store, &built, &report).await?;
-    let indexed = built.iter().map(|generation| store.make_indexes(generation));
+    let indexed = built
+        .iter()
+        .map(|generation| patiently(|| store.make_indexes(generation)));
     futures::future::try_join_all(indexed)
         .await
         .map_err(|error| error.to_string())?;
     // What came meanwhile.
     catch_up(&feeds, &store, &built, &report).await?;
     for generation in &built {
-        store.promote(generation).await.map_err(|error| error.to_string())?;
+        let promoted = patiently(|| store.promote(generation)).await;
+        promoted.map_err(|error| error.to_string())?;
     }
     Ok(built)
+}
+
+/// Does again what can be done twice, while the store cannot be reached: an outage of a moment must not cost hours of work.
+async fn patiently<F: Future<Output = Result<(), ViewError>>>(step: impl Fn() -> F) -> Result<(), ViewError> {
+    let begun = Instant::now();
+    loop {
+        match step().await {
+            Err(ViewError::Unavailable(why)) if begun.elapsed() < REBUILD_OUTAGE_MAX => {
+                tracing::warn!("the rebuild waits: {why}");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// All shards of all generations side by side, on all cores.

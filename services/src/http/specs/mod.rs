@@ -8,4 +8,5 @@ mod identity;
 mod limits;
 mod peers;
 mod queries;
+mod references;
 mod world;

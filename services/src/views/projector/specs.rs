@@ -270,3 +270,29 @@ async fn read_models_step_over_an_event_of_ours_when_an_operator_says_so() {
     committed.wait_for(|next| *next == 10).await.unwrap();
     assert_eq!(store.commits().iter().sum::<usize>(), 5, "all events but that one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_waits_for_a_store_that_is_away_and_gives_up_in_the_end() {
+    let mut world = World::new().await;
+    world.record(10);
+    let store = Arc::new(Counting::default());
+    store.is_away.store(true, Ordering::SeqCst);
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(1), 0);
+    let begun = Instant::now();
+    let back = async {
+        tokio::time::sleep(REBUILD_OUTAGE_MAX / 2).await;
+        store.is_away.store(false, Ordering::SeqCst);
+    };
+    let first = projector.clone();
+    let (built, ()) = tokio::join!(first.catch_up(|_, _| ()), back);
+    assert_eq!(built, Ok(()));
+    assert!(begun.elapsed() < REBUILD_OUTAGE_MAX);
+    assert_eq!(store.commits().iter().sum::<usize>(), 10);
+
+    world.record(10);
+    store.is_away.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let given_up = projector.catch_up(|_, _| ()).await.unwrap_err();
+    assert!(given_up.contains("it is away"), "{given_up}");
+    assert!(begun.elapsed() >= REBUILD_OUTAGE_MAX);
+}

@@ -22,7 +22,7 @@ table! {
         sum streams: i64,
         /// 1 when it was begun.
         sum begun: i64,
-        /// When the first reference was recorded.
+        /// Since when something refers to it.
         min since: Option<Timestamp>,
         /// One of the streams that referred to it: `purchase/0192…`.
         max example: Option<String>,
@@ -93,7 +93,7 @@ fn project(event: &Event, rows: &mut Rows) {
             id,
             streams,
             begun: 0,
-            since: is_new.then_some(event.recorded_at),
+            since: is_new.then_some(event.effective_at),
             example: is_new.then(|| event.stream.to_string()),
         });
     }

@@ -455,6 +455,64 @@ fn a_line_without_an_identity_is_neither_dropped_nor_doubled_in_silence() {
     );
 }
 
+/// Imports on the data themselves, through the server on them, and through that server from a machine that has neither.
+#[test]
+fn what_refers_to_nothing_is_counted_listed_and_refused_when_it_must_be_there() {
+    let (shop, elsewhere) = (Shop::new(), Shop::new());
+    let case = |n: u32, customer: &str| {
+        json!({"stream": "case", "id": {"key": ["desk", format!("I-{n}")]}, "customer": {"key": ["erp", customer]},
+               "command": {"type": "open", "subject": "leaks", "kind": "incident", "priority": "high", "channel": "phone"}})
+        .to_string()
+    };
+    let register = |customer: &str| {
+        json!({"stream": "customer", "id": {"key": ["erp", customer]},
+               "command": {"type": "register", "kind": "person", "name": "a"}})
+        .to_string()
+    };
+    let report = |output: &Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let json = ["import", "-", "--report", "-"];
+    // Two customers that nobody registered; by chance a case may live beside its customer, where a shard refuses it itself.
+    let lines: Vec<String> = (0..20).map(|n| case(n, if n % 2 == 0 { "P1" } else { "P2" })).collect();
+    let first = report(&shop.import_piped(&json, &lines.join("\n")));
+    assert_eq!(first["dangling"], json!({"things": 2, "more": false}), "{first}");
+    let listed = shop.ask(&["dangling"]);
+    assert_eq!(listed.len(), 2);
+    assert_eq!(Value::from(sum(&listed, "streams")), first["new"]);
+    let words = said(&shop.import_piped(&["import", "-"], &case(30, "P1")));
+    assert!(words.contains("2 customers, machines or deals"), "{words}");
+    let status = said(&shop.run(&["status"]));
+    assert!(status.contains("2 customers, machines or deals"), "{status}");
+
+    let strict = shop.import_piped(
+        &[&json[..], &["--strict"]].concat(),
+        &format!("{}\n{}", case(50, "P3"), register("P1")),
+    );
+    let strict = report(&strict);
+    assert_eq!([&strict["refused"], &strict["new"]], [1, 1], "{strict}");
+    assert!(
+        strict["findings"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("there is no customer"),
+        "{strict}"
+    );
+    assert_eq!(strict["dangling"]["things"], 1, "{strict}");
+
+    let server = Crm::start(&["serve"], &shop.env());
+    let url = server.url("");
+    let through = [&json[..], &["--server", &url]].concat();
+    let same = report(&elsewhere.import_piped(&through, &lines[0]));
+    assert_eq!([&same["applied_before"], &same["new"]], [1, 0], "{same}");
+    let refused = report(&elsewhere.import_piped(&[&through[..], &["--strict"]].concat(), &case(51, "P3")));
+    assert_eq!(refused["refused"], 1, "{refused}");
+    let settled = report(&elsewhere.import_piped(&through, &register("P2")));
+    assert_eq!([&settled["new"], &settled["dangling"]["things"]], [1, 0], "{settled}");
+    assert!(
+        !elsewhere.dir.path().join("data").exists(),
+        "it needed no log of its own"
+    );
+}
+
 #[test]
 fn a_folder_is_no_file_and_a_file_of_windows_is_one() {
     let shop = Shop::new();

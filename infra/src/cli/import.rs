@@ -191,8 +191,7 @@ async fn send_all(
         Some(url) => {
             eprintln!("sending to {url}");
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-            let log = settings.open_log(Use::Read)?;
-            let ends = ends(log.as_ref()).await?;
+            let (ends, address) = ends_at(&http, &url).await?;
             let sender = Sender::Server {
                 http: http.clone(),
                 url: url.clone(),
@@ -201,7 +200,13 @@ async fn send_all(
             let mut report = send_shown(lines, sender, &ends, size, read).await?;
             wait_for_server(&http, &url, &report).await;
             report.dangling = told(Dangling::at(&http, &url).await);
-            say_where_applied(log.as_ref(), &mut report).await?;
+            // The log of the server may be out of reach here.
+            if let Ok(log) = settings.open_log(Use::Read)
+                && log.address() == address
+                && log.open().await.is_ok()
+            {
+                say_where_applied(log.as_ref(), &mut report).await?;
+            }
             Ok(report)
         }
         None => {
@@ -256,6 +261,26 @@ fn told(dangling: anyhow::Result<Dangling>) -> Option<Dangling> {
     dangling
         .inspect_err(|why| eprintln!("what is referred to and not there is not known: {why:#}"))
         .ok()
+}
+
+/// Where each shard of the server's log ends now, and the log's address.
+async fn ends_at(http: &reqwest::Client, url: &str) -> anyhow::Result<(Vec<u64>, String)> {
+    let answer = http.get(format!("{url}/api/status")).send().await;
+    let answer = answer.and_then(reqwest::Response::error_for_status);
+    let status: serde_json::Value = answer.with_context(|| format!("{url} does not answer"))?.json().await?;
+    let groups = status["read_models"]
+        .as_array()
+        .context("its status has no read models")?;
+    let standings = groups.iter().filter_map(|group| group["shards"].as_array()).flatten();
+    let mut ends = Vec::new();
+    for standing in standings {
+        if let (Some(shard), Some(end)) = (standing["shard"].as_u64(), standing["end"].as_u64()) {
+            let shard = usize::try_from(shard)?;
+            ends.resize(ends.len().max(shard + 1), 0);
+            ends[shard] = end.max(ends[shard]);
+        }
+    }
+    Ok((ends, status["log"].as_str().unwrap_or_default().to_owned()))
 }
 
 /// Records up to the last ack that a read model of the server has not read yet.

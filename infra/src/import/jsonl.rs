@@ -310,7 +310,7 @@ pub(super) mod specs {
         ));
         assert!(!line(
             "case",
-            r#"{"type": "open", "subject": "leaks", "priority": 2, "origin": "phone"}"#
+            r#"{"type": "open", "subject": "leaks", "kind": "incident", "priority": "high", "channel": "phone"}"#
         ));
     }
 

@@ -354,5 +354,5 @@ fn counted_parts(
 
 fn no_room() -> Problem {
     let why = "the requests under way have as many bytes as may be held at one time";
-    Problem::new(Kind::Unavailable, why)
+    Problem::new(Kind::NotAccepted, why)
 }

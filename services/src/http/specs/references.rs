@@ -29,7 +29,7 @@ fn referring_to(customer: &str, n: usize) -> Vec<(String, Value)> {
         ),
         (
             format!("/api/case/key:desk:I-{n}"),
-            open(json!({"subject": "leaks", "priority": 2, "origin": "phone"})),
+            open(json!({"subject": "leaks", "kind": "incident", "priority": "high", "channel": "phone"})),
         ),
         (
             "/api/purchase".to_owned(),
@@ -57,16 +57,12 @@ async fn what_refers_to_nothing_is_a_promise_and_refused_when_the_sender_is_stri
             let events = world.events();
             let refused = world.post_with(&path, &[STRICT], command.clone()).await;
             assert_eq!(refused.status, 422, "{path}: {}", refused.text);
-            assert!(refused.text.contains("is not registered"), "{path}: {}", refused.text);
+            assert!(refused.text.contains("there is no "), "{path}: {}", refused.text);
             assert_eq!(world.events(), events, "{path}");
             let taken = world.post(&path, command.clone()).await;
             if taken.status == 422 {
                 // By chance the two live in one slot, where a shard looks itself.
-                assert!(
-                    taken.text.contains("is not registered"),
-                    "{is_elsewhere:?} {}",
-                    taken.text
-                );
+                assert!(taken.text.contains("there is no "), "{is_elsewhere:?} {}", taken.text);
                 continue;
             }
             assert_eq!(taken.status, 201, "{path}: {}", taken.text);
@@ -172,7 +168,7 @@ async fn who_is_not_strict_waits_for_a_look_for_a_second_and_no_longer() {
     while world.events() < 2 {
         tokio::task::yield_now().await;
     }
-    let open = json!({"type": "open", "customer": customer, "subject": "leaks", "priority": 2, "origin": "phone"});
+    let open = json!({"type": "open", "customer": customer, "subject": "leaks", "kind": "incident", "priority": "high", "channel": "phone"});
     let taken = world.post(&format!("/api/case/{case}"), open).await;
     assert_eq!(taken.status, 201, "{}", taken.text);
     assert!(!slow.is_finished(), "it did not wait for the customer's shard");

@@ -53,6 +53,7 @@ pub fn event(
             domain::StreamKind::Customer => Some(stream.id),
             _ => after.customer(),
         },
+        external_key: None,
         command_hash: "0123456789abcdef".into(),
         body,
         position: Position { shard: 0, offset: 0 },

@@ -62,7 +62,7 @@ pub fn register(run: &str, n: u64, keys: usize) -> customer::Command {
         country: Some("TW".into()),
         locale: Some("zh-TW".into()),
         external: (0..keys)
-            .map(|key| customer::ExternalKey {
+            .map(|key| domain::ExternalKey {
                 source: format!("system-{key}-of-the-group"),
                 key: format!("{run}-number-of-customer-account-{key}-{n:016}"),
             })

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Companion, Differing, History, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning};
+use crate::{
+    Companion, Differing, ExternalKey, History, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning,
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -98,14 +100,6 @@ pub enum ContactKind {
     Phone,
     Line,
     Address,
-}
-
-/// The customer's key in another system: an ERP customer number, a member card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExternalKey {
-    pub source: String,
-    pub key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

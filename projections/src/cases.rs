@@ -13,6 +13,8 @@ table! {
     /// and `backlog`.
     entity CaseRow "cases" {
         key case: Uuid,
+        /// What another system calls it, such as `desk:INC0001`, if it was opened under that key.
+        set external_key: Option<String>,
         set customer: Uuid,
         set subject: Personal<String>,
         set kind: String,
@@ -73,6 +75,7 @@ fn project(event: &Event, rows: &mut Rows) {
         } => {
             let mut row = CaseRow {
                 case,
+                external_key: event.external_key.as_ref().map(ToString::to_string),
                 customer: card.customer.expect("it was opened for one").uuid(),
                 subject: subject.clone(),
                 kind: word(kind),
@@ -169,6 +172,7 @@ mod specs {
     fn a_case_shows_how_far_it_is() {
         let mut world = World::new(&[&MODEL]);
         let stream = StreamRef::of::<case::Case>(Id::new(id("case")));
+        world.name_by_key(stream, "desk", "INC0001");
         let mut record = |fact: case::Event, at: &str| {
             world.record(stream, None, fact, at, at);
         };
@@ -198,6 +202,7 @@ mod specs {
         let rows = world.rows::<CaseRow>();
         let expected = CaseRow {
             case: id("case"),
+            external_key: Some("desk:INC0001".into()),
             customer: id("a"),
             subject: "主軸異音".into(),
             kind: "incident".into(),

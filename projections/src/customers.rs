@@ -5,7 +5,8 @@ use domain::{Fact, History, Personal, StreamKind, customer};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Event, Group, List, ReadModel, Row, Rows, table};
+use crate::external_keys::ExternalKeyRow;
+use crate::{Beside, Column, ColumnType, Event, Group, List, ReadModel, Row, Rows, table};
 
 table! {
     entity CustomerRow "customers" {
@@ -34,6 +35,14 @@ table! {
     }
 }
 
+/// The keys of other systems that mean the customer: `["erp:C-12"]`.
+const EXTERNAL_KEYS: Beside = Beside {
+    column: Column::shown("external_keys", ColumnType::Json),
+    table: ExternalKeyRow::TABLE,
+    of: "customer",
+    parts: &["source", "key"],
+};
+
 pub static MODEL: ReadModel = ReadModel {
     name: "customers",
     about: "Every customer with its owner, grade and primary contact points",
@@ -44,7 +53,7 @@ pub static MODEL: ReadModel = ReadModel {
     project,
     plan: |question| {
         question.present_only()?;
-        List::of::<CustomerRow>().plan(question)
+        Ok(List::of::<CustomerRow>().plan(question)?.with(EXTERNAL_KEYS))
     },
 };
 

@@ -15,6 +15,7 @@ table! {
     /// The events of one deal, in the order they were recorded.
     entity DealHistory "deal_history" {
         key opportunity: Uuid,
+        set external_key: Option<String>,
         set steps: Vec<Step<DealEvent>>,
     }
 }
@@ -27,12 +28,16 @@ pub fn advance(event: &Event, rows: &mut Rows) -> Option<(Uuid, Advance)> {
         return None;
     };
     let opportunity = event.stream.id;
-    let mut steps = match fact {
-        DealEvent::Opened { .. } => vec![],
-        _ => rows.get::<DealHistory>(opportunity)?.steps,
+    let mut history = match fact {
+        DealEvent::Opened { .. } => DealHistory {
+            opportunity,
+            external_key: event.external_key.as_ref().map(ToString::to_string),
+            steps: vec![],
+        },
+        _ => rows.get::<DealHistory>(opportunity)?,
     };
-    let advance = Advance::of(event, fact, &mut steps);
-    rows.put(DealHistory { opportunity, steps });
+    let advance = Advance::of(event, fact, &mut history.steps);
+    rows.put(history);
     Some((opportunity, advance))
 }
 

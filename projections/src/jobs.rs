@@ -10,6 +10,8 @@ use crate::{Event, Group, List, ReadModel, Row, Rows, table, word};
 table! {
     entity JobRow "jobs" {
         key job: Uuid,
+        /// What another system calls it, such as `dispatch:4711`, if it was created under that key.
+        set external_key: Option<String>,
         set customer: Uuid,
         set equipment: Option<Uuid>,
         /// What it came from: `case/<id>`, `inspection/<id>`.
@@ -62,6 +64,7 @@ fn project(event: &Event, rows: &mut Rows) {
     {
         rows.put(JobRow {
             job: event.stream.id,
+            external_key: event.external_key.as_ref().map(ToString::to_string),
             customer: customer.uuid(),
             equipment: equipment.map(domain::Id::uuid),
             origin: origin.clone(),
@@ -212,6 +215,7 @@ mod specs {
         }
         let expected = JobRow {
             job: id("job"),
+            external_key: None,
             customer: id("a"),
             equipment: Some(id("machine")),
             origin: Some("case/1".into()),

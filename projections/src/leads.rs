@@ -10,6 +10,8 @@ use crate::{Advance, Event, Group, List, ReadModel, Row, Rows, Step, table, word
 table! {
     entity LeadRow "leads" {
         key lead: Uuid,
+        /// What another system calls it, such as `web:4711`, if it was captured under that key.
+        set external_key: Option<String>,
         set name: Personal<String>,
         set company: Option<String>,
         set source: String,
@@ -81,6 +83,7 @@ fn project(event: &Event, rows: &mut Rows) {
         };
         rows.put(LeadRow {
             lead,
+            external_key: event.external_key.as_ref().map(ToString::to_string),
             name: name.clone(),
             company: company.clone(),
             source: source.clone(),

@@ -17,6 +17,7 @@ pub mod dangling;
 pub mod deals;
 pub mod equipment;
 pub mod equipment_history;
+pub mod external_keys;
 pub mod forecast;
 pub mod inspections;
 pub mod jobs;
@@ -39,6 +40,7 @@ pub use kernel::*;
 /// Every read model there is.
 pub static READ_MODELS: &[&ReadModel] = &[
     &customers::MODEL,
+    &external_keys::MODEL,
     &leads::MODEL,
     &pipeline::MODEL,
     &pipeline_daily::MODEL,

@@ -16,6 +16,8 @@ use crate::{
 table! {
     entity PipelineCard "pipeline" {
         key opportunity: Uuid,
+        /// What another system calls it, such as `erp:4711`, if it was opened under that key.
+        set external_key: Option<String>,
         set customer: Uuid,
         set name: String,
         set owner: String,
@@ -107,7 +109,11 @@ fn project(event: &Event, rows: &mut Rows) {
     let Some((opportunity, advance)) = deals::advance(event, rows) else {
         return;
     };
-    rows.put(PipelineCard::of(opportunity, advance.card()));
+    let history = rows.get::<DealHistory>(opportunity);
+    rows.put(PipelineCard {
+        external_key: history.and_then(|history| history.external_key),
+        ..PipelineCard::of(opportunity, advance.card())
+    });
     let changes = restate(&counted(&advance.old), &counted(&advance.new));
     for change in changes {
         let Counted {
@@ -145,6 +151,7 @@ impl PipelineCard {
     fn of(opportunity: Uuid, card: &Card) -> PipelineCard {
         PipelineCard {
             opportunity,
+            external_key: None,
             customer: card.customer.expect("an open deal has one").uuid(),
             name: card.name.clone(),
             owner: card.owner.clone(),

@@ -20,6 +20,8 @@ table! {
         /// `opportunity/0192…`
         set stream: String,
         set stream_kind: String,
+        /// What another system calls the stream, on the event that began it under that key.
+        set external_key: Option<String>,
         /// The stream's version after the event.
         set version: i64,
         /// The event's name: `stage-changed`.
@@ -61,6 +63,7 @@ fn project(event: &Event, rows: &mut Rows) {
         customer: customer(event),
         stream: event.stream.to_string(),
         stream_kind: event.stream.kind.name().to_owned(),
+        external_key: event.external_key.as_ref().map(ToString::to_string),
         version: i64::try_from(event.version).expect("a stream's few events"),
         event: event_type.event,
         effective_at: event.effective_at,

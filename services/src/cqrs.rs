@@ -229,6 +229,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
             given: command_id,
             hash: String::new(),
             steps: vec![step],
+            external_keys: vec![],
             effective_at: None,
             who: self.who.clone(),
         };

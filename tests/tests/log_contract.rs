@@ -1305,6 +1305,7 @@ impl Owner {
             correlation: Some(command.to_owned()),
             traceparent: None,
             customer: Some(customer),
+            external_key: None,
             command_hash: "0123456789abcdef".into(),
             body: b"{}".to_vec(),
             position: Position {

@@ -183,6 +183,7 @@ fn request(n: u64, command: customer::Command) -> Request {
         given: command_id,
         hash: String::new(),
         steps: vec![step],
+        external_keys: vec![],
         effective_at: None,
         who,
     };

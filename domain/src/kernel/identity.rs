@@ -10,10 +10,36 @@
 //!
 //! Ids are stored in logs, so none of these functions may ever give another id for the same arguments.
 
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
 use super::{Home, Slot, StreamRef, derived_id, derived_in, slot_of};
+
+/// What another system calls a thing: an ERP customer number, a member card, the number of an incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalKey {
+    pub source: String,
+    pub key: String,
+}
+
+impl ExternalKey {
+    /// Whether it may stand in an envelope, in the open. Keys are not personal; one with an `@` is an address.
+    pub fn is_opaque(&self) -> bool {
+        !self.source.contains('@') && !self.key.contains('@')
+    }
+}
+
+/// `erp:C-12`
+impl fmt::Display for ExternalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source, self.key)
+    }
+}
 
 /// The id of a `stream` whose identity is a key of another system, such as a till's receipt number. Its slot comes from
 /// (source, key) alone: a receipt may come first without and later with its customer, and must be the same stream.

@@ -19,8 +19,8 @@ pub use decimal::exact_decimal;
 pub use history::{Card, Differing, History, STEPS_MAX, Step, in_sequence, same_beginning};
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, slot_of};
 pub use identity::{
-    IDEMPOTENCY_KEY_MAX, Identity, command_id_from_key, command_id_within, id_beside, id_from_command, id_from_key,
-    id_from_parts,
+    ExternalKey, IDEMPOTENCY_KEY_MAX, Identity, command_id_from_key, command_id_within, id_beside, id_from_command,
+    id_from_key, id_from_parts,
 };
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::StreamRef;
+use super::{ExternalKey, StreamRef};
 
 /// Where a record stands: its shard (= Kafka partition) and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct Recorded<F> {
     pub fact: F,
     /// The customer that the event belongs to, if any.
     pub customer: Option<Uuid>,
+    /// What another system calls the stream, on the event that begins it, when its sender named it so.
+    pub external_key: Option<ExternalKey>,
     /// When it was written: the writer's clock, never going back within a shard.
     pub recorded_at: Timestamp,
     /// When it was true in the world; `recorded_at` unless the command said another time.

@@ -1,6 +1,6 @@
 //! Selling machines: leads, the companies that they become, and their deals.
 
-use domain::customer::{self, ContactKind, Customer, ExternalKey};
+use domain::customer::{self, ContactKind, Customer};
 use domain::interaction::{self, Channel, Direction, Interaction};
 use domain::lead::{self, Lead};
 use domain::opportunity::{self, ForecastCategory, Opportunity};
@@ -114,7 +114,7 @@ fn register(
         name: name.into(),
         country: Some(country.into()),
         locale: Some(locale.into()),
-        external: vec![ExternalKey {
+        external: vec![domain::ExternalKey {
             source: erp,
             key: number.clone(),
         }],

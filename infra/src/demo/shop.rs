@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use domain::case::{self, Priority};
-use domain::customer::{self, ContactKind, Customer, ExternalKey};
+use domain::customer::{self, ContactKind, Customer};
 use domain::interaction::Channel;
 use domain::loyalty::{self, Loyalty};
 use domain::purchase::{self, Purchase, RungLine, Tender};
@@ -164,7 +164,7 @@ impl Shops<'_> {
             name: words::person(&mut luck).into(),
             country: Some("TW".into()),
             locale: Some("zh-TW".into()),
-            external: vec![ExternalKey {
+            external: vec![domain::ExternalKey {
                 source: cards,
                 key: card.clone(),
             }],

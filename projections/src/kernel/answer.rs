@@ -1,5 +1,7 @@
 //! Questions to a read model, the plan to answer one, and the answer.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{Column, ColumnType, Expr, Filter, Key, Op, Order, PAGE_BYTES_MAX, Row, Select, Table, Value};
@@ -339,6 +341,30 @@ pub struct Plan {
     pub columns: Vec<Column>,
     #[allow(clippy::type_complexity)]
     pub finish: Box<dyn FnOnce(Vec<Vec<Vec<Value>>>) -> Answer + Send>,
+    /// What is looked up for the rows, once they are known.
+    pub beside: Vec<Beside>,
+}
+
+/// A column that stands beside the rows of a page: a list of what another table has for the id that each of them begins with. Rows of
+/// that table live in other shards, so that no fold can put it there.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    pub column: Column,
+    pub table: &'static Table,
+    /// The table's column with the id.
+    pub of: &'static str,
+    /// The table's columns that make up an entry, with a colon between them.
+    pub parts: &'static [&'static str],
+}
+
+impl Beside {
+    /// The rows of these ids.
+    pub fn select(&self, ids: Vec<Value>) -> Select {
+        let columns = [self.of].into_iter().chain(self.parts.iter().copied());
+        let mut select = Select::of(self.table, columns.map(Expr::Column));
+        select.bytes_max = PAGE_BYTES_MAX;
+        select.filter_any(self.of, Op::In, ids)
+    }
 }
 
 /// A table of values.
@@ -352,6 +378,28 @@ pub struct Answer {
     pub after: Option<Key>,
 }
 
+impl Answer {
+    /// What its rows begin with.
+    pub fn ids(&self) -> Vec<Value> {
+        self.rows.iter().map(|row| row[0].clone()).collect()
+    }
+
+    /// Adds the column of what was found for the ids.
+    pub fn put_beside(&mut self, beside: &Beside, found: Vec<Vec<Value>>) {
+        let mut entries: BTreeMap<Value, Vec<String>> = BTreeMap::new();
+        for mut row in found {
+            let parts: Vec<String> = row.drain(1..).map(|part| part.to_text()).collect();
+            entries.entry(row.remove(0)).or_default().push(parts.join(":"));
+        }
+        self.columns.push(beside.column.name);
+        for row in &mut self.rows {
+            let mut own = entries.get(&row[0]).cloned().unwrap_or_default();
+            own.sort_unstable();
+            row.push(Value::json(&own));
+        }
+    }
+}
+
 impl Plan {
     fn new(
         selects: Vec<Select>,
@@ -362,7 +410,15 @@ impl Plan {
             selects,
             columns,
             finish: Box::new(finish),
+            beside: vec![],
         }
+    }
+
+    /// With a column that is looked up for the rows.
+    pub fn with(mut self, beside: Beside) -> Plan {
+        self.columns.push(beside.column);
+        self.beside.push(beside);
+        self
     }
 
     /// With more made of the rows: a figure of the day in each of them.

@@ -18,8 +18,8 @@ use domain::{Fact, Recorded, StreamKind};
 use sha2::{Digest, Sha256};
 
 pub use answer::{
-    Answer, BadQuestion, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, List, Operand, PART_ROWS, Page,
-    Part, Plan, Question, Where,
+    Answer, BadQuestion, Beside, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, List, Operand, PART_ROWS,
+    Page, Part, Plan, Question, Where,
 };
 pub use calendar::{business_date, business_time, day_start, days_between, month_of};
 pub use lives::{Advance, Step, life};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Actor, Fact, Position, StreamRef, derived_id};
+use domain::{Actor, ExternalKey, Fact, Position, StreamRef, derived_id};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -52,6 +52,7 @@ pub struct World {
     log: Vec<Event>,
     versions: HashMap<StreamRef, u64>,
     offsets: HashMap<u16, u64>,
+    external_keys: HashMap<StreamRef, ExternalKey>,
     tables: BTreeMap<&'static str, Stored>,
 }
 
@@ -69,6 +70,12 @@ impl World {
             models: models.to_vec(),
             ..World::default()
         }
+    }
+
+    /// `stream` is begun under this key of another system.
+    pub fn name_by_key(&mut self, stream: StreamRef, source: &str, key: &str) {
+        let (source, key) = (source.to_owned(), key.to_owned());
+        self.external_keys.insert(stream, ExternalKey { source, key });
     }
 
     /// Something happened to `stream`: true from `effective_at`, written at `recorded_at`.
@@ -108,6 +115,7 @@ impl World {
             version: *version,
             fact: fact.into(),
             customer,
+            external_key: self.external_keys.get(&stream).filter(|_| *version == 1).cloned(),
             recorded_at,
             effective_at,
             actor: Actor::parse("user:mei").expect("an actor"),
@@ -150,7 +158,12 @@ impl World {
     pub fn try_ask(&self, model: &'static ReadModel, question: Question) -> Result<Answer, BadQuestion> {
         let plan = (model.plan)(&question)?;
         let results = plan.selects.iter().map(|select| self.run(select)).collect();
-        Ok((plan.finish)(results))
+        let mut answer = (plan.finish)(results);
+        for beside in plan.beside {
+            let found = self.run(&beside.select(answer.ids()));
+            answer.put_beside(&beside, found);
+        }
+        Ok(answer)
     }
 
     /// All rows of a table: in key order, those of a journal in the order of the log.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use domain::StreamKind;
+
 use super::{ColumnType, Key, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,16 @@ impl Column {
             nullable: false,
             role: ColumnRole::Set,
             personal: false,
+        }
+    }
+
+    /// What kind of thing it names, so that it may be named by the key of another system: `case=key:desk:INC0001`.
+    pub fn names(&self) -> Option<StreamKind> {
+        match (self.ty, self.name) {
+            (ColumnType::Uuid, "account") => Some(StreamKind::Loyalty),
+            (ColumnType::Uuid, "case_id") => Some(StreamKind::Case),
+            (ColumnType::Uuid, name) => StreamKind::parse(name),
+            _ => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is refused before a shard is asked, whatever way it comes in.
 
-use domain::{AnyCommand, Home, StreamRef, customer, slot_of, time_within};
+use domain::{AnyCommand, ExternalKey, Home, StreamRef, customer, id_from_key, slot_of, tidy_key, time_within};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
@@ -47,6 +47,13 @@ impl Commands {
                 Action::Record(_) => return Err(malformed(".", "commands are taken, and no facts")),
             }
         }
+        for (id, key) in &request.external_keys {
+            let mut streams = request.steps.iter().map(|step| step.stream);
+            let is_its_own = streams.any(|stream| stream.id == *id && is_key_of(stream, key));
+            if !is_its_own || !key.is_opaque() || !is_tidy(key) {
+                return Err(malformed("external_keys", "a key that its stream does not have"));
+            }
+        }
         let who = &request.who;
         let mut traces = [&who.causation, &who.correlation].into_iter().flatten();
         match traces.all(|id| is_trace_id(id)) && who.traceparent.as_deref().is_none_or(is_traceparent) {
@@ -91,6 +98,16 @@ impl Commands {
             Home::Exactly(_) | Home::With(_) | Home::Anywhere => Ok(()),
         }
     }
+}
+
+/// Is the stream's id the one that the key gives?
+pub(super) fn is_key_of(stream: StreamRef, key: &ExternalKey) -> bool {
+    id_from_key(stream.kind.name(), &key.source, &key.key) == stream.id
+}
+
+fn is_tidy(key: &ExternalKey) -> bool {
+    let is_tidy = |text: &String| tidy_key(text).as_ref() == Ok(text);
+    is_tidy(&key.source) && is_tidy(&key.key)
 }
 
 /// Each key is reserved by itself, so there are not many.

@@ -12,7 +12,7 @@ mod registration;
 
 use std::sync::Arc;
 
-use domain::{AnyCommand, BadText, Home, Slot, StreamKind, StreamRef, tidy_key};
+use domain::{AnyCommand, BadText, ExternalKey, Home, Slot, StreamKind, StreamRef, tidy_key};
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -46,6 +46,15 @@ pub struct Incoming {
 pub enum Reference {
     Id(Uuid),
     Key { source: String, key: String },
+}
+
+/// Why a text names no stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadReference {
+    #[error("{0:?} is no id; write a UUID or key:<source>:<key>")]
+    Form(String),
+    #[error(transparent)]
+    Text(#[from] BadText),
 }
 
 /// What goes with a command, or a bundle of them.
@@ -96,6 +105,21 @@ impl Reference {
             source: tidy_key(source)?,
             key: tidy_key(key)?,
         })
+    }
+
+    /// Reads `0192…` or `key:erp:4711`, as in URLs and filters.
+    ///
+    /// # Errors
+    /// [`BadReference`].
+    pub fn parse(text: &str) -> Result<Reference, BadReference> {
+        let wrong = || BadReference::Form(text.to_owned());
+        let Some(pair) = text.strip_prefix("key:") else {
+            return Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong());
+        };
+        match pair.split_once(':') {
+            Some((source, key)) if !source.is_empty() && !key.is_empty() => Ok(Reference::key(source, key)?),
+            _ => Err(wrong()),
+        }
     }
 
     /// Reads `"0192…"` or `{"key": ["erp", "4711"]}`; `at` is where it stands, for the error.
@@ -249,7 +273,13 @@ impl Commands {
         if steps.iter().any(|step| step.stream.slot() != slot) {
             return Err(malformed(".", "the streams of a bundle live in one slot; these do not"));
         }
-        Ok(Request::new(given, steps, effective_at, terms.who.clone()))
+        let named = bundle.iter().zip(&steps);
+        let external_keys = named.filter_map(|(incoming, step)| external_key(incoming.id.as_ref()?, step));
+        let external_keys = external_keys.collect();
+        Ok(Request {
+            external_keys,
+            ..Request::new(given, steps, effective_at, terms.who.clone())
+        })
     }
 
     async fn step(
@@ -292,6 +322,26 @@ impl Commands {
             expected_version: incoming.expected_version,
         })
     }
+}
+
+/// The key that a stream has from its name. What has its identity in its events needs none, and an address stays out of the log.
+fn external_key(name: &Reference, step: &Step) -> Option<(Uuid, ExternalKey)> {
+    let Reference::Key { source, key } = name else {
+        return None;
+    };
+    let (stream, key) = (
+        step.stream,
+        ExternalKey {
+            source: source.clone(),
+            key: key.clone(),
+        },
+    );
+    let is_in_events = match &step.action {
+        Action::Decide(command) => matches!(command.home(), Home::Exactly(_)),
+        Action::Record(_) => false,
+    };
+    let is_its_own = checks::is_key_of(stream, &key);
+    (is_its_own && !is_in_events && key.is_opaque()).then_some((stream.id, key))
 }
 
 /// The stream that has the thing of a single command, when it was recorded under an id of an earlier version of the program.

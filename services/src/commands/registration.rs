@@ -182,7 +182,7 @@ fn own_id(of: &Request, what: &str, link: StreamRef, version: u64) -> Uuid {
     ])
 }
 
-fn registrations(request: &Request) -> impl Iterator<Item = (usize, Uuid, &[customer::ExternalKey])> {
+fn registrations(request: &Request) -> impl Iterator<Item = (usize, Uuid, &[domain::ExternalKey])> {
     request
         .steps
         .iter()

@@ -37,7 +37,6 @@ use domain::StreamKind;
 use projections::{READ_MODELS, ReadModel};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::commands::{Commands, Reference};
 use crate::log::EventLog;
@@ -163,14 +162,5 @@ fn stream(name: &str) -> Result<StreamKind, Problem> {
 
 /// A UUID, or `key:<source>:<key>` for a thing that another system named. Percent-encoding is undone already; a key may have colons.
 fn reference(text: &str) -> Result<Reference, Problem> {
-    let wrong = || Problem::malformed("id", format!("{text:?} is no id; write a UUID or key:<source>:<key>"));
-    let Some(pair) = text.strip_prefix("key:") else {
-        return Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong());
-    };
-    match pair.split_once(':') {
-        Some((source, key)) if !source.is_empty() && !key.is_empty() => {
-            Reference::key(source, key).map_err(|bad| Problem::malformed("id", bad.to_string()))
-        }
-        _ => Err(wrong()),
-    }
+    Reference::parse(text).map_err(|bad| Problem::malformed("id", bad.to_string()))
 }

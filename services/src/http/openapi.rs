@@ -272,7 +272,7 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
 /// What a column is compared with. A thing may be named by the key that another system has for it.
 fn filter_schema(column: &Column) -> Value {
     let schema = column_schema(column.ty);
-    match question::kind_of(column) {
+    match column.names() {
         Some(_) => json!({"anyOf": [schema, {"type": "string", "pattern": KEY}]}),
         None => schema,
     }

@@ -6,13 +6,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use domain::StreamKind;
-use projections::{Operand, READ_MODELS, ReadModel};
+use projections::{READ_MODELS, ReadModel};
 
 use super::body::{self, COMMAND_BYTES_MAX};
 use super::problem::Problem;
 use super::question::{self, Asked, FILE_ENDING, Format};
 use super::{Api, reference, render};
 use crate::commands::Commands;
+use crate::views::{Named, named_by_keys};
 
 pub async fn ask(
     State(api): State<Api>,
@@ -65,21 +66,9 @@ async fn answer(api: &Api, model: &'static ReadModel, mut asked: Asked) -> Resul
 
 /// Puts the id for each thing that a filter names by an outside key, as `key:<source>:<key>`.
 pub async fn find_by_keys(commands: &Commands, model: &ReadModel, asked: &mut Asked) -> Result<(), Problem> {
-    let columns = model.filters();
-    for filter in &mut asked.ask.question.filters {
-        let column = columns.iter().find(|column| column.name == filter.column);
-        let Some(kind) = column.and_then(question::kind_of) else {
-            continue;
-        };
-        for operand in &mut filter.operands {
-            if let Operand::Text(text) | Operand::Bare(text) = operand
-                && text.starts_with("key:")
-            {
-                let at = &filter.column;
-                let named = reference(text).map_err(|problem| problem.moved(|_| at.clone()))?;
-                *text = commands.resolve(kind, &named).await?.to_string();
-            }
-        }
+    for Named { at, kind, text } in named_by_keys(model, &mut asked.ask.question) {
+        let named = reference(text).map_err(|problem| problem.moved(|_| at.clone()))?;
+        *text = commands.resolve(kind, &named).await?.to_string();
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Reads a question to a read model, from the parameters of a URL or from a JSON body.
 
-use domain::{Position, StreamKind};
+use domain::Position;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use projections::{Column, ColumnType, LIMIT_MAX, Op, Operand, ReadModel, Where, day_start};
@@ -27,16 +27,6 @@ pub const PARAMETERS: [&str; 8] = [
     "at_least",
     "format",
 ];
-
-/// What kind of thing a column names, so that it may be named by an outside key: `?case=key:desk:INC0001`.
-pub fn kind_of(column: &Column) -> Option<StreamKind> {
-    match (column.ty, column.name) {
-        (ColumnType::Uuid, "account") => Some(StreamKind::Loyalty),
-        (ColumnType::Uuid, "case_id") => Some(StreamKind::Case),
-        (ColumnType::Uuid, name) => StreamKind::parse(name),
-        _ => None,
-    }
-}
 
 /// How the answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -137,6 +137,7 @@ mod specs {
                 correlation: None,
                 traceparent: None,
                 customer: None,
+                external_key: None,
                 command_hash: "0123456789abcdef".into(),
                 body: b"{}".to_vec(),
                 position: Position { shard: 0, offset: 0 },

@@ -1,6 +1,6 @@
 //! What a record says: a CloudEvent in Kafka's binary mode, or a control record of the protocol.
 
-use domain::{Actor, EventType, Fact, Position, Recorded, StreamRef, UnreadableEvent};
+use domain::{Actor, EventType, ExternalKey, Fact, Position, Recorded, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -84,6 +84,8 @@ pub struct StoredEvent {
     pub traceparent: Option<String>,
     /// The customer it belongs to, if any (the record's key otherwise is the stream's own id).
     pub customer: Option<Uuid>,
+    /// What another system calls the stream; see [`Recorded::external_key`].
+    pub external_key: Option<ExternalKey>,
     /// Sixteen hex digits of the command's content: the same id with another body is refused.
     pub command_hash: String,
     pub body: Vec<u8>,
@@ -107,6 +109,7 @@ impl StoredEvent {
             version: self.sequence,
             fact,
             customer: self.customer,
+            external_key: self.external_key.clone(),
             recorded_at: self.time,
             effective_at: self.effective_at.unwrap_or(self.time),
             actor: self.actor.clone(),
@@ -138,6 +141,7 @@ impl StoredEvent {
         headers.add("ce_actor", &self.actor);
         headers.add("ce_commandhash", &self.command_hash);
         headers.add_some("ce_effectiveat", self.effective_at);
+        headers.add_some("ce_externalkey", self.external_key.as_ref().map(key_to_text));
         headers.add_some("ce_onbehalfof", self.on_behalf_of.as_ref());
         headers.add_some("ce_causationid", self.causation.as_ref());
         headers.add_some("ce_correlationid", self.correlation.as_ref());
@@ -186,6 +190,16 @@ impl Envelope {
             why,
         })
     }
+}
+
+/// `["erp","C-12"]`: either part may have any character.
+fn key_to_text(ExternalKey { source, key }: &ExternalKey) -> String {
+    serde_json::json!([source, key]).to_string()
+}
+
+fn key_of_text(text: &str) -> Result<ExternalKey, String> {
+    let (source, key) = serde_json::from_str(text).map_err(|_| format!("its header ce_externalkey reads {text:?}"))?;
+    Ok(ExternalKey { source, key })
 }
 
 fn control(id: &str, kind: &str, source: &str, time: Timestamp, epoch: u64, n: u64, body: &impl Serialize) -> Record {
@@ -277,6 +291,7 @@ fn parse(record: &Record, position: Position) -> Result<Envelope, String> {
                 correlation: some("ce_correlationid")?.map(str::to_owned),
                 traceparent: some("traceparent")?.map(str::to_owned),
                 customer: (key != stream.id || stream.kind == domain::StreamKind::Customer).then_some(key),
+                external_key: some("ce_externalkey")?.map(key_of_text).transpose()?,
                 command_hash: text("ce_commandhash")?.to_owned(),
                 body: value.clone(),
                 position,
@@ -323,6 +338,10 @@ mod specs {
             correlation: Some("import-7".into()),
             traceparent: None,
             customer: Some(customer),
+            external_key: Some(ExternalKey {
+                source: "a:b".into(),
+                key: "\"訂\" 1".into(),
+            }),
             command_hash: "0123456789abcdef".into(),
             body: b"{}".to_vec(),
             position: Position { shard: 3, offset: 7 },

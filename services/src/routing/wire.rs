@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{AnyCommand, AnyState, StreamKind, StreamRef};
+use domain::{AnyCommand, AnyState, ExternalKey, StreamKind, StreamRef};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub struct Order {
     given: Uuid,
     hash: String,
     steps: Vec<OrderStep>,
+    #[serde(default)]
+    external_keys: Vec<(Uuid, ExternalKey)>,
     effective_at: Option<Timestamp>,
     who: Who,
     lane: Lane,
@@ -70,6 +72,7 @@ impl Order {
             given: request.given,
             hash: request.hash.clone(),
             steps: steps.collect::<Option<_>>()?,
+            external_keys: request.external_keys.clone(),
             effective_at: request.effective_at,
             who: request.who.clone(),
             lane,
@@ -90,6 +93,7 @@ impl Order {
             given: self.given,
             hash: String::new(),
             steps,
+            external_keys: self.external_keys,
             effective_at: self.effective_at,
             who: self.who,
         };

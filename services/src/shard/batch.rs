@@ -288,6 +288,8 @@ fn stored(
         domain::StreamKind::Customer => Some(stream.id),
         _ => after.state.customer(),
     };
+    let mut keys = request.external_keys.iter();
+    let own = keys.find(|(id, _)| after.version == 1 && *id == stream.id);
     StoredEvent {
         command_id: request.command_id,
         index: 0,
@@ -303,6 +305,7 @@ fn stored(
         correlation: request.who.correlation.clone(),
         traceparent: request.who.traceparent.clone(),
         customer,
+        external_key: own.map(|(_, key)| key.clone()),
         command_hash: request.hash.clone(),
         body,
         position: Position { shard, offset: 0 },

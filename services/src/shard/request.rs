@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use domain::{Actor, AnyCommand, AnyState, Fact, Position, StreamRef, command_id_within, link};
+use domain::{Actor, AnyCommand, AnyState, ExternalKey, Fact, Position, StreamRef, command_id_within, link};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -21,6 +21,8 @@ pub struct Request {
     /// Of the content, see [`hash_of`](super::hash_of).
     pub hash: String,
     pub steps: Vec<Step>,
+    /// What its sender calls streams that it may begin. The same command by an id is the same command, so it is no part of the hash.
+    pub external_keys: Vec<(Uuid, ExternalKey)>,
     /// As it was sent; see [`true_at`](Request::true_at).
     pub effective_at: Option<Timestamp>,
     pub who: Who,
@@ -44,6 +46,7 @@ impl Request {
             given,
             hash: String::new(),
             steps,
+            external_keys: vec![],
             effective_at,
             who,
         };

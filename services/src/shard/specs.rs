@@ -143,6 +143,7 @@ pub fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
         given: id,
         hash: String::new(),
         steps,
+        external_keys: vec![],
         effective_at: None,
         who,
     };

@@ -1,6 +1,7 @@
 //! Read models: the port of their store, and the projector that keeps them.
 
 mod feed;
+mod keys;
 mod port;
 mod projector;
 mod queries;
@@ -8,6 +9,7 @@ mod waiting;
 mod workers;
 
 pub use feed::{BATCH_RECORDS_MAX, Feeds, REMEMBERED_BYTES_MAX, REMEMBERED_RECORDS_MAX};
+pub use keys::{Named, named_by_keys};
 pub use port::{Generation, GenerationStatus, ReadStore, Snapshot, ViewError, logs_of};
 pub use projector::{CATCHING_UP_BYTES_MAX, CATCHING_UP_ROWS_MAX, Progress, Projector, generation_for};
 pub use queries::{

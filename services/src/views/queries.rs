@@ -7,7 +7,8 @@ use std::time::Duration;
 use domain::Position;
 use jiff::Timestamp;
 use projections::{
-    Answer, BadQuestion, ColumnRole, Expr, Group, Key, Op, Part, Question, ReadModel, Select, Table, TableKind, Value,
+    Answer, BadQuestion, Beside, ColumnRole, Expr, Group, Key, Op, PART_ROWS, Part, Question, ReadModel, Select, Table,
+    TableKind, Value,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -89,7 +90,7 @@ pub enum AskError {
 /// Asks read models; cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
-    store: Arc<dyn ReadStore>,
+    pub(super) store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
     /// The log that the read models must have come from; `None` = any.
     log_id: Option<Uuid>,
@@ -216,12 +217,31 @@ impl Queries {
         if snapshot.results.iter().any(|rows| rows.len() > self.rows_read_max) {
             return Err(AskError::TooMuch(self.rows_read_max));
         }
+        let mut answer = (plan.finish)(snapshot.results);
+        for beside in plan.beside {
+            let found = self.found_beside(generation, &beside, answer.ids()).await?;
+            answer.put_beside(&beside, found);
+        }
         Ok(Answered {
-            answer: (plan.finish)(snapshot.results),
+            answer,
             definition: generation.definition.clone(),
             known_until: ask.question.known_until,
             read_until: snapshot.read_until,
         })
+    }
+
+    async fn found_beside(
+        &self,
+        generation: &Generation,
+        beside: &Beside,
+        ids: Vec<Value>,
+    ) -> Result<Vec<Vec<Value>>, AskError> {
+        let mut found = Vec::new();
+        for some in ids.chunks(PART_ROWS) {
+            let snapshot = self.store.query(generation, &[beside.select(some.to_vec())]).await?;
+            found.extend(snapshot.results.into_iter().flatten());
+        }
+        Ok(found)
     }
 
     /// A turn at the store, for a large question; a small one needs none.

@@ -180,6 +180,7 @@ fn to_event(event: &Event) -> StoredEvent {
         correlation: None,
         traceparent: None,
         customer: Some(customer),
+        external_key: None,
         command_hash: "0123456789abcdef".into(),
         body: b"{}".to_vec(),
         position: Position { shard: 0, offset: 0 },

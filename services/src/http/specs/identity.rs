@@ -313,3 +313,46 @@ async fn a_registration_that_comes_again_after_its_customer_changed_has_the_firs
     let again = world.post_with("/api/customer", &header, body()).await;
     assert_eq!((again.status, &again.text), (201, &first.text));
 }
+
+#[tokio::test]
+async fn what_another_system_calls_a_thing_stands_on_the_event_that_begins_it() {
+    let world = World::new().await;
+    let recorded = |answer: &Answer| {
+        let position = domain::Position::parse(answer.json()["position"].as_str().unwrap()).unwrap();
+        let record = &world.log.records(position.shard)[position.offset as usize];
+        let key = record.header("ce_externalkey");
+        key.map(|key| String::from_utf8(key.to_vec()).unwrap())
+    };
+    let customer = world.post("/api/customer/key:erp:C-12", register("a", &[])).await;
+    assert_eq!(recorded(&customer).as_deref(), Some(r#"["erp","C-12"]"#));
+    let case = json!({"type": "open", "customer": {"key": ["erp", "C-12"]}, "subject": "noise", "kind": "incident",
+        "priority": "high", "channel": "phone"});
+    let opened = world.post("/api/case/key:desk:INC%3A1", case.clone()).await;
+    assert_eq!(
+        recorded(&opened).as_deref(),
+        Some(r#"["desk","INC:1"]"#),
+        "{}",
+        opened.text
+    );
+    let note = json!({"type": "reply", "author": "agent", "public": false});
+    let replied = world.post("/api/case/key:desk:INC%3A1", note).await;
+    assert_eq!(replied.json()["version"], 2, "{}", replied.text);
+    let address = world.post("/api/case/key:mail:ming@example.com", case.clone()).await;
+    let by_id = domain::id_from_key("case", "desk", "INC0002");
+    let by_id = world.post(&format!("/api/case/{by_id}"), case).await;
+    // Its number is in the event itself.
+    let receipt = receipt("", "");
+    let receipt = world
+        .post("/api/purchase/key:pos:77", without(receipt, &["store", "till"]))
+        .await;
+    for answer in [replied, address, by_id, receipt] {
+        assert!([200, 201].contains(&answer.status), "{}", answer.text);
+        assert_eq!(recorded(&answer), None, "{}", answer.text);
+    }
+}
+
+fn without(mut command: Value, fields: &[&str]) -> Value {
+    let object = command.as_object_mut().unwrap();
+    object.retain(|name, _| !fields.contains(&name.as_str()));
+    command
+}

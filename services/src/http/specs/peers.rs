@@ -55,6 +55,7 @@ fn hash_of(order: &Value) -> Option<String> {
         given: uuid::Uuid::nil(),
         hash: String::new(),
         steps: steps.collect::<Option<_>>()?,
+        external_keys: vec![],
         effective_at: order["effective_at"].as_str().and_then(|at| at.parse().ok()),
         who: crate::shard::Who::new(domain::Actor::system("spec")),
     }))
@@ -155,6 +156,13 @@ async fn what_no_client_may_send_no_process_may_either() {
             order(who("correlation", &"c".repeat(201))),
         ),
         ("no trace context", order(who("traceparent", "00-xyz"))),
+        (
+            "a key of another stream",
+            order(top(
+                "external_keys",
+                json!([[customer(0).id, {"source": "erp", "key": "C-12"}]]),
+            )),
+        ),
         (
             "a time before the year 1",
             order(top("effective_at", json!("-009999-01-01T00:00:00Z"))),

@@ -62,6 +62,7 @@ fn hash_of_order(order: &Value) -> Option<String> {
         given: Uuid::nil(),
         hash: String::new(),
         steps: steps.collect::<Option<_>>()?,
+        external_keys: vec![],
         effective_at: order["effective_at"].as_str().and_then(|at| at.parse().ok()),
         who: Who::new(domain::Actor::system("callers")),
     }))

@@ -7,10 +7,11 @@ use domain::Position;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{LIMIT_MAX, Question, READ_MODELS, ReadModel, Where};
-use services::views::{Answered, Ask, Queries};
+use services::commands::Reference;
+use services::views::{Answered, Ask, Named, Queries, named_by_keys};
 
 use super::output::out;
-use super::table::{Format, Shown};
+use super::table::{self, Format, Shown};
 use crate::config::Settings;
 
 /// Ask a read model, of now or of any past time
@@ -30,7 +31,8 @@ pub struct QueryCommand {
     #[arg(long, value_parser = positions)]
     known_until: Option<Positions>,
     /// column=value, with =, !=, <, <=, > or >=; or "column in (a, b)", "column is null", "column is not null". A value may stand in double
-    /// quotes. May be repeated: all are meant, but of several equalities on one column any
+    /// quotes. May be repeated: all are meant, but of several equalities on one column any. A thing may be named by the key of another
+    /// system: customer=key:erp:C-12
     #[arg(long = "where", value_name = "FILTER")]
     filters: Vec<String>,
     /// Wait until the read model has passed this position (from an ack): 3:1207
@@ -45,6 +47,9 @@ pub struct QueryCommand {
     /// Sorts the rows that are shown by a column; "-amount_minor" for the largest first
     #[arg(long, allow_hyphen_values = true)]
     sort: Option<String>,
+    /// The names of the customers beside their ids, as customer_name. A table has them anyway
+    #[arg(long)]
+    names: bool,
     /// Where the last page ended
     #[arg(long)]
     cursor: Option<String>,
@@ -102,7 +107,7 @@ impl QueryCommand {
             .collect::<Result<Vec<_>, _>>()?;
         let filters = Where::gather(filters)?;
         let until = |positions: Positions| positions.0.into_iter().map(|at| (at.shard, at.offset)).collect();
-        let question = Question {
+        let mut question = Question {
             filters,
             as_of: self.as_of,
             known_until: self.known_until.map(until),
@@ -111,6 +116,10 @@ impl QueryCommand {
             now: None,
             part: None,
         };
+        for Named { kind, text, .. } in named_by_keys(model, &mut question) {
+            let named = Reference::parse(text)?;
+            *text = queries.resolve(kind, &named).await?.to_string();
+        }
         let ask = Ask {
             known_at: self.known_at,
             at_least: self.at_least.map(|positions| positions.0).unwrap_or_default(),
@@ -119,10 +128,19 @@ impl QueryCommand {
         // A file is complete unless a limit is asked.
         let is_file = matches!(self.format, Format::Csv | Format::Excel);
         let wants_all = is_file && ask.question.limit.is_none() && ask.question.cursor.is_none();
-        let answered = match wants_all {
+        let mut answered = match wants_all {
             true => all(&queries, model, ask).await?,
             false => queries.ask(model, ask).await?,
         };
+        let wants_names = self.names || self.format == Format::Table;
+        // Among the customers each has its name already.
+        if wants_names && model.name != projections::customers::MODEL.name {
+            match queries.customer_names(&table::customers(&answered.answer)).await {
+                Ok(names) => table::put_names(&mut answered.answer, &names),
+                Err(error) if self.names => return Err(error.into()),
+                Err(error) => eprintln!("the names of the customers are not shown: {error}"),
+            }
+        }
         let shown = Shown {
             columns: &self.columns,
             sort: self.sort.as_deref(),

@@ -1,10 +1,12 @@
 //! Answers as a table for people, as JSON, or as CSV.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use projections::{Answer, People, Value, harmless};
+use uuid::Uuid;
 
 use super::output::visible;
 
@@ -12,6 +14,9 @@ use super::output::visible;
 const COLUMNS_SHOWN: usize = 10;
 /// Characters that tell one id from another among the rows of a table.
 const ID_LENGTH: usize = 13;
+
+/// The column with the names of the customers.
+const CUSTOMER_NAME: &str = "customer_name";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -89,6 +94,33 @@ impl Shown<'_> {
     }
 }
 
+/// The customers that the rows name.
+pub fn customers(answer: &Answer) -> Vec<Uuid> {
+    let Some(at) = answer.columns.iter().position(|column| *column == "customer") else {
+        return vec![];
+    };
+    let ids = answer.rows.iter().filter_map(|row| match row[at] {
+        Value::Uuid(id) => Some(id),
+        _ => None,
+    });
+    ids.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Puts the customers' names beside their ids. Who is not known has none.
+pub fn put_names(answer: &mut Answer, names: &HashMap<Uuid, String>) {
+    let Some(at) = answer.columns.iter().position(|column| *column == "customer") else {
+        return;
+    };
+    answer.columns.insert(at + 1, CUSTOMER_NAME);
+    for row in &mut answer.rows {
+        let name = match &row[at] {
+            Value::Uuid(id) => names.get(id).cloned(),
+            _ => None,
+        };
+        row.insert(at + 1, name.map_or(Value::Null, Value::Text));
+    }
+}
+
 fn place(answer: &Answer, name: &str) -> anyhow::Result<usize> {
     let found = answer.columns.iter().position(|column| *column == name);
     found.ok_or_else(|| anyhow::anyhow!("there is no column {name:?}; there are: {}", answer.columns.join(", ")))
@@ -114,7 +146,8 @@ fn most_telling(answer: &Answer) -> Vec<usize> {
     shown.retain(|at| !is_id(*at));
     shown.sort_by_key(|at| match answer.columns[*at] {
         "name" | "subject" | "summary" | "summary_en" => 0,
-        _ => 1,
+        CUSTOMER_NAME | "external_key" | "external_keys" => 1,
+        _ => 2,
     });
     shown.truncate(COLUMNS_SHOWN - ids.len().min(1));
     let room = COLUMNS_SHOWN - shown.len();
@@ -253,6 +286,34 @@ mod specs {
             table.contains("\\u{1b}[2Jb\\u{202e}") && !table.contains('\u{1b}'),
             "{table}"
         );
+    }
+
+    #[test]
+    fn the_name_of_a_customer_stands_beside_its_id_and_before_other_figures() {
+        let (known, unknown) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let row = |deal: u128, customer: Value| {
+            let deal = Value::Uuid(Uuid::from_u128(deal));
+            vec![deal, customer, Value::Text("lathe".into()), Value::Text("won".into())]
+        };
+        let mut answer = Answer {
+            columns: vec!["opportunity", "customer", "name", "status"],
+            rows: vec![
+                row(7, Value::Uuid(known)),
+                row(8, Value::Uuid(unknown)),
+                row(9, Value::Null),
+            ],
+            ..Answer::default()
+        };
+        assert_eq!(customers(&answer), [known, unknown]);
+        put_names(&mut answer, &HashMap::from([(known, "Acme".to_owned())]));
+        assert_eq!(
+            answer.columns,
+            ["opportunity", "customer", "customer_name", "name", "status"]
+        );
+        let names: Vec<&Value> = answer.rows.iter().map(|row| &row[2]).collect();
+        assert_eq!(names, [&Value::Text("Acme".into()), &Value::Null, &Value::Null]);
+        let shown: Vec<&str> = most_telling(&answer).into_iter().map(|at| answer.columns[at]).collect();
+        assert_eq!(shown, ["name", "customer_name", "status", "opportunity", "customer"]);
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl People {
                 (Value::Int(thousandths), Unit::Thousandths) => number(decimal(*thousandths, 3)),
                 (Value::Int(int), Unit::None) => number(int.to_string()),
                 (Value::Time(time), _) => business_time(*time).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+                (Value::Json(json), _) => listed(json),
                 (other, _) => other.to_text(),
             });
         shown.collect::<Vec<_>>().into_iter()
@@ -116,6 +117,14 @@ impl Shown {
             heading: column.to_owned(),
             unit: Unit::None,
         }
+    }
+}
+
+/// A list of texts as people write it; other JSON as it is.
+fn listed(json: &str) -> String {
+    match serde_json::from_str::<Vec<String>>(json) {
+        Ok(texts) => texts.join(", "),
+        Err(_) => json.to_owned(),
     }
 }
 
@@ -203,6 +212,18 @@ mod specs {
                 ""
             ]
         );
+    }
+
+    #[test]
+    fn a_list_of_texts_is_written_with_commas_and_other_json_stays() {
+        for (json, shown) in [
+            (r#"["erp:C-12","shop:77"]"#, "erp:C-12, shop:77"),
+            ("[]", ""),
+            (r#"[{"item":"oil"}]"#, r#"[{"item":"oil"}]"#),
+        ] {
+            let row = [Value::Json(json.into())];
+            assert_eq!(People::of(&["external_keys"]).plain(&row).collect::<Vec<_>>(), [shown]);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use services::log::{EventLog, LogError, Opened, create, open};
 use services::routing::{Owners, PeerSecret, Routing};
 use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, read_creation, spawn};
 use services::views::{Queries, ViewError, Workers, logs_of};
+use services::watch::Seat;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -305,6 +306,11 @@ impl Parts {
 }
 
 impl Writer {
+    /// Its seat in the group of writers, if there is one.
+    pub fn seat(&self) -> Option<Seat> {
+        self.membership.as_ref().map(Membership::seat)
+    }
+
     /// Hands every shard over to other processes, if there are any. Commands that still come are sent to them.
     pub async fn leave(&mut self) {
         if let Some(membership) = self.membership.take() {
@@ -323,6 +329,11 @@ impl Writer {
 }
 
 impl Projecting {
+    /// Its seat in the group of projectors, if there is one.
+    pub fn seat(&self) -> Option<Seat> {
+        self.membership.as_ref().map(Membership::seat)
+    }
+
     /// Gives the shards to other processes, if there are any.
     pub async fn leave(&mut self) {
         if let Some(membership) = self.membership.take() {

@@ -1,5 +1,5 @@
-//! Looks again and again whether each shard is served by some process, and how long the oldest record waits that a read model has not read.
-//! Both are normal for a moment, and trouble when they last.
+//! Looks again and again whether each shard is served by some process, how long the oldest record waits that a read model has not read, and
+//! whether the groups that spread the work over processes speak to this one. All of it is normal for a moment, and trouble when it lasts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,15 @@ pub const SEEN_ENDS_MAX: usize = 64;
 pub struct Watch {
     max: Duration,
     seen: Arc<Mutex<Seen>>,
+    seats: Vec<Seat>,
+}
+
+/// This process's seat in a group that spreads work over processes.
+#[derive(Clone)]
+pub struct Seat {
+    pub group: &'static str,
+    /// How long the group has not said what is to be done here.
+    pub unsettled: watch::Receiver<Duration>,
 }
 
 #[derive(Default)]
@@ -68,7 +77,12 @@ impl Watch {
         Watch {
             max,
             seen: Arc::default(),
+            seats: vec![],
         }
+    }
+
+    pub fn with_seats(self, seats: Vec<Seat>) -> Watch {
+        Watch { seats, ..self }
     }
 
     /// What has lasted too long, as sentences.
@@ -86,7 +100,13 @@ impl Watch {
                 waited.as_secs()
             ))
         });
-        unserved.chain(unread).collect()
+        let unsettled = self.seats.iter().filter_map(|seat| {
+            let waited = *seat.unsettled.borrow();
+            let (group, seconds) = (seat.group, waited.as_secs());
+            (waited > self.max)
+                .then(|| format!("the group of {group} has not said for {seconds} s which shards are this process's"))
+        });
+        unserved.chain(unread).chain(unsettled).collect()
     }
 
     /// How long the oldest unread record of the shard waits for the group; `None` when there is none.
@@ -169,6 +189,10 @@ impl Watch {
         for (group, seconds) in oldest {
             metrics::gauge!("crm_oldest_unread_record_age_seconds", "group" => group.name()).set(seconds);
         }
+        for seat in &self.seats {
+            let waited = seat.unsettled.borrow().as_secs_f64();
+            metrics::gauge!("crm_seat_unsettled_seconds", "group" => seat.group).set(waited);
+        }
         for (group, stopped) in &seen.stopped {
             metrics::gauge!("crm_read_models_stopped", "group" => group.name()).set(*stopped as f64);
         }
@@ -210,6 +234,21 @@ mod specs {
         assert_eq!(unread.waits(at(9)), Some(Duration::from_secs(3)));
         unread.look(at(12), 20, 20);
         assert_eq!(unread.waits(at(12)), None);
+    }
+
+    #[test]
+    fn a_group_that_has_long_said_nothing_is_trouble() {
+        let (tell, unsettled) = watch::channel(Duration::from_secs(10));
+        let group = "writers";
+        let watch = Watch::new(UNREAD_FOR_DEFAULT).with_seats(vec![Seat { group, unsettled }]);
+        assert_eq!(watch.trouble(), Vec::<String>::new());
+        tell.send_replace(Duration::from_secs(11));
+        assert_eq!(
+            watch.trouble(),
+            ["the group of writers has not said for 11 s which shards are this process's"]
+        );
+        tell.send_replace(Duration::ZERO);
+        assert_eq!(watch.trouble(), Vec::<String>::new());
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ pub enum Line {
     Slow(Duration),
     /// Connections stay open, new ones are taken, and nothing gets through: as when a machine in between is gone.
     HalfOpen,
+    /// What the server answers is lost, and the connections go on: as with a server that forgets whom it owes an answer.
+    Unanswered,
 }
 
 /// A proxy in front of one address; it ends with its runtime.
@@ -121,13 +123,20 @@ async fn serve(client: TcpStream, target: String, state: Arc<State>, line: watch
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = carry(from_client, to_server, &state, line.subscribe()) => {}
-        () = carry(from_server, to_client, &state, line.subscribe()) => {}
+        () = carry(Way::Asking, from_client, to_server, &state, line.subscribe()) => {}
+        () = carry(Way::Answering, from_server, to_client, &state, line.subscribe()) => {}
         _ = cut.changed() => {}
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Asking,
+    Answering,
+}
+
 async fn carry(
+    way: Way,
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     state: &State,
@@ -141,6 +150,8 @@ async fn carry(
         let now = *line.borrow_and_update();
         match now {
             Line::Good => {}
+            Line::Unanswered if way == Way::Answering => continue,
+            Line::Unanswered => {}
             Line::Slow(by) => tokio::time::sleep(by).await,
             Line::HalfOpen => {
                 // What came in between is lost, as in a router that was switched off; the connection cannot go on after it.

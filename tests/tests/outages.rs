@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use infra::log::kafka::KafkaLog;
 use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
+use infra::membership::{Membership, Share, Work, words};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
 use services::log::EventLog;
+use services::shard::Assignment;
 use tests::proxy::{Line, Proxy};
 use tests::traffic::{
     Told, Traffic, every_ack_stands_in_the_log_once, read_models_equal_the_fold, run_well, until_lag_drains,
@@ -24,6 +27,9 @@ const IMPATIENT: &[&str] = &["serve", "--command-timeout", "20"];
 /// How long a server stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
 const CUTS: u64 = 30;
+/// A member that the group forgot has its shards again so soon: a session, and a few questions about the group. By itself the client
+/// library waits for half a minute, and for five as it comes.
+const SEAT_LOST_MAX: Duration = Duration::from_secs(20);
 /// Streams that begin while the read store stands still.
 const NEW_CUSTOMERS: u64 = 50;
 
@@ -343,4 +349,83 @@ async fn a_topic_that_was_made_anew_under_a_running_node_is_refused() {
         "a topic that was made anew: {}",
         said.lines().last().unwrap_or_default()
     );
+}
+
+/// How the group is, by the broker's account.
+fn group_state(client: &BaseConsumer, group: &str) -> String {
+    let listed = match client.fetch_group_list(Some(group), Duration::from_secs(10)) {
+        Ok(listed) => listed,
+        Err(error) => return error.to_string(),
+    };
+    let found = listed.groups().iter().find(|found| found.name() == group);
+    found.map_or_else(String::new, |found| found.state().to_owned())
+}
+
+async fn until_group_is(client: &BaseConsumer, group: &str, wanted: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let state = group_state(client, group);
+        if state == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the group is {state}, not {wanted}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_whose_answer_was_lost_takes_its_seat_anew() {
+    const TOPIC: &str = "crm.seat";
+    const GROUP: &str = "crm.seat.outages";
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (broker, target) = Broker::start_behind(dir.path(), port);
+    let proxy = Proxy::start_on(port, &target).await;
+    let direct = KafkaLog::new(&broker.address(), TOPIC, BTreeMap::new());
+    direct.create(2).await.unwrap();
+    let members = format!("{TOPIC}.members");
+    direct.create_topics(&[direct.new_topic(&members, 2)]).await.unwrap();
+    // One that takes no notice of the group, so that it waits: it is assigned shards and never hears of it.
+    let mut settings = direct.settings(&[
+        ("group.id", GROUP),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+    ]);
+    let deaf: BaseConsumer = settings.set("max.poll.interval.ms", "120000").create().unwrap();
+    deaf.subscribe(&[&members]).unwrap();
+    let onlooker: BaseConsumer = direct.settings(&[]).create().unwrap();
+    until_group_is(&onlooker, GROUP, "Stable").await;
+
+    let log = KafkaLog::new(&proxy.address(), TOPIC, BTreeMap::new());
+    let (words, told) = words(2);
+    let shares = vec![Share {
+        work: Work::Writing,
+        words,
+    }];
+    let member = Membership::join(&log, "outages", Duration::from_secs(2), shares, |_| true).await;
+    let member = member.unwrap();
+    let unsettled = member.seat().unsettled;
+    until_group_is(&onlooker, GROUP, "PreparingRebalance").await;
+    // Now the group has something to say to the member, and that is lost on its way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.set(Line::Unanswered);
+    drop(deaf);
+    until_group_is(&onlooker, GROUP, "Empty").await;
+    proxy.set(Line::Good);
+    let (forgotten, waited) = (Instant::now(), *unsettled.borrow());
+    assert!(!waited.is_zero(), "the status says so meanwhile");
+    let is_here = |word: &tokio::sync::watch::Receiver<Assignment>| *word.borrow() == Assignment::Here;
+    while !told.iter().all(is_here) {
+        assert!(forgotten.elapsed() < SEAT_LOST_MAX, "it waits for what nobody will say");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!(
+        "a member that the group forgot had its shards after {:?}",
+        forgotten.elapsed()
+    );
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !unsettled.borrow().is_zero() {
+        assert!(Instant::now() < deadline, "{:?}", *unsettled.borrow());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    member.leave().await;
 }

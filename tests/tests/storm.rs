@@ -259,10 +259,13 @@ async fn a_broker_that_freezes_again_and_again_leaves_no_node_stuck() {
         installation.suffer(Fault::BrokerPaused, 0, lasts, &traffic).await;
         let took = installation.until_whole(&format!("seed {seed}: freeze {freeze}")).await;
         traffic.more_acks(100, &format!("freeze {freeze}")).await;
+        println!("freeze {freeze} for {lasts:?}: all was well after {took:?}");
         longest = longest.max(took);
     }
+    let logs: String = installation.nodes.iter().map(Crm::log_text).collect();
+    let anew: Vec<&str> = logs.lines().filter(|line| line.contains("takes its seat")).collect();
     println!(
-        "{freezes} freezes (seed {seed}), after the longest all was well in {longest:?}: {}",
+        "{freezes} freezes (seed {seed}), after the longest all was well in {longest:?}; seats taken anew: {anew:#?}; {}",
         traffic.counts()
     );
     installation.end(traffic).await;

@@ -108,7 +108,8 @@ impl Serve {
         let here = self.advertise.clone().unwrap_or_else(|| address.to_string());
         let mut projecting = parts.share_workers(settings, groups).await?;
         let mut writer = parts.share_writer(settings, &here, config).await?;
-        let watch = Watch::new(Duration::from_secs(self.unread_max));
+        let seats = [writer.seat(), projecting.seat()].into_iter().flatten();
+        let watch = Watch::new(Duration::from_secs(self.unread_max)).with_seats(seats.collect());
         let (log, views) = (Arc::clone(&parts.log), Arc::clone(&parts.stores.views));
         let upkeep = [
             tokio::spawn(watch.clone().run(writer.commands.clone(), log, views, parts.stopped())),

@@ -706,7 +706,8 @@ impl<T: Send + 'static> Drop for DroppedApart<T> {
     }
 }
 
-fn drop_apart<T: Send + 'static>(client: T, last_word: impl FnOnce(&T) + Send + 'static) {
+/// Closes a client on a thread of its own, after a last word to it.
+pub fn drop_apart<T: Send + 'static>(client: T, last_word: impl FnOnce(&T) + Send + 'static) {
     let thread = std::thread::Builder::new().name("log-closer".into());
     let closing = thread.spawn(move || {
         last_word(&client);

@@ -70,6 +70,15 @@ pub fn describe() {
         "crm_shards_not_served",
         "Shards that no process serves, as far as this one knows."
     );
+    describe_gauge!(
+        "crm_seat_unsettled_seconds",
+        Unit::Seconds,
+        "How long the group that spreads work over processes has not said what this one is to do."
+    );
+    describe_counter!(
+        "crm_seats_taken_anew_total",
+        "How often this process gave up its seat in such a group, and took another."
+    );
     describe_counter!(
         "crm_panics_total",
         "Panics that were caught, by the part that had them."

@@ -2,7 +2,6 @@
 
 use domain::{AnyCommand, ExternalKey, Home, StreamRef, customer, id_from_key, slot_of, tidy_key, time_within};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{BUNDLE_MAX, CommandFailure, Commands, malformed};
@@ -148,28 +147,4 @@ pub(super) fn effective_at(given: Option<Timestamp>, now: Timestamp) -> Result<O
         },
         None => Ok(None),
     }
-}
-
-/// What a store cannot keep is refused at the door: once it is in the log, it stops a read model. PostgreSQL has no NUL in its texts,
-/// and its days begin in 4713 BC.
-pub(crate) fn must_be_storable(json: &Value, at: &str) -> Result<(), CommandFailure> {
-    match json {
-        Value::String(text) if text.contains('\0') => Err(malformed(at, "the NUL character cannot be stored")),
-        Value::String(text) if text.starts_with('-') && is_day_or_time(text) => {
-            Err(malformed(at, format!("{text} lies before the year 1")))
-        }
-        Value::Array(items) => {
-            let mut items = items.iter().enumerate();
-            items.try_for_each(|(index, item)| must_be_storable(item, &format!("{at}[{index}]")))
-        }
-        Value::Object(fields) => fields.iter().try_for_each(|(name, field)| match at {
-            "" => must_be_storable(field, name),
-            _ => must_be_storable(field, &format!("{at}.{name}")),
-        }),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
-    }
-}
-
-fn is_day_or_time(text: &str) -> bool {
-    text.parse::<Timestamp>().is_ok() || text.parse::<jiff::civil::Date>().is_ok()
 }

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(crate) use self::checks::must_be_storable;
 pub use self::checks::{COMMAND_ID_DAYS_MAX, EXTERNAL_KEYS_MAX};
 use self::meaning::Meanings;
 pub use self::references::REFERENCE_WAIT_MAX;
@@ -130,7 +129,7 @@ impl Reference {
         let wrong = || malformed(at, "expected an id (UUID) or {\"key\": [\"<source>\", \"<key>\"]}");
         match json {
             Value::String(text) => Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong()),
-            Value::Object(object) if object.contains_key("key") => {
+            Value::Object(object) if object.len() == 1 => {
                 let Some(Value::Array(pair)) = object.get("key") else {
                     return Err(wrong());
                 };
@@ -298,7 +297,6 @@ impl Commands {
             let id = self.meaning(StreamKind::Customer, customer, meanings).await?;
             fields.insert("customer".into(), id.to_string().into());
         }
-        checks::must_be_storable(&json, "")?;
         self.resolve_fields(&mut json, earlier, meanings).await?;
         let command = AnyCommand::from_json(kind, json).map_err(|error| CommandFailure::Malformed {
             at: error.at,

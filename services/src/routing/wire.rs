@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::commands::must_be_storable;
 use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, Step, Who, hash_of};
 
 /// A request that another process is to decide, for its shard.
@@ -109,7 +108,6 @@ impl Order {
 impl OrderStep {
     fn read(self) -> Result<Step, Unreadable> {
         let stream = stream(&self.stream)?;
-        must_be_storable(&self.command, "").map_err(|error| Unreadable(error.to_string()))?;
         let command = AnyCommand::from_json(stream.kind, self.command);
         let action = Action::Decide(command.map_err(|error| Unreadable(format!("a command, at {}", error.at)))?);
         Ok(Step {

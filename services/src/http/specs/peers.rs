@@ -142,10 +142,14 @@ async fn what_no_client_may_send_no_process_may_either() {
         ),
         (
             "a day before the year 1",
-            order(step(
-                "command",
-                json!({"type": "register", "kind": "person", "name": "-009999-01-01"}),
-            )),
+            order(|order| {
+                let customer = customer(0).id;
+                order["steps"][0]["stream"] = json!(format!("opportunity/{customer}"));
+                order["steps"][0]["command"] = json!({
+                    "type": "open", "customer": customer, "name": "n", "owner": "mei", "close_date": "-009999-01-01",
+                    "amount": {"minor": 1, "currency": "TWD"},
+                });
+            }),
         ),
         ("no command", order(step("command", json!({"type": "rename-all"})))),
         ("an actor with a newline", order(who("actor", "user:mei\nsystem:root"))),

@@ -26,7 +26,9 @@ pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};
 pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef};
-pub use text::{BadText, is_blank, normalise_texts, tidy_key, tidy_texts};
+pub use text::{
+    BadText, TEXT_BYTES_MAX, is_blank, key_pattern, normalise_texts, normalised, text_schema, tidy_key, tidy_texts,
+};
 pub use wire::{
     CommandError, EventType, UnreadableEvent, command_from_json, command_to_json, decode_event, encode_event, variants,
 };

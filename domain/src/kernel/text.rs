@@ -2,7 +2,7 @@
 //!
 //! Texts in the log are read as they were written, whatever is in them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use super::CommandError;
@@ -60,14 +60,17 @@ pub fn is_blank(text: &str) -> bool {
     !text.chars().any(is_visible)
 }
 
-/// A text of one line, such as a key of another system, in the form in which it is stored and compared.
+/// A key of another system, or the name of that system, in the form in which it is stored and compared.
 ///
 /// # Errors
-/// [`BadText`].
+/// [`BadText`]. A blank text is no key.
 pub fn tidy_key(text: &str) -> Result<String, BadText> {
     let mut text = text.to_owned();
     tidy("key", &mut text)?;
-    Ok(text)
+    match is_blank(&text) {
+        true => Err(BadText::Invisible),
+        false => Ok(text),
+    }
 }
 
 /// Puts every text of a command into the form in which it is stored and compared.
@@ -90,6 +93,13 @@ pub fn normalise_texts(json: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(normalise_texts),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// The text in the form in which texts are stored and compared. What is asked for is put into it; what its sender alone reads, such as
+/// a cursor, is not.
+pub fn normalised(mut text: String) -> String {
+    normalise(&mut text);
+    text
 }
 
 fn normalise(text: &mut String) {
@@ -156,17 +166,21 @@ fn tidy(name: &str, text: &mut String) -> Result<(), BadText> {
         check(c, has_lines)?;
     }
     normalise(text);
-    let bytes_max = match LONG_TEXTS.contains(&name) {
-        true => LONG_TEXT_BYTES_MAX,
-        false => TEXT_BYTES_MAX,
-    };
-    if text.len() > bytes_max {
-        return Err(BadText::TooLong(text.len(), bytes_max));
+    if text.len() > bytes_max(name) {
+        return Err(BadText::TooLong(text.len(), bytes_max(name)));
     }
     // What is empty, or only spaces, is refused where something is needed, by a sentence that says what.
     match !text.trim().is_empty() && is_blank(text) {
         true => Err(BadText::Invisible),
         false => Ok(()),
+    }
+}
+
+/// Bytes at most of a text of the field of this name.
+fn bytes_max(name: &str) -> usize {
+    match LONG_TEXTS.contains(&name) {
+        true => LONG_TEXT_BYTES_MAX,
+        false => TEXT_BYTES_MAX,
     }
 }
 
@@ -188,19 +202,121 @@ fn check(c: char, has_lines: bool) -> Result<(), BadText> {
 
 /// Unicode's Default_Ignorable_Code_Point, and what else shows nothing. Joiners and variation selectors are among them: they are
 /// good in a text, beside a character that they act on.
+const INVISIBLE: [(char, char); 18] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{2800}', '\u{2800}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+/// Unicode's White_Space that ends no line.
+const WHITE_SPACE: [(char, char); 7] = [
+    (' ', ' '),
+    ('\u{a0}', '\u{a0}'),
+    ('\u{1680}', '\u{1680}'),
+    ('\u{2000}', '\u{200a}'),
+    ('\u{202f}', '\u{202f}'),
+    ('\u{205f}', '\u{205f}'),
+    ('\u{3000}', '\u{3000}'),
+];
+
 fn is_visible(c: char) -> bool {
-    let is_ignorable = matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
+    let is_ignorable = INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c));
     !(c.is_whitespace() || c.is_control() || is_ignorable)
+}
+
+/// What a text of the field of this name is, as JSON schema says it, and the name of that schema: the characters that it may have, one of
+/// them visible unless it is blank, and how long it is at most. A schema counts characters where a store counts bytes, so it takes some
+/// texts that are too long.
+pub fn text_schema(name: &str) -> (&'static str, Value) {
+    let (schema, what) = match (LONG_TEXTS.contains(&name), TEXTS_OF_LINES.contains(&name)) {
+        (false, false) => ("Text", "A text of one line"),
+        (false, true) => ("TextOfLines", "A text that may have several lines"),
+        (true, false) => ("LongText", "A text of one line that may be long"),
+        (true, true) => ("LongTextOfLines", "What people write at length, in several lines"),
+    };
+    let bytes_max = bytes_max(name);
+    let json = json!({
+        "type": "string",
+        "description": format!("{what}: {bytes_max} bytes of UTF-8 at most, without control characters, and with something to see."),
+        "maxLength": bytes_max,
+        "pattern": format!("^{}$", Characters::of(name, "").something_or_blank()),
+    });
+    (schema, json)
+}
+
+/// The regular expression of a key of another system that has none of the characters `without`.
+pub fn key_pattern(without: &str) -> String {
+    Characters::of("key", without).something()
+}
+
+/// The characters of a text, as regular expressions say them.
+struct Characters {
+    /// One that it may have.
+    any: String,
+    /// One that shows.
+    visible: String,
+    /// One of a blank text.
+    space: String,
+}
+
+impl Characters {
+    fn of(name: &str, without: &str) -> Characters {
+        let has_lines = TEXTS_OF_LINES.contains(&name);
+        let (space, invisible) = (class(&WHITE_SPACE), class(&INVISIBLE));
+        let (refused, space, line_end) = match has_lines {
+            true => (
+                "\\u0000-\\u0008\\u000b-\\u001f",
+                format!("{space}\\u2028\\u2029\\t\\n"),
+                "|\\r\\n",
+            ),
+            false => ("\\u0000-\\u001f\\u2028\\u2029", space, ""),
+        };
+        let refused = format!("{refused}\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069{without}");
+        Characters {
+            any: format!("(?:[^{refused}]{line_end})"),
+            visible: format!("[^{refused}{space}{invisible}]"),
+            space: format!("(?:[{space}]{line_end})"),
+        }
+    }
+
+    fn something(&self) -> String {
+        let Characters { any, visible, .. } = self;
+        format!("{any}*{visible}{any}*")
+    }
+
+    fn something_or_blank(&self) -> String {
+        format!("(?:{}*|{})", self.space, self.something())
+    }
+}
+
+fn class(ranges: &[(char, char)]) -> String {
+    let one = |c: char| match u32::from(c) {
+        small @ ..=0xffff => format!("\\u{small:04x}"),
+        _ => c.to_string(),
+    };
+    let ranges = ranges.iter().map(|(first, last)| match first == last {
+        true => one(*first),
+        false => format!("{}-{}", one(*first), one(*last)),
+    });
+    ranges.collect()
 }
 
 #[cfg(test)]
 mod specs {
-    use serde_json::json;
-
     use super::*;
 
     fn tidied(name: &str, text: &str) -> Result<String, BadText> {
@@ -330,10 +446,31 @@ mod specs {
         }
     }
 
+    /// Everything that the description of the API lets through is taken, unless it has too many bytes.
+    #[test]
+    fn what_the_schema_of_a_text_says_is_taken() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for name in ["reason", "site", "subject", "body"] {
+            let texts = proptest::string::string_regex(&Characters::of(name, "").something_or_blank()).unwrap();
+            runner.run(&texts, |text| Ok(tidied(name, &text).map(drop)?)).unwrap();
+        }
+        let keys = proptest::string::string_regex(&key_pattern(":")).unwrap();
+        let take = |key: String| match tidy_key(&key) {
+            Ok(key) if !key.contains(':') => Ok(()),
+            taken => Err(proptest::test_runner::TestCaseError::fail(format!(
+                "{key:?}: {taken:?}"
+            ))),
+        };
+        runner.run(&keys, take).unwrap();
+        assert_eq!(text_schema("reason").0, "Text");
+        assert_eq!(text_schema("body").1["maxLength"], LONG_TEXT_BYTES_MAX);
+    }
+
     #[test]
     fn a_text_has_one_form_whatever_the_keyboard_sent() {
         assert_eq!(tidied("name", "Bjo\u{308}rn"), Ok("Björn".to_owned()));
         assert_eq!(tidy_key("cafe\u{301}-12"), Ok("café-12".to_owned()));
+        assert_eq!(tidy_key(" "), Err(BadText::Invisible));
         assert_eq!(tidied("name", "\u{1100}\u{1161}"), Ok("가".to_owned()));
         // NFC keeps what only looks alike.
         for text in ["ｶ", "①", "ﬁ", "Å"] {

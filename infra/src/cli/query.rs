@@ -105,7 +105,7 @@ impl QueryCommand {
             .iter()
             .map(|text| Where::parse(text))
             .collect::<Result<Vec<_>, _>>()?;
-        let filters = Where::gather(filters)?;
+        let filters = Where::gather(filters, vec![])?;
         let until = |positions: Positions| positions.0.into_iter().map(|at| (at.shard, at.offset)).collect();
         let mut question = Question {
             filters,

@@ -12,9 +12,10 @@ pub const DEFAULT_LIMIT: usize = 100;
 pub const LIMIT_MAX: usize = 10_000;
 /// Rows of a part, when all rows are asked for.
 pub const PART_ROWS: usize = 1_000;
-/// Filters of a question at most.
+/// Written filters of a question at most.
 pub const FILTERS_MAX: usize = 100;
-/// Values in all filters of a question at most: the values of its `in (…)` count each.
+/// Values at most in all written filters of a question, of which the values of an `in (…)` count each; and values that one column is asked for.
+/// A statement of SQLite has room for the values of thirty columns.
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
 /// What somebody wants to know of a read model.
@@ -72,12 +73,23 @@ impl std::fmt::Debug for Operand {
     }
 }
 
+impl Operand {
+    fn normalised(self) -> Operand {
+        match self {
+            Operand::None => Operand::None,
+            Operand::Text(text) => Operand::Text(domain::normalised(text)),
+            Operand::Bare(text) => Operand::Bare(domain::normalised(text)),
+        }
+    }
+}
+
 impl Where {
+    /// Every filter is made here, however it was asked: its texts are in the form in which texts are stored.
     pub fn new(column: &str, op: Op, operands: impl IntoIterator<Item = Operand>) -> Where {
         Where {
             column: column.to_owned(),
             op,
-            operands: operands.into_iter().collect(),
+            operands: operands.into_iter().map(Operand::normalised).collect(),
         }
     }
 
@@ -133,16 +145,28 @@ impl Where {
         }
     }
 
-    /// Filters as they are asked: several that ask one column for equality mean any of their values, for nothing is equal to two.
+    /// Filters as they are asked, written out or each as a column with a value: several that ask one column for equality mean any of their
+    /// values, for nothing is equal to two.
     ///
     /// # Errors
-    /// [`BadQuestion::TooManyFilters`].
-    pub fn gather(given: Vec<Where>) -> Result<Vec<Where>, BadQuestion> {
+    /// [`BadQuestion::TooManyFilters`], [`BadQuestion::TooManyValues`].
+    pub fn gather(written: Vec<Where>, of_columns: Vec<Where>) -> Result<Vec<Where>, BadQuestion> {
+        let values: usize = written.iter().map(|filter| filter.operands.len()).sum();
+        if written.len() > FILTERS_MAX || values > FILTER_VALUES_MAX {
+            return Err(BadQuestion::TooManyFilters);
+        }
+        let of_columns = Where::any_of(of_columns)?;
+        let values = of_columns.iter().map(|filter| filter.operands.len());
+        if values.max().is_some_and(|most| most > FILTER_VALUES_MAX) {
+            return Err(BadQuestion::TooManyValues);
+        }
+        Where::any_of(written.into_iter().chain(of_columns).collect())
+    }
+
+    fn any_of(given: Vec<Where>) -> Result<Vec<Where>, BadQuestion> {
         let mut gathered: Vec<Where> = Vec::new();
         let is_equality = |op: Op| matches!(op, Op::Eq | Op::In);
-        let mut values = 0;
         for filter in given {
-            values += filter.operands.len();
             let mut known = gathered.iter_mut();
             let same =
                 known.find(|known| known.column == filter.column && is_equality(known.op) && is_equality(filter.op));
@@ -153,7 +177,8 @@ impl Where {
                 }
                 None => gathered.push(filter),
             }
-            if gathered.len() > FILTERS_MAX || values > FILTER_VALUES_MAX {
+            // No read model has so many columns.
+            if gathered.len() > 2 * FILTERS_MAX {
                 return Err(BadQuestion::TooManyFilters);
             }
         }
@@ -275,16 +300,8 @@ impl Question {
     /// A column that the table does not have, or a value that does not fit it.
     pub fn narrow(&self, mut select: Select) -> Result<Select, BadQuestion> {
         for filter in &self.filters {
-            let column = select.table.column(&filter.column).ok_or_else(|| BadQuestion::Column {
-                column: filter.column.clone(),
-                known: select
-                    .table
-                    .columns
-                    .iter()
-                    .map(|column| column.name)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })?;
+            let found = select.table.column(&filter.column);
+            let column = found.ok_or_else(|| BadQuestion::unknown(&filter.column, select.table.columns))?;
             select = select.filter_any(column.name, filter.op, filter.read(column.ty)?);
         }
         Ok(select)
@@ -324,6 +341,8 @@ pub enum BadQuestion {
     Null { column: String },
     #[error("a question has at most {FILTERS_MAX} filters and {FILTER_VALUES_MAX} values in them")]
     TooManyFilters,
+    #[error("a column is asked for at most {FILTER_VALUES_MAX} values")]
+    TooManyValues,
     #[error("there is no column {column:?}; there are: {known}")]
     Column { column: String, known: String },
     #[error("{value:?} does not fit the column {column:?}")]
@@ -332,6 +351,31 @@ pub enum BadQuestion {
     PresentOnly,
     #[error("the cursor is not one that this read model gave")]
     Cursor,
+}
+
+impl BadQuestion {
+    /// The column that is asked for wrongly.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            BadQuestion::Null { column } | BadQuestion::Column { column, .. } | BadQuestion::Value { column, .. } => {
+                Some(column)
+            }
+            BadQuestion::Filter(_)
+            | BadQuestion::Quote(_)
+            | BadQuestion::TooManyFilters
+            | BadQuestion::TooManyValues
+            | BadQuestion::PresentOnly
+            | BadQuestion::Cursor => None,
+        }
+    }
+
+    fn unknown(column: &str, columns: &[Column]) -> BadQuestion {
+        let known: Vec<&str> = columns.iter().map(|column| column.name).collect();
+        BadQuestion::Column {
+            column: column.to_owned(),
+            known: known.join(", "),
+        }
+    }
 }
 
 /// How a question is answered: selects that a store runs in one snapshot, and what is made of their rows.
@@ -461,10 +505,7 @@ impl Page {
         let mut filters = Vec::new();
         for asked in &question.filters {
             let known = columns.iter().find(|column| column.name == asked.column);
-            let column = known.ok_or_else(|| BadQuestion::Column {
-                column: asked.column.clone(),
-                known: columns.iter().map(|column| column.name).collect::<Vec<_>>().join(", "),
-            })?;
+            let column = known.ok_or_else(|| BadQuestion::unknown(&asked.column, columns))?;
             filters.push(Filter {
                 column: column.name,
                 op: asked.op,
@@ -640,6 +681,31 @@ mod specs {
     }
 
     #[test]
+    fn a_filter_finds_the_stored_form_of_a_text_however_it_was_typed() {
+        let stored = vec![Value::Text("café".into())];
+        let typed = "cafe\u{301}";
+        let asked = [
+            Where::equal("owner", typed),
+            Where::new("owner", Op::In, [Operand::Text(typed.into())]),
+            Where::parse(&format!("owner={typed}")).unwrap(),
+            Where::parse(&format!("owner != \"{typed}\"")).unwrap(),
+            Where::parse(&format!("owner>={typed}")).unwrap(),
+            Where::parse(&format!("owner in ({typed})")).unwrap(),
+            Where::parse(&format!("owner in (\"{typed}\")")).unwrap(),
+        ];
+        for filter in asked {
+            assert_eq!(filter.read(ColumnType::Text), Ok(stored.clone()), "{:?}", filter.op);
+            // And for what is computed from the texts.
+            assert_eq!(filter.texts().collect::<Vec<_>>(), ["café"]);
+        }
+        // What only looks alike is another text.
+        assert_eq!(
+            Where::equal("owner", "ｃａｆｅ").read(ColumnType::Text),
+            Ok(vec![Value::Text("ｃａｆｅ".into())])
+        );
+    }
+
+    #[test]
     fn none_a_word_and_an_empty_text_are_three_things() {
         let read = |text: &str| Where::parse(text).and_then(|read| Ok((read.op, read.read(ColumnType::Text)?)));
         let text = |text: &str| vec![Value::Text(text.into())];
@@ -695,7 +761,7 @@ mod specs {
     fn the_same_column_twice_means_either() {
         let given =
             ["stage=a", "owner=mei", "stage in (b, c)", "stage!=b", "stage!=c"].map(|text| Where::parse(text).unwrap());
-        let gathered = Where::gather(given.to_vec()).unwrap();
+        let gathered = Where::gather(given.to_vec(), vec![]).unwrap();
         let bare = |text: &str| Operand::Bare(text.into());
         assert_eq!(
             gathered,
@@ -712,16 +778,39 @@ mod specs {
     fn a_question_has_so_many_filters_and_no_more() {
         let filter = |n: usize| Where::equal("owner", &n.to_string());
         let other = |n: usize| Where::new("owner", Op::Ne, [Operand::Text(n.to_string())]);
-        assert!(Where::gather((0..FILTERS_MAX).map(other).collect()).is_ok());
+        let written = |filters| Where::gather(filters, vec![]).map(|gathered| gathered.len());
+        assert_eq!(written((0..FILTERS_MAX).map(other).collect()), Ok(FILTERS_MAX));
         assert_eq!(
-            Where::gather((0..=FILTERS_MAX).map(other).collect()),
+            written((0..=FILTERS_MAX).map(other).collect()),
             Err(BadQuestion::TooManyFilters)
         );
-        assert!(Where::gather((0..FILTER_VALUES_MAX).map(filter).collect()).is_ok());
+        let list = |n: usize| Where::new("owner", Op::In, (0..n).map(|n| Operand::Text(n.to_string())));
+        assert_eq!(written(vec![list(FILTER_VALUES_MAX)]), Ok(1));
         assert_eq!(
-            Where::gather((0..=FILTER_VALUES_MAX).map(filter).collect()),
+            written(vec![list(FILTER_VALUES_MAX), filter(1)]),
             Err(BadQuestion::TooManyFilters)
         );
+        // A value of a column is no written filter.
+        let columns = |filters| Where::gather(vec![other(1)], filters).map(|gathered| gathered.len());
+        assert_eq!(columns((0..FILTER_VALUES_MAX).map(filter).collect()), Ok(2));
+        assert_eq!(
+            columns((0..=FILTER_VALUES_MAX).map(filter).collect()),
+            Err(BadQuestion::TooManyValues)
+        );
+        // What no read model has is refused before it takes long to look for.
+        let unknown = |n: usize| Where::equal(&format!("x{n}"), "1");
+        assert_eq!(
+            columns((0..5_000).map(unknown).collect()),
+            Err(BadQuestion::TooManyFilters)
+        );
+    }
+
+    #[test]
+    fn the_values_of_all_columns_fit_into_one_statement() {
+        for model in crate::READ_MODELS {
+            let values = (model.filters().len() + 1) * FILTER_VALUES_MAX;
+            assert!(values < 32_766, "{} asks for {values} values", model.name);
+        }
     }
 
     #[test]

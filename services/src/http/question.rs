@@ -69,7 +69,7 @@ pub fn of_url(model: &ReadModel, parameters: Vec<(String, String)>) -> Result<As
     for (name, value) in parameters {
         match PARAMETERS.contains(&name.as_str()) {
             true => reading.parameter(&name, value)?,
-            false => reading.filters.push(column(&name, &value)?),
+            false => reading.column(&name, &value)?,
         }
     }
     let asked = reading.finish()?;
@@ -111,7 +111,7 @@ pub fn of_json(model: &ReadModel, json: Value) -> Result<Asked, Problem> {
             let what = format!("there is no column {name:?}; there are: {}", known.join(", "));
             Problem::malformed(&name, what)
         })?;
-        reading.filters.push(column_of_json(column, value)?);
+        reading.of_columns.push(column_of_json(column, value)?);
     }
     reading.finish()
 }
@@ -133,22 +133,25 @@ fn parameters_of_json(reading: &mut Reading, name: &str, value: Value) -> Result
 
 fn column_of_json(column: &Column, value: Value) -> Result<Where, Problem> {
     let name = column.name;
+    let misfit = |ty: ColumnType| {
+        let fits = match ty {
+            ColumnType::Int => "a whole number",
+            ColumnType::Bool => "true or false",
+            _ => "a text",
+        };
+        let what = format!("{name} is compared with {fits}, with null, or with a list of them");
+        Problem::malformed(name, what)
+    };
     let operand = |value: Value| match (value, column.ty) {
         (Value::Null, _) => Ok(Operand::None),
+        // A text may be called so; of everything else it would be none, for which JSON has a word of its own.
+        (Value::String(text), ty) if text == "null" && ty != ColumnType::Text => Err(misfit(ty)),
         (Value::String(text), ColumnType::Text | ColumnType::Uuid | ColumnType::Date | ColumnType::Time) => {
             Ok(Operand::Text(text))
         }
         (Value::Bool(value), ColumnType::Bool) => Ok(Operand::Text(value.to_string())),
         (Value::Number(number), ColumnType::Int) => Ok(Operand::Text(number.to_string())),
-        (_, ty) => {
-            let fits = match ty {
-                ColumnType::Int => "a whole number",
-                ColumnType::Bool => "true or false",
-                _ => "a text",
-            };
-            let what = format!("{name} is compared with {fits}, with null, or with a list of them");
-            Err(Problem::malformed(name, what))
-        }
+        (_, ty) => Err(misfit(ty)),
     };
     match value {
         Value::Array(items) if items.is_empty() => {
@@ -166,7 +169,10 @@ fn column_of_json(column: &Column, value: Value) -> Result<Where, Problem> {
 #[derive(Default)]
 struct Reading {
     ask: Ask,
-    filters: Vec<Where>,
+    /// Filters that are written out.
+    written: Vec<Where>,
+    /// Columns with a value.
+    of_columns: Vec<Where>,
     format: Option<Format>,
 }
 
@@ -174,7 +180,7 @@ impl Reading {
     fn parameter(&mut self, name: &str, value: String) -> Result<(), Problem> {
         let question = &mut self.ask.question;
         match name {
-            "where" => self.filters.push(filter(name, &value)?),
+            "where" => self.written.push(filter(name, &value)?),
             "at_least" => self.ask.at_least.extend(positions(name, &value)?),
             "limit" => once(name, &mut question.limit, limit(&value)?)?,
             "cursor" => once(name, &mut question.cursor, value)?,
@@ -183,6 +189,17 @@ impl Reading {
             "known_until" => once(name, &mut question.known_until, known_until(&value)?)?,
             "format" => once(name, &mut self.format, read_format(&value)?)?,
             _ => return Err(Problem::malformed(name, format!("there is no parameter {name:?}"))),
+        }
+        Ok(())
+    }
+
+    /// `?stage=proposal`. A comparison in a URL falls apart at its `=`, and is put together again: `?due<=2026-05-01` has the parameter
+    /// `due<`, and `?amount_minor>100` has no value at all.
+    fn column(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        match name.contains(['<', '>', '!']) {
+            true if value.is_empty() && !name.ends_with(['<', '>', '!']) => self.written.push(filter(name, name)?),
+            true => self.written.push(filter(name, &format!("{name}={value}"))?),
+            false => self.of_columns.push(Where::equal(name, value)),
         }
         Ok(())
     }
@@ -198,7 +215,7 @@ impl Reading {
                 format!("{POSITIONS_MAX} positions at most"),
             ));
         }
-        let gathered = Where::gather(self.filters);
+        let gathered = Where::gather(self.written, self.of_columns);
         self.ask.question.filters = gathered.map_err(|error| Problem::malformed("where", error.to_string()))?;
         Ok(Asked {
             ask: self.ask,
@@ -218,16 +235,6 @@ fn filter(at: &str, text: &str) -> Result<Where, Problem> {
     Where::parse(text).map_err(|error| Problem::malformed(at, error.to_string()))
 }
 
-/// `?stage=proposal`. A comparison in a URL falls apart at its `=`, and is put together again: `?due<=2026-05-01` has the parameter
-/// `due<`, and `?amount_minor>100` has no value at all.
-fn column(name: &str, value: &str) -> Result<Where, Problem> {
-    match name.contains(['<', '>', '!']) {
-        true if value.is_empty() && !name.ends_with(['<', '>', '!']) => filter(name, name),
-        true => filter(name, &format!("{name}={value}")),
-        false => Ok(Where::equal(name, value)),
-    }
-}
-
 fn limit(text: &str) -> Result<usize, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
     limit.ok_or_else(|| {
@@ -244,10 +251,11 @@ fn until(parameter: &str, text: &str) -> Result<Timestamp, Problem> {
     if !is_date {
         return time(parameter, text);
     }
-    let end = text
-        .parse::<Date>()
-        .and_then(|day| day.tomorrow())
-        .map(|next| day_start(next) - SignedDuration::from_micros(1));
+    // The last day of all has no next one.
+    let end = text.parse::<Date>().map(|day| match day.tomorrow() {
+        Ok(next) => day_start(next) - SignedDuration::from_micros(1),
+        Err(_) => Timestamp::MAX,
+    });
     end.map_err(|error| {
         Problem::malformed(
             parameter,
@@ -271,7 +279,10 @@ fn known_until(text: &str) -> Result<Vec<(u16, u64)>, Problem> {
 }
 
 fn positions(parameter: &str, text: &str) -> Result<Vec<Position>, Problem> {
-    let parts: Vec<&str> = text.split(',').filter(|part| !part.is_empty()).collect();
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    let parts: Vec<&str> = text.split(',').collect();
     if parts.len() > POSITIONS_MAX {
         return Err(Problem::malformed(
             parameter,
@@ -279,8 +290,7 @@ fn positions(parameter: &str, text: &str) -> Result<Vec<Position>, Problem> {
         ));
     }
     let read = parts.into_iter().map(|part| {
-        let position = Position::parse(part).filter(|position| i64::try_from(position.offset).is_ok());
-        position.ok_or_else(|| {
+        Position::parse(part).ok_or_else(|| {
             Problem::malformed(
                 parameter,
                 format!("{part:?} is no position; it is <shard>:<offset>, such as 3:1207"),

@@ -102,8 +102,10 @@ pub enum Command {
     /// Agree on a time, for the first time or again.
     Schedule {
         #[serde(deserialize_with = "at_the_door::time")]
+        #[schemars(schema_with = "at_the_door::time_schema")]
         start: Timestamp,
         #[serde(deserialize_with = "at_the_door::time")]
+        #[schemars(schema_with = "at_the_door::time_schema")]
         end: Timestamp,
         technician: String,
     },

@@ -132,6 +132,7 @@ pub struct Line {
     #[serde(deserialize_with = "exact::text_or_integer")]
     pub quantity: Decimal,
     #[serde(deserialize_with = "exact::text")]
+    #[schemars(schema_with = "exact::text_schema")]
     pub unit_price: Decimal,
     /// `quantity` times `unit_price`, rounded half-even to the currency's minor unit.
     pub amount_minor: i64,
@@ -223,6 +224,7 @@ pub struct RungLine {
     pub quantity: Decimal,
     /// In major units, as text: `"2.55"`. Text only, because a bare 255 could be meant as minor units.
     #[serde(deserialize_with = "exact::text")]
+    #[schemars(schema_with = "exact::text_schema")]
     pub unit_price: Decimal,
     /// Checked when given: `quantity` times `unit_price`, rounded half-even to the currency's minor unit.
     pub amount_minor: Option<i64>,
@@ -1057,8 +1059,21 @@ mod exact {
         deserializer.deserialize_any(Exact { integers: true })
     }
 
+    /// Digits, with a minus before them and a point among them; so many of them that every one fits.
+    const PATTERN: &str = "^-?[0-9]+(\\.[0-9]+)?$";
+    const CHARACTERS: u32 = 28;
+    /// The integers that every reader of JSON takes for what they are.
+    const EXACT_TO: i64 = (1 << 53) - 1;
+
+    pub fn text_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": PATTERN, "maxLength": CHARACTERS, "examples": ["2.55"]})
+    }
+
     pub fn text_or_integer_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": ["string", "integer"], "examples": [3, "0.350"]})
+        json_schema!({
+            "type": ["string", "integer"], "pattern": PATTERN, "maxLength": CHARACTERS,
+            "minimum": -EXACT_TO, "maximum": EXACT_TO, "examples": [3, "0.350"]
+        })
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Unreadable {
     More { why: String },
 }
 
+/// Up to here every integer is a number of its own, in either sign.
+const EXACT_TO: f64 = 9_007_199_254_740_991.0;
+
 /// The one JSON value that the bytes are.
 ///
 /// # Errors
@@ -92,6 +95,10 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        // JSON has one kind of number: 10.0 is 10. Beyond this bound digits may have been lost.
+        if value.fract() == 0.0 && value.abs() <= EXACT_TO {
+            return Ok((value as i64).into());
+        }
         let number = Number::from_f64(value).ok_or_else(|| E::custom("the number is not finite"))?;
         Ok(Value::Number(number))
     }

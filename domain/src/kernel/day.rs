@@ -126,6 +126,14 @@ pub mod at_the_door {
 
     const PATTERN: &str = "^(19[0-9]{2}|2[01][0-9]{2}|2200)-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$";
 
+    /// A time with seconds and an offset, of the same years.
+    const TIME_PATTERN: &str = "^(19[0-9]{2}|2[01][0-9]{2}|2200)-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+        T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
+
+    pub fn time_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time", "pattern": TIME_PATTERN, "examples": ["2026-03-01T09:00:00+08:00"]})
+    }
+
     pub fn day_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "format": "date", "pattern": PATTERN, "examples": ["2026-03-01"]})
     }
@@ -178,7 +186,7 @@ mod specs {
     #[test]
     fn every_day_and_time_of_a_command_is_read_so() {
         fn check(path: &str, schema: &serde_json::Value) {
-            if schema["format"] == "date" {
+            if schema["format"] == "date" || schema["format"] == "date-time" {
                 assert!(
                     schema["pattern"].is_string(),
                     "{path} is read by something else than at_the_door"

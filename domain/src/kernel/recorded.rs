@@ -23,9 +23,18 @@ impl fmt::Display for Position {
 }
 
 impl Position {
+    /// The regular expression of what [`parse`](Self::parse) reads: no log has so many shards or records.
+    pub const PATTERN: &str = "[0-9]{1,4}:[0-9]{1,18}";
+
     /// Reads `3:1207`; `None` when the text does not have the form.
     pub fn parse(text: &str) -> Option<Position> {
         let (shard, offset) = text.split_once(':')?;
+        let are_digits = |part: &str, most: usize| {
+            (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if !are_digits(shard, 4) || !are_digits(offset, 18) {
+            return None;
+        }
         Some(Position {
             shard: shard.parse().ok()?,
             offset: offset.parse().ok()?,

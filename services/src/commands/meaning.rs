@@ -110,15 +110,31 @@ impl Commands {
         if !object.contains_key("key") || object.keys().any(|field| field != "key" && field != "stream") {
             return Ok(());
         }
-        let kind = match (object.get("stream").and_then(Value::as_str), name) {
-            (Some(stream), _) => {
-                StreamKind::parse(stream).ok_or_else(|| malformed(name, format!("there is no stream {stream:?}")))?
-            }
-            (None, "customer" | "to") => StreamKind::Customer,
-            (None, _) => StreamKind::parse(name)
-                .ok_or_else(|| malformed(name, "say which stream the key is of: {\"stream\": …, \"key\": […]}"))?,
+        let named = match name {
+            "customer" | "to" => Some(StreamKind::Customer),
+            _ => StreamKind::parse(name),
         };
-        let reference = Reference::from_json(value, name)?;
+        let given = match object.get("stream").map(|stream| stream.as_str().unwrap_or_default()) {
+            None => None,
+            Some(stream) => Some(
+                StreamKind::parse(stream).ok_or_else(|| malformed(name, format!("there is no stream {stream:?}")))?,
+            ),
+        };
+        let kind = match (named, given) {
+            (Some(named), Some(given)) if named != given => {
+                return Err(malformed(
+                    name,
+                    format!("this is a {}, and no {}", named.name(), given.name()),
+                ));
+            }
+            (Some(kind), _) | (None, Some(kind)) => kind,
+            (None, None) => {
+                let what = "say which stream the key is of: {\"stream\": …, \"key\": […]}";
+                return Err(malformed(name, what));
+            }
+        };
+        let key = serde_json::json!({"key": object.get("key")});
+        let reference = Reference::from_json(&key, name)?;
         *value = self.meaning(kind, &reference, meanings).await?.to_string().into();
         Ok(())
     }

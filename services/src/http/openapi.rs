@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use domain::{IDEMPOTENCY_KEY_MAX, StreamKind};
+use domain::{IDEMPOTENCY_KEY_MAX, Position, StreamKind, TEXT_BYTES_MAX, at_the_door, key_pattern};
 use projections::{
     Column, ColumnType, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, READ_MODELS, ReadModel,
 };
+use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
 use super::problem::{self, Kind};
@@ -16,10 +17,23 @@ use super::schemas::{self, commands_name, pascal, reference_to};
 use super::{BUNDLE_BYTES_MAX, COMMAND_BYTES_MAX, examples};
 use crate::commands::{BUNDLE_MAX, COMMAND_ID_DAYS_MAX};
 
-/// `key:<source>:<key>`.
-const KEY: &str = "^key:[^:\\u0000-\\u001f]{1,100}:[^\\u0000-\\u001f]{1,200}$";
+/// The schema of `key:<source>:<key>`.
+const BY_KEY: &str = "ByKey";
+
+fn by_key() -> Value {
+    json!({
+        "type": "string",
+        "description": "`key:<source>:<key>`, for a thing that another system named.",
+        "maxLength": "key::".len() + 2 * TEXT_BYTES_MAX,
+        "pattern": format!("^key:{}:{}$", key_pattern(":"), key_pattern("")),
+    })
+}
 /// What `X-Actor` may say.
 const ACTOR: &str = "^(user|system|integration|customer|agent):[!-?A-~]{1,100}$";
+/// A version, as it is or quoted.
+const VERSION: &str = "[0-9]{1,18}|\"[0-9]{1,18}\"";
+/// The largest integer that every reader of JSON takes for what it is.
+const EXACT_TO: u64 = (1 << 53) - 1;
 /// What an id of a trace may be.
 const TRACE_ID: &str = "^[!-~]{1,200}$";
 
@@ -112,7 +126,7 @@ fn add_stream(paths: &mut Map<String, Value>, kind: StreamKind) {
         "operationId": format!("begin-{name}"),
         "summary": format!("Begin {a_name}"),
         "description": format!("The id is derived from the command, so that a retry meets the same {name}. Commands: {commands}."),
-        "parameters": command_parameters(false),
+        "parameters": begin_parameters(),
         "requestBody": body,
         "responses": answers,
     });
@@ -186,10 +200,16 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
         fields.insert(column.name.to_owned(), field);
         // It does not belong in a URL.
         if !column.personal {
-            let several = json!({"type": "array", "items": schema, "minItems": 1, "maxItems": FILTER_VALUES_MAX});
+            let mut one = vec![schema];
+            // Nothing but a text is called so.
+            if column.ty != ColumnType::Text {
+                one.push(json!({"type": "string", "const": "null"}));
+            }
+            let several =
+                json!({"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": FILTER_VALUES_MAX});
             parameters.push(json!({
                 "name": column.name, "in": "query", "required": false, "x-column": true,
-                "schema": {"anyOf": [schema, several]},
+                "schema": {"anyOf": one.into_iter().chain([several]).collect::<Vec<_>>()},
                 "description": format!("{description} For none: `where={} is null`.", column.name),
             }));
         }
@@ -253,7 +273,11 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
         "responses": answers,
     });
     answers.extend(problems(&["408", "413", "415"]));
-    let question = json!({"type": "object", "additionalProperties": false, "properties": fields});
+    let mut question = json!({"type": "object", "additionalProperties": false, "properties": fields});
+    if model.is_dated() {
+        // Both say the same.
+        question["not"] = json!({"required": ["known_at", "known_until"]});
+    }
     let post = json!({
         "tags": ["read models"],
         "operationId": format!("ask-{}", model.name),
@@ -271,9 +295,13 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
 
 /// What a column is compared with. A thing may be named by the key that another system has for it.
 fn filter_schema(column: &Column) -> Value {
-    let schema = column_schema(column.ty);
+    let mut schema = column_schema(column.ty);
+    if column.ty == ColumnType::Text {
+        // No store has a text with it.
+        schema["pattern"] = "^[^\\u0000]*$".into();
+    }
     match column.names() {
-        Some(_) => json!({"anyOf": [schema, {"type": "string", "pattern": KEY}]}),
+        Some(_) => json!({"anyOf": [schema, reference_to(BY_KEY)]}),
         None => schema,
     }
 }
@@ -420,10 +448,9 @@ fn schemas() -> Map<String, Value> {
     };
     let events =
         || json!({"type": "integer", "minimum": 0, "description": "How many events it wrote; 0 = it was so already."});
-    let commands: Vec<Value> = StreamKind::ALL
-        .iter()
-        .map(|kind| reference_to(&commands_name(*kind)))
-        .collect();
+    for kind in StreamKind::ALL {
+        schemas.insert(bundle_item_name(*kind), bundle_item_of(*kind));
+    }
     let rest = [
         ("Problem", problem::schema()),
         (
@@ -446,21 +473,8 @@ fn schemas() -> Map<String, Value> {
                 "properties": {"commands": {"type": "array", "minItems": 1, "maxItems": BUNDLE_MAX, "items": reference_to("BundleItem")}}
             }),
         ),
-        (
-            "BundleItem",
-            json!({
-                "type": "object",
-                "required": ["stream", "command"],
-                "additionalProperties": false,
-                "properties": {
-                    "stream": {"type": "string", "enum": streams},
-                    "id": {"anyOf": [reference_to("Reference"), {"type": "null"}], "description": "Left out, the command begins a stream."},
-                    "customer": {"anyOf": [reference_to("Reference"), {"type": "null"}], "description": "Fills the command's customer when it has none."},
-                    "command": {"anyOf": commands},
-                    "expected_version": {"anyOf": [version(), {"type": "null"}]},
-                }
-            }),
-        ),
+        (BY_KEY, by_key()),
+        ("BundleItem", bundle_item()),
         (
             "BundleDone",
             json!({
@@ -506,6 +520,39 @@ fn schemas() -> Map<String, Value> {
     schemas
 }
 
+/// A command of a bundle, with the stream that it is for.
+fn bundle_item() -> Value {
+    let of_streams = StreamKind::ALL
+        .iter()
+        .map(|kind| (kind.name(), bundle_item_name(*kind)));
+    let mapping: Map<String, Value> = of_streams
+        .clone()
+        .map(|(stream, name)| (stream.to_owned(), reference_to(&name)["$ref"].clone()))
+        .collect();
+    let all: Vec<Value> = of_streams.map(|(_, name)| reference_to(&name)).collect();
+    json!({"oneOf": all, "discriminator": {"propertyName": "stream", "mapping": mapping}})
+}
+
+fn bundle_item_name(kind: StreamKind) -> String {
+    format!("{}BundleItem", pascal(kind.name()))
+}
+
+fn bundle_item_of(kind: StreamKind) -> Value {
+    let reference = schemas::outside_reference();
+    json!({
+        "type": "object",
+        "required": ["stream", "command"],
+        "additionalProperties": false,
+        "properties": {
+            "stream": {"type": "string", "const": kind.name()},
+            "id": {"anyOf": [reference, {"type": "null"}], "description": "Left out, the command begins a stream."},
+            "customer": {"anyOf": [reference, {"type": "null"}], "description": "Fills the command's customer when it has none."},
+            "command": reference_to(&commands_name(kind)),
+            "expected_version": {"type": ["integer", "null"], "minimum": 0, "maximum": EXACT_TO},
+        }
+    })
+}
+
 fn parameter_ref(name: &str) -> Value {
     json!({"$ref": format!("#/components/parameters/{name}")})
 }
@@ -531,19 +578,34 @@ fn command_parameters(has_id: bool) -> Vec<Value> {
     id.into_iter().chain(names).map(parameter_ref).collect()
 }
 
+/// Those of a command that begins a stream. A star would ask for a stream that is begun.
+fn begin_parameters() -> Vec<Value> {
+    let mut parameters = command_parameters(false);
+    for parameter in &mut parameters {
+        if *parameter == parameter_ref("If-Match") {
+            *parameter = json!({
+                "name": "If-Match", "in": "header", "required": false,
+                "schema": {"type": "string", "pattern": format!("^({VERSION})$"), "examples": ["\"0\""]},
+                "description": "The version that the stream must have; 0 = it must not be begun yet.",
+            });
+        }
+    }
+    parameters
+}
+
 fn parameters() -> Map<String, Value> {
     let text = || json!({"type": "string"});
     let known = [
         (
             "id",
             "path",
-            json!({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "string", "pattern": KEY}]}),
+            json!({"anyOf": [{"type": "string", "format": "uuid"}, reference_to(BY_KEY)]}),
             "A UUID, or `key:<source>:<key>`, percent-encoded, for a thing that another system named.".to_owned(),
         ),
         (
             "Idempotency-Key",
             "header",
-            json!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX}),
+            json!({"type": "string", "maxLength": IDEMPOTENCY_KEY_MAX, "pattern": "^[!-~]([ -~]*[!-~])?$"}),
             format!(
                 "Any text of 1 to {IDEMPOTENCY_KEY_MAX} visible characters that you make for this command; a UUID of version 7 is best. The same \
                  key has one effect on the stream that the command addresses, and the same answer; with another command for that stream it \
@@ -554,7 +616,7 @@ fn parameters() -> Map<String, Value> {
         (
             "If-Match",
             "header",
-            json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$", "examples": ["\"3\""]}),
+            json!({"type": "string", "pattern": format!("^(\\*|{VERSION})$"), "examples": ["\"3\""]}),
             "The version that the stream must have; 0 = it must not be begun yet, * = it must be begun.".to_owned(),
         ),
         (
@@ -566,7 +628,7 @@ fn parameters() -> Map<String, Value> {
         (
             "effective_at",
             "query",
-            json!({"type": "string", "format": "date-time"}),
+            at_the_door::time_schema(&mut SchemaGenerator::default()).into(),
             "When it was true in the world, if that was not now.".to_owned(),
         ),
         (
@@ -622,7 +684,7 @@ fn parameters() -> Map<String, Value> {
 fn parameters_of_questions() -> [(&'static str, Value, String); 8] {
     let text = || json!({"type": "string"});
     let time = "A time with its offset (RFC 3339), or a day, which is its end in Taiwan.";
-    let position = "[0-9]{1,5}:[0-9]{1,19}";
+    let position = Position::PATTERN;
     [
         (
             "where",

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::StreamKind;
-use projections::ReadModel;
+use projections::{BadQuestion, ReadModel};
 use serde_json::{Map, Value, json};
 
 use super::question::FILE_ENDING;
@@ -256,11 +256,18 @@ impl From<CommandFailure> for Problem {
     }
 }
 
+impl From<BadQuestion> for Problem {
+    fn from(bad: BadQuestion) -> Problem {
+        Problem::malformed(bad.column().unwrap_or("query"), bad.to_string())
+    }
+}
+
 impl From<AskError> for Problem {
     fn from(error: AskError) -> Problem {
         let detail = error.to_string();
         match error {
-            AskError::Bad(_) | AskError::TooMuch(_) => Problem::malformed("query", detail),
+            AskError::Bad(bad) => bad.into(),
+            AskError::TooMuch(_) => Problem::malformed("query", detail),
             AskError::NoShard { .. } | AskError::Beyond { .. } => Problem::malformed("at_least", detail),
             AskError::Behind { position, stands } => Problem::new(Kind::Behind, detail)
                 .with("shard", position.shard)

@@ -31,7 +31,7 @@ pub async fn ask(
     if method == Method::HEAD {
         find_by_keys(&api.commands, model, &mut asked).await?;
         // Nobody gets to see the rows, so nothing is read.
-        (model.plan)(&asked.ask.question).map_err(|error| Problem::malformed("query", error.to_string()))?;
+        (model.plan)(&asked.ask.question)?;
         return Ok(render::head(model, asked.format));
     }
     answer(&api, model, asked).await

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::StreamKind;
+use domain::{MINOR_MAX, StreamKind, TEXT_BYTES_MAX, key_pattern, text_schema};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+
+use crate::commands::BUNDLE_MAX;
 
 /// Where schemas stand in the document.
 const HOME: &str = "#/components/schemas/";
@@ -44,9 +46,74 @@ pub fn of_commands() -> Map<String, Value> {
             }
         }
     }
-    schemas.insert("Reference".into(), reference());
+    let key = json!({
+        "type": "string", "maxLength": TEXT_BYTES_MAX, "pattern": format!("^{}$", key_pattern("")),
+        "description": "A key of another system, or that system's name, with something to see.",
+    });
+    schemas.insert("Key".into(), key);
+    schemas.insert("Reference".into(), reference(false));
+    schemas.insert("ReferenceToAny".into(), reference(true));
     schemas.values_mut().for_each(without_defaults);
+    let mut texts = Map::new();
+    schemas.values_mut().for_each(|schema| bound("", schema, &mut texts));
+    schemas.extend(texts);
     schemas
+}
+
+/// Says what the door takes in a field of this name, where its type says less: of a text, and of an integer. `texts` gets the schemas that
+/// are referred to.
+fn bound(name: &str, schema: &mut Value, texts: &mut Map<String, Value>) {
+    let Value::Object(fields) = schema else { return };
+    let is_narrow = ["enum", "const", "format", "pattern"]
+        .iter()
+        .any(|word| fields.contains_key(*word));
+    let ty = fields.get("type").cloned().unwrap_or_default();
+    match (is_narrow, ty) {
+        (false, Value::String(ty)) if ty == "string" => {
+            fields.remove("type");
+            fields.insert("$ref".into(), text(name, texts));
+            fields.remove("minLength");
+        }
+        (false, Value::Array(types)) if types == ["string", "null"] => {
+            fields.remove("type");
+            let either = json!([{"$ref": text(name, texts)}, {"type": "null"}]);
+            fields.insert("anyOf".into(), either);
+        }
+        _ => bound_integer(name, fields),
+    }
+    for (word, inner) in fields.iter_mut() {
+        match (word.as_str(), inner) {
+            ("properties", Value::Object(properties)) => {
+                for (name, property) in properties {
+                    bound(name, property, texts);
+                }
+            }
+            ("items", items) => bound(name, items, texts),
+            ("anyOf" | "oneOf" | "allOf", Value::Array(all)) => {
+                all.iter_mut().for_each(|one| bound(name, one, texts));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The reference to the schema of a text in a field of this name.
+fn text(name: &str, texts: &mut Map<String, Value>) -> Value {
+    let (schema, json) = text_schema(name);
+    texts.insert(schema.to_owned(), json);
+    format!("{HOME}{schema}").into()
+}
+
+fn bound_integer(name: &str, fields: &mut Map<String, Value>) {
+    let is_amount = name == "minor" || name.ends_with("_minor");
+    let (least, most) = match fields.get("format").and_then(Value::as_str) {
+        Some("uint16") => (0, u16::MAX.into()),
+        Some("uint32") => (0, u32::MAX.into()),
+        Some("int64") if is_amount => (-MINOR_MAX, MINOR_MAX),
+        _ => return,
+    };
+    fields.entry("minimum").or_insert(least.into());
+    fields.entry("maximum").or_insert(most.into());
 }
 
 /// What is filled in when a field is left out is no value that a sender has to give: generators of clients would ask for it.
@@ -180,7 +247,7 @@ fn with_references(name: &str, field: &Value) -> Value {
         field if is_id(field) && field["type"] == "string" => reference_to("Reference"),
         field if is_id(field) => json!({"anyOf": [reference_to("Reference"), {"type": "null"}]}),
         field if name == "about" && is_id(&field["items"]) => {
-            json!({"type": "array", "items": reference_to("Reference")})
+            json!({"type": "array", "items": reference_to("ReferenceToAny")})
         }
         field => return field.clone(),
     };
@@ -192,33 +259,48 @@ fn with_references(name: &str, field: &Value) -> Value {
     schema
 }
 
-fn reference() -> Value {
+/// How a command names a thing. Where a field's name does not say what it is (`is_any`), its key goes with it.
+fn reference(is_any: bool) -> Value {
     let streams: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();
+    let keyed = match is_any {
+        true => json!({
+            "type": "object",
+            "required": ["key", "stream"],
+            "additionalProperties": false,
+            "properties": {"key": key(), "stream": {"type": "string", "enum": streams, "description": "What it is."}}
+        }),
+        false => keyed(),
+    };
     json!({
-        "description": "A thing, by its id; by its key in another system; or, in a bundle, by the number of the item (from 0) that it is the stream of.",
+        "description": "A thing, by its id; by its key in another system; or, in a bundle, by the number of an earlier item (from 0) that it is the stream of.",
         "oneOf": [
             {"type": "string", "format": "uuid"},
-            {
-                "type": "object",
-                "required": ["key"],
-                "additionalProperties": false,
-                "properties": {
-                    "key": {
-                        "type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "maxItems": 2,
-                        "description": "The source, and its key."
-                    },
-                    "stream": {"type": "string", "enum": streams, "description": "What it is; needed where the field's name does not say so."}
-                }
-            },
+            keyed,
             {
                 "type": "object",
                 "required": ["item"],
                 "additionalProperties": false,
-                "properties": {"item": {"type": "integer", "minimum": 0}}
+                "properties": {"item": {"type": "integer", "minimum": 0, "maximum": BUNDLE_MAX - 1}}
             }
         ],
-        "examples": ["01979e04-0000-8abc-8000-000000000001", {"key": ["erp", "C-12"]}]
+        "examples": match is_any {
+            true => json!(["01979e04-0000-8abc-8000-000000000001", {"key": ["erp", "C-12"], "stream": "customer"}]),
+            false => json!(["01979e04-0000-8abc-8000-000000000001", {"key": ["erp", "C-12"]}]),
+        }
     })
+}
+
+/// A thing outside of the bundle.
+pub fn outside_reference() -> Value {
+    json!({"oneOf": [{"type": "string", "format": "uuid"}, keyed()]})
+}
+
+fn keyed() -> Value {
+    json!({"type": "object", "required": ["key"], "additionalProperties": false, "properties": {"key": key()}})
+}
+
+fn key() -> Value {
+    json!({"type": "array", "items": reference_to("Key"), "minItems": 2, "maxItems": 2, "description": "The source, and its key."})
 }
 
 fn rename_references(schema: &mut Value, name_of: &impl Fn(&str) -> String) {

@@ -143,7 +143,8 @@ fn command_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     let Some(given) = one(headers, "Idempotency-Key")? else {
         return Ok(None);
     };
-    let id = command_id_from_key(unquoted(given));
+    // Quotes around a key are no part of it, unless it is none without them.
+    let id = command_id_from_key(unquoted(given)).or_else(|| command_id_from_key(given));
     id.map(Some).ok_or_else(|| {
         Problem::malformed(
             "Idempotency-Key",

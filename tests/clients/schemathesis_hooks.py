@@ -36,6 +36,8 @@ REFUSALS = [
     (COMMAND, r"[a-z]+(\[\d+\])?", r"there is no earlier item \d+ in the bundle"),
     (BUNDLE, r"commands\[\d+\]\.command\.[a-z]+(\[\d+\])?", r"there is no earlier item \d+ in the bundle"),
     # A schema counts characters, a store bytes.
+    (QUESTION, r"[a-z_]+", r"the text has \d+ bytes, 800 at most"),
+    (r"(GET|POST) /api/[a-z]+/\{id\}", r"id", r"the text has \d+ bytes, 800 at most"),
     (COMMAND, r"[a-z_.\[\]0-9]+", r"the text has \d+ bytes, (800|100000) at most"),
     (BUNDLE, r"commands\[\d+\]\.[a-z_.\[\]0-9]+", r"the text has \d+ bytes, (800|100000) at most"),
 ]

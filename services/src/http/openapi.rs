@@ -24,7 +24,7 @@ fn by_key() -> Value {
     json!({
         "type": "string",
         "description": "`key:<source>:<key>`, for a thing that another system named.",
-        "maxLength": "key::".len() + 2 * TEXT_BYTES_MAX,
+        "maxLength": TEXT_BYTES_MAX,
         "pattern": format!("^key:{}:{}$", key_pattern(":"), key_pattern("")),
     })
 }
@@ -194,23 +194,31 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     for column in &filters {
         let schema = filter_schema(column);
         let description = format!("Only rows with this {}; several mean any of them.", column.name);
-        let value = json!({"anyOf": [schema, {"type": "null"}]});
-        let mut field = json!({"anyOf": [schema, {"type": "null"}, {"type": "array", "items": value, "minItems": 1, "maxItems": FILTER_VALUES_MAX}]});
-        field["description"] = format!("{description} null is none.").into();
+        let may_lack = model.may_lack(column.name);
+        let mut one = vec![schema.clone()];
+        if may_lack {
+            one.push(json!({"type": "null"}));
+        }
+        let mut field = one_or_several(one);
+        field["description"] = match may_lack {
+            true => format!("{description} null is none.").into(),
+            false => description.clone().into(),
+        };
         fields.insert(column.name.to_owned(), field);
         // It does not belong in a URL.
         if !column.personal {
             let mut one = vec![schema];
             // Nothing but a text is called so.
-            if column.ty != ColumnType::Text {
+            if may_lack && column.ty != ColumnType::Text {
                 one.push(json!({"type": "string", "const": "null"}));
             }
-            let several =
-                json!({"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": FILTER_VALUES_MAX});
+            let none = match may_lack {
+                true => format!(" For none: `where={} is null`.", column.name),
+                false => String::new(),
+            };
             parameters.push(json!({
                 "name": column.name, "in": "query", "required": false, "x-column": true,
-                "schema": {"anyOf": one.into_iter().chain([several]).collect::<Vec<_>>()},
-                "description": format!("{description} For none: `where={} is null`.", column.name),
+                "schema": one_or_several(one), "description": format!("{description}{none}"),
             }));
         }
     }
@@ -291,6 +299,16 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     });
     add(paths, &format!("/api/{}", model.name), "get", get);
     add(paths, &format!("/api/{}/query", model.name), "post", post);
+}
+
+/// One of these, or a list of them.
+fn one_or_several(mut one: Vec<Value>) -> Value {
+    let item = match one.as_slice() {
+        [only] => only.clone(),
+        _ => json!({"anyOf": one}),
+    };
+    one.push(json!({"type": "array", "items": item, "minItems": 1, "maxItems": FILTER_VALUES_MAX}));
+    json!({"anyOf": one})
 }
 
 /// What a column is compared with. A thing may be named by the key that another system has for it.
@@ -745,6 +763,7 @@ fn headers() -> Value {
         "ETag": header("The stream's version, quoted, for If-Match."),
         "Location": header("Where the stream is."),
         "Retry-After": header("Seconds after which to try again."),
+        "X-Reference": header("Under it the server's log has the cause: the trace id of traceparent, or one of the server's own."),
         "X-Read-Until": header("The next offset per shard that the read model has come to."),
         "X-Known-Until": header("The positions that a known_at came to."),
         "X-Definition": header("Changes with the read model's definition."),
@@ -768,8 +787,11 @@ fn responses() -> Map<String, Value> {
             "description": meaning,
             "content": {"application/problem+json": {"schema": reference_to("Problem")}}
         });
+        if status.is_server_error() {
+            response["headers"] = json!({"X-Reference": {"$ref": "#/components/headers/X-Reference"}});
+        }
         if status.as_u16() == 503 {
-            response["headers"] = json!({"Retry-After": {"$ref": "#/components/headers/Retry-After"}});
+            response["headers"]["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
         }
         if status.as_u16() == 413 {
             let limits = format!("A command has {COMMAND_BYTES_MAX} bytes at most, a bundle {BUNDLE_BYTES_MAX}.");

@@ -7,6 +7,7 @@ use domain::StreamRef;
 use serde::Serialize;
 use services::routing::{Answer, Asked, Order, PeerSecret, Peers, SECRET_HEADER};
 use services::shard::{Ack, Failure, Lane, Peeked, Request};
+use services::why::Why;
 
 /// How long a connection may take to come about: nodes are near each other.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -85,14 +86,17 @@ impl Peers for HttpPeers {
         };
         match self.ask(url, &order, within).await {
             Ok(answer) => answer.command(),
-            Err(Silence::NotSent(why)) => Err(Failure::Elsewhere(format!(
-                "the process at {address}, which serves shard {shard}, cannot be reached: {why}"
+            Err(Silence::NotSent(why)) => Err(Failure::Elsewhere(Why::hiding(
+                format!("the process that serves shard {shard} cannot be reached"),
+                format!("{address}: {why}"),
             ))),
-            Err(Silence::Refused(why)) => Err(Failure::Elsewhere(format!(
-                "the process at {address}, which serves shard {shard}, took nothing: {why}"
+            Err(Silence::Refused(why)) => Err(Failure::Elsewhere(Why::hiding(
+                format!("the process that serves shard {shard} took nothing"),
+                format!("{address}: {why}"),
             ))),
-            Err(Silence::Broken(why)) => Err(Failure::OutcomeUnknown(format!(
-                "the process at {address}, which serves shard {shard}, gave no answer: {why}"
+            Err(Silence::Broken(why)) => Err(Failure::OutcomeUnknown(Why::hiding(
+                format!("the process that serves shard {shard} gave no answer"),
+                format!("{address}: {why}"),
             ))),
         }
     }
@@ -105,9 +109,12 @@ impl Peers for HttpPeers {
         };
         match self.ask(url, &asked, within).await {
             Ok(answer) => answer.peeked(stream.kind),
-            Err(Silence::NotSent(why) | Silence::Refused(why) | Silence::Broken(why)) => Err(Failure::Elsewhere(
-                format!("the process at {address}, which serves shard {shard}, gave no answer: {why}"),
-            )),
+            Err(Silence::NotSent(why) | Silence::Refused(why) | Silence::Broken(why)) => {
+                Err(Failure::Elsewhere(Why::hiding(
+                    format!("the process that serves shard {shard} gave no answer"),
+                    format!("{address}: {why}"),
+                )))
+            }
         }
     }
 

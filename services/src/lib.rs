@@ -16,3 +16,4 @@ pub mod states;
 pub mod strict_json;
 pub mod views;
 pub mod watch;
+pub mod why;

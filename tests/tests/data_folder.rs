@@ -192,13 +192,13 @@ fn a_folder_that_is_deleted_under_a_server_acks_nothing_more_and_is_said() {
     assert_eq!(refused.0, 503, "{refused:?}");
     for path in ["/health/ready", "/api/status"] {
         let (_, text) = get(&crm, path);
-        assert!(
-            text.contains("log.db was deleted or moved away while the program used it"),
-            "{path}: {text}"
-        );
+        assert!(text.contains("its files are not as they were"), "{path}: {text}");
+        assert!(!text.contains("log.db"), "{path}: {text}");
     }
-    until("the log says so too", || {
-        crm.log_text().contains("nothing more is acked")
+    until("the log says which file, and what to do", || {
+        let text = crm.log_text();
+        text.contains("log.db was deleted or moved away while the program used it")
+            && text.contains("nothing more is acked")
     });
     // Nothing was made anew.
     assert!(!place.folder().exists());
@@ -220,7 +220,8 @@ fn a_folder_that_is_replaced_by_a_copy_under_a_server_acks_nothing_more() {
     assert_eq!(refused.0, 503, "{refused:?}");
     let (status, text) = get(&crm, "/health/ready");
     assert_eq!(status, 503);
-    assert!(text.contains("was replaced by another file"), "{text}");
+    assert!(text.contains("its files are not as they were"), "{text}");
+    assert!(crm.log_text().contains("was replaced by another file"));
     // The folder comes back as it was: all is well again, and nothing was lost.
     std::fs::remove_dir_all(place.folder()).unwrap();
     std::fs::rename(&away, place.folder()).unwrap();

@@ -72,7 +72,7 @@ async fn send_to_server(
     strict: bool,
     line: &ImportLine,
 ) -> Result<Taken, CommandFailure> {
-    let unknown = |why: String| CommandFailure::Shard(Failure::OutcomeUnknown(why));
+    let unknown = |why: String| CommandFailure::Shard(Failure::OutcomeUnknown(why.into()));
     let incoming = &line.incoming;
     let mut item = json!({"stream": incoming.stream.name(), "command": incoming.command});
     if let Some(id) = &incoming.id {
@@ -125,7 +125,7 @@ async fn send_to_server(
             CommandFailure::Malformed { at, message: detail }
         }
         // It was not decided: the body did not come in time, or too many wait.
-        408 | 429 | 503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail)),
+        408 | 429 | 503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail.into())),
         500.. => unknown(detail),
         _ => CommandFailure::Shard(Failure::Rejected(detail)),
     })

@@ -12,7 +12,7 @@ mod registration;
 
 use std::sync::Arc;
 
-use domain::{AnyCommand, BadText, ExternalKey, Home, Slot, StreamKind, StreamRef, tidy_key};
+use domain::{AnyCommand, BadText, ExternalKey, Home, Slot, StreamKind, StreamRef, TEXT_BYTES_MAX, tidy_key};
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -106,12 +106,15 @@ impl Reference {
         })
     }
 
-    /// Reads `0192…` or `key:erp:4711`, as in URLs and filters.
+    /// Reads `0192…` or `key:erp:4711`, as in URLs and filters: one text, with the bound of a text.
     ///
     /// # Errors
     /// [`BadReference`].
     pub fn parse(text: &str) -> Result<Reference, BadReference> {
         let wrong = || BadReference::Form(text.to_owned());
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(BadText::TooLong(text.len(), TEXT_BYTES_MAX).into());
+        }
         let Some(pair) = text.strip_prefix("key:") else {
             return Uuid::parse_str(text).map(Reference::Id).map_err(|_| wrong());
         };

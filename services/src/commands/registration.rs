@@ -102,10 +102,13 @@ impl Commands {
             Some(owner) if owner == wanted.customer => free(false),
             Some(owner) if self.is_registered(owner).await? => taken(owner),
             Some(_) if link.since.is_none_or(|since| since + RESERVED_FOR <= now) => free(true),
-            Some(owner) => Err(Failure::NotAccepted(format!(
-                "{} key {} is reserved for customer {owner}, which is being registered",
-                wanted.source, wanted.key
-            ))),
+            Some(owner) => {
+                let what = format!(
+                    "{} key {} is reserved for customer {owner}, which is being registered",
+                    wanted.source, wanted.key
+                );
+                Err(Failure::NotAccepted(what.into()))
+            }
             None if self.is_registered(own).await? => taken(own),
             None => free(false),
         }

@@ -105,7 +105,7 @@ pub fn router(parts: ApiParts) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(room::bodies(), room::held))
         .layer(middleware::from_fn_with_state(hosts, hosts::checked))
-        .layer(middleware::from_fn(trail::trail))
+        .layer(middleware::from_fn_with_state(parts.commands.clone(), trail::trail))
         .layer(gzip::layer())
         .with_state(Arc::new(parts))
 }

@@ -7,9 +7,11 @@ use projections::{BadQuestion, ReadModel};
 use serde_json::{Map, Value, json};
 
 use super::question::FILE_ENDING;
+use super::trail;
 use crate::commands::CommandFailure;
 use crate::shard::Failure;
 use crate::views::{AskError, ViewError};
+use crate::why::Why;
 
 /// What a sender sent is quoted back in a problem up to this length, in bytes: an error is no echo.
 const QUOTE_MAX: usize = 600;
@@ -121,6 +123,10 @@ impl Kind {
     }
 }
 
+/// What only the log says of an answer.
+#[derive(Debug, Clone)]
+pub struct Cause(pub Vec<String>);
+
 /// A problem on its way to the sender.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -129,6 +135,8 @@ pub struct Problem {
     members: Map<String, Value>,
     /// The methods that fit, when the one that was used does not.
     allow: Option<&'static str>,
+    /// What only the log says.
+    cause: Option<String>,
 }
 
 impl Problem {
@@ -138,7 +146,14 @@ impl Problem {
             detail: shortened(detail.into()),
             members: Map::new(),
             allow: None,
+            cause: None,
         }
+    }
+
+    /// With its cause, which the log says and the answer does not. Both have the reference of the request.
+    pub fn because(mut self, cause: Option<impl Into<String>>) -> Problem {
+        self.cause = cause.map(Into::into);
+        self
     }
 
     /// The sender's mistake in form; `at` is the path of the field, the header or the parameter at fault, `.` the whole.
@@ -187,6 +202,10 @@ impl IntoResponse for Problem {
         body.insert("title".into(), self.kind.title().into());
         body.insert("status".into(), status.as_u16().into());
         body.insert("detail".into(), self.detail.into());
+        let reference = self.cause.as_ref().and_then(|_| trail::reference());
+        if let Some(reference) = reference {
+            body.insert("reference".into(), reference.into());
+        }
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (
             status,
@@ -194,6 +213,9 @@ impl IntoResponse for Problem {
             Value::Object(body).to_string(),
         )
             .into_response();
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(Cause(vec![cause]));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()
@@ -230,8 +252,8 @@ fn allowed(path: &str) -> Option<&'static str> {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
-        let detail = failure.to_string();
-        match failure {
+        let (detail, cause) = (failure.to_string(), failure.cause().map(str::to_owned));
+        let problem = match failure {
             Failure::Rejected(_) => Problem::new(Kind::Rejected, detail),
             Failure::Conflict { expected, current, .. } => Problem::new(Kind::Conflict, detail)
                 .with("expected_version", expected)
@@ -243,7 +265,8 @@ impl From<Failure> for Problem {
             }
             Failure::OutcomeUnknown(_) => Problem::new(Kind::OutcomeUnknown, detail).with("retry", "same-id"),
             Failure::NoRoom(_) => Problem::new(Kind::NoRoom, detail),
-        }
+        };
+        problem.because(cause)
     }
 }
 
@@ -281,14 +304,17 @@ impl From<AskError> for Problem {
 
 impl From<ViewError> for Problem {
     fn from(error: ViewError) -> Problem {
-        match error {
-            ViewError::Moved | ViewError::Unavailable(_) | ViewError::OtherLog { .. } => {
-                Problem::new(Kind::Unavailable, error.to_string())
-            }
-            ViewError::TooLarge(_) => Problem::malformed("query", error.to_string()),
-            // The text stays out of the logs: it may quote what was asked for.
-            ViewError::Refused(_) => Problem::new(Kind::Broken, error.to_string()),
-        }
+        let why = Why::from(&error);
+        let problem = match error {
+            ViewError::Moved | ViewError::OtherLog { .. } => Problem::new(Kind::Unavailable, &*why),
+            ViewError::Unavailable(_) => Problem::new(Kind::Unavailable, format!("{why}; try again")),
+            ViewError::TooLarge(_) => Problem::malformed("query", &*why),
+            ViewError::Refused(_) => Problem::new(
+                Kind::Broken,
+                format!("{why}; whoever runs it finds the cause in its log"),
+            ),
+        };
+        problem.because(why.cause())
     }
 }
 
@@ -304,6 +330,7 @@ pub fn schema() -> Value {
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string"},
+            "reference": {"type": "string", "description": "500, 503, 507: what went wrong stands in the server's log under this reference: the trace id of `traceparent`, or one of the server's own."},
             "at": {"type": "string", "description": "400: the path of the field, the header or the parameter at fault; `.` is the whole."},
             "current_version": {"type": "integer", "description": "409: the version that the stream has."},
             "expected_version": {"type": "integer", "description": "409: the version that was expected."},

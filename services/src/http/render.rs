@@ -178,7 +178,8 @@ fn json(
         definition: &answered.definition,
         read_until: answered.known_until.is_none().then_some(Ends(&answered.read_until)),
     };
-    let frame = serde_json::to_string(&page).map_err(|error| Problem::new(Kind::Broken, error.to_string()))?;
+    let frame = serde_json::to_string(&page)
+        .map_err(|error| Problem::new(Kind::Broken, "the answer cannot be written").because(Some(error.to_string())))?;
     // The name of a read model comes before it, and has no such text.
     let (before, after) = frame.split_once(NO_ROWS).unwrap_or((&frame, ""));
     let columns = answered.answer.columns.clone();

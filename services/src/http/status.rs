@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use projections::Group;
 use serde::Serialize;
 
 use super::Api;
-use super::problem::{Kind, Problem};
+use super::problem::{Cause, Kind, Problem};
 use crate::shard::ShardStatus;
 use crate::views::{AskError, GenerationStatus, ViewError};
+use crate::why::{Why, told};
 
 /// How long the read store and the log may take to say how they are.
 pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Where those who run the program learn the cause.
+const ASK: &str = "`crm status` and the log say why";
 
 #[derive(Serialize)]
 pub struct Status {
@@ -44,7 +49,7 @@ struct GroupStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     building: Option<i64>,
     /// Why it cannot go live.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip)]
     blocked: Option<String>,
     /// Over all shards.
     lag: u64,
@@ -66,36 +71,43 @@ struct Standing {
     events: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "told")]
+    trouble: Option<Why>,
 }
 
-pub async fn status(State(api): State<Api>) -> Json<Status> {
+/// The causes stand in the log; `crm status` and the log say more than an answer to anybody may.
+pub async fn status(State(api): State<Api>) -> Response {
     let shards = shards(&api);
-    let mut trouble: Vec<String> = log_trouble(&api).await.into_iter().collect();
+    let mut trouble: Vec<Why> = log_trouble(&api).await.into_iter().collect();
     trouble.extend(shards.iter().filter_map(shard_trouble));
-    trouble.extend(api.watch.trouble());
+    trouble.extend(api.watch.trouble().into_iter().map(Why::from));
     let ends = ends(&api, &shards, &mut trouble).await;
     let mut read_models = Vec::new();
     for group in groups() {
         match waited(group_status(&api, group, &ends)).await {
             Ok(status) => {
                 if status.generation.is_none() {
-                    trouble.push(format!("the read models of the group {} are being built", group.name()));
+                    trouble.push(format!("the read models of the group {} are being built", group.name()).into());
                 }
                 if let (Some(number), Some(why)) = (status.building, &status.blocked) {
                     let name = group.name();
-                    trouble.push(format!("generation {number} of the group {name} cannot go live: {why}"));
+                    let told = format!("generation {number} of the group {name} cannot go live; {ASK}");
+                    trouble.push(Why::hiding(told, why));
                 }
-                let stopped = status.shards.iter().filter_map(|standing| standing.trouble.as_ref());
-                trouble.extend(stopped.map(|why| format!("the read models of the group {}: {why}", group.name())));
+                let stopped = status.shards.iter().filter_map(|standing| standing.trouble.clone());
+                trouble.extend(stopped.map(|why| of_group(group, why)));
                 read_models.push(status);
             }
-            Err(why) => trouble.push(format!("the read models of the group {}: {why}", group.name())),
+            Err(why) => trouble.push(of_group(group, why)),
         }
     }
+    let causes: Vec<String> = trouble
+        .iter()
+        .filter(|why| why.cause().is_some())
+        .map(Why::whole)
+        .collect();
     let stopping = *api.stopping.borrow();
-    Json(Status {
+    let status = Status {
         ok: trouble.is_empty() && !stopping,
         instance: api.instance.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -104,14 +116,23 @@ pub async fn status(State(api): State<Api>) -> Json<Status> {
         stopping,
         shards,
         read_models,
-        trouble,
-    })
+        trouble: trouble.iter().map(|why| why.to_string()).collect(),
+    };
+    let mut response = Json(status).into_response();
+    if !causes.is_empty() {
+        response.extensions_mut().insert(Cause(causes));
+    }
+    response
+}
+
+fn of_group(group: Group, why: Why) -> Why {
+    why.within(|why| format!("the read models of the group {}: {why}", group.name()))
 }
 
 /// Ready: this process can answer. Every shard that is this process's to serve is owned, and every read model can be asked. A shard that no
 /// process serves, or a read model that is late, is told by the status: it would not be better if nobody was sent here.
 pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
-    let mut reasons: Vec<String> = Vec::new();
+    let mut reasons: Vec<Why> = Vec::new();
     if *api.stopping.borrow() {
         reasons.push("the server is stopping".into());
     }
@@ -121,8 +142,8 @@ pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
         let live = async {
             match api.queries.live(group).await {
                 Ok(_) => Ok(()),
-                Err(error @ AskError::Building(_)) => Err(error.to_string()),
-                Err(error) => Err(format!("the read models of the group {}: {error}", group.name())),
+                Err(AskError::Store(error)) => Err(of_group(group, (&error).into())),
+                Err(error) => Err(error.to_string().into()),
             }
         };
         if let Err(why) = tokio::time::timeout(LOOK_WAIT_MAX, live)
@@ -135,7 +156,15 @@ pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     match reasons.is_empty() {
         true => Ok("ready\n"),
         false => {
-            Err(Problem::new(Kind::Unavailable, format!("not ready: {}", reasons.join("; "))).with("reasons", reasons))
+            let told: Vec<&str> = reasons.iter().map(|why| &**why).collect();
+            let causes: Vec<String> = reasons
+                .iter()
+                .filter(|why| why.cause().is_some())
+                .map(Why::whole)
+                .collect();
+            let problem = Problem::new(Kind::Unavailable, format!("not ready: {}", told.join("; ")));
+            let cause = (!causes.is_empty()).then(|| causes.join("; "));
+            Err(problem.with("reasons", told).because(cause))
         }
     }
 }
@@ -145,23 +174,24 @@ fn shards(api: &Api) -> Vec<ShardStatus> {
 }
 
 /// A shard that has nothing to write does not learn that its log is gone.
-async fn log_trouble(api: &Api) -> Option<String> {
+async fn log_trouble(api: &Api) -> Option<Why> {
     match tokio::time::timeout(LOOK_WAIT_MAX, api.log.check()).await {
-        Ok(looked) => looked.err().map(|error| error.to_string()),
+        Ok(looked) => looked.err().map(|error| Why::from(&error)),
         Err(_) => Some("the log did not answer in time".into()),
     }
 }
 
-fn shard_trouble(shard: &ShardStatus) -> Option<String> {
+fn shard_trouble(shard: &ShardStatus) -> Option<Why> {
     let number = shard.shard;
     if let Some(id) = shard.failing_commands.first() {
-        return Some(format!(
+        let what = format!(
             "shard {number}: the program fails at command {id} again and again; the command is refused, and its sender has no answer"
-        ));
+        );
+        return Some(what.into());
     }
     match (&shard.trouble, shard.owned || !shard.assigned) {
-        (Some(why), _) => Some(format!("shard {number}: {why}")),
-        (None, false) => Some(format!("shard {number} is not owned yet")),
+        (Some(why), _) => Some(why.clone().within(|why| format!("shard {number}: {why}"))),
+        (None, false) => Some(format!("shard {number} is not owned yet").into()),
         (None, true) => None,
     }
 }
@@ -172,11 +202,11 @@ fn groups() -> impl Iterator<Item = Group> {
 }
 
 /// Where each shard of the log ends. What we own we know; the log is asked for the rest.
-async fn ends(api: &Api, shards: &[ShardStatus], trouble: &mut Vec<String>) -> Vec<u64> {
+async fn ends(api: &Api, shards: &[ShardStatus], trouble: &mut Vec<Why>) -> Vec<u64> {
     let looks = shards.iter().map(async |shard| match shard.owned {
         true => Ok(shard.next),
         false => {
-            let end = async { api.log.end(shard.shard).await.map_err(|error| error.to_string()) };
+            let end = async { api.log.end(shard.shard).await.map_err(|error| Why::from(&error)) };
             let end = tokio::time::timeout(LOOK_WAIT_MAX, end).await;
             end.unwrap_or_else(|_| Err("the log did not answer in time".into()))
         }
@@ -184,7 +214,7 @@ async fn ends(api: &Api, shards: &[ShardStatus], trouble: &mut Vec<String>) -> V
     let ends = futures::future::join_all(looks).await;
     let known = ends.into_iter().zip(shards).map(|(end, shard)| {
         end.unwrap_or_else(|why| {
-            trouble.push(format!("shard {}: {why}", shard.shard));
+            trouble.push(why.within(|why| format!("shard {}: {why}", shard.shard)));
             shard.next
         })
     });
@@ -220,7 +250,8 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
             let stop = stops
                 .iter()
                 .find(|(stopped, _)| *stopped == shard)
-                .map(|(_, why)| why.clone());
+                .map(|(_, why)| Why::hiding(format!("stopped; {ASK}"), why));
+            let waits = worker.and_then(|worker| worker.trouble.as_ref());
             standings.push(Standing {
                 shard,
                 next,
@@ -233,7 +264,7 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
                     .map(|waits| waits.as_secs()),
                 events: worker.map(|worker| worker.events),
                 unknown: worker.map(|worker| worker.unknown),
-                trouble: stop.or_else(|| worker.and_then(|worker| worker.trouble.clone())),
+                trouble: stop.or_else(|| waits.map(|why| Why::hiding(format!("waits; {ASK}"), why))),
             });
         }
     }
@@ -249,11 +280,11 @@ async fn group_status(api: &Api, group: Group, ends: &[u64]) -> Result<GroupStat
     })
 }
 
-async fn waited<T>(look: impl Future<Output = Result<T, ViewError>>) -> Result<T, String> {
+async fn waited<T>(look: impl Future<Output = Result<T, ViewError>>) -> Result<T, Why> {
     let looked = tokio::time::timeout(LOOK_WAIT_MAX, look).await;
-    looked.map_err(|_| no_answer())?.map_err(|error| error.to_string())
+    looked.map_err(|_| no_answer())?.map_err(|error| Why::from(&error))
 }
 
-fn no_answer() -> String {
+fn no_answer() -> Why {
     "the read store did not answer in time".into()
 }

@@ -39,7 +39,7 @@ pub async fn present(
         return Ok((StatusCode::NOT_MODIFIED, [etag]).into_response());
     }
     let state = serde_json::from_slice(&state.to_json())
-        .map_err(|_| Problem::new(Kind::Broken, "the state cannot be shown"))?;
+        .map_err(|error| Problem::new(Kind::Broken, "the state cannot be shown").because(Some(error.to_string())))?;
     let present = Present {
         stream: kind.name(),
         id,

@@ -185,6 +185,12 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     is_traceparent(text).then(|| text.to_owned())
 }
 
+/// The id of the trace that a request belongs to.
+pub fn trace_of(headers: &HeaderMap) -> Option<String> {
+    let traceparent = traceparent(headers)?;
+    traceparent.split('-').nth(1).map(str::to_owned)
+}
+
 /// The one value of a header.
 fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();

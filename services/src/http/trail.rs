@@ -1,26 +1,50 @@
 //! One line and one measurement per request. Nothing of what was sent is in it: no path, no parameter, no body.
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use domain::StreamKind;
 use projections::ReadModel;
 use tokio::time::Instant;
 
+use super::problem::Cause;
+use super::terms;
+use crate::commands::Commands;
+
+/// The header that has an answer's reference, where the log says more of it than the answer.
+const REFERENCE_HEADER: HeaderName = HeaderName::from_static("x-reference");
+
+tokio::task_local! {
+    static REFERENCE: String;
+}
+
+/// By which an answer, and what the log says of it, are found together; `None` outside of a request.
+pub fn reference() -> Option<String> {
+    REFERENCE.try_with(Clone::clone).ok()
+}
+
 /// Logs method, route, status and latency, counts them, and keeps answers out of caches: they may hold personal data.
-pub async fn trail(request: Request, next: Next) -> Response {
+pub async fn trail(State(commands): State<Commands>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let path = request.uri().path().to_owned();
-    let mut response = next.run(request).await;
+    let of_caller = terms::trace_of(request.headers());
+    let reference = of_caller.unwrap_or_else(|| commands.new_command_id().simple().to_string());
+    let mut response = REFERENCE.scope(reference.clone(), next.run(request)).await;
     let route = named(route.as_ref().map_or("-", MatchedPath::as_str), &path);
     let status = response.status();
     let latency = started.elapsed();
     let latency_us = latency.as_micros() as u64;
     let code = status.as_u16();
-    if status.is_server_error() {
+    if let Some(Cause(causes)) = response.extensions_mut().remove::<Cause>() {
+        for cause in causes {
+            tracing::warn!(%method, route, status = code, latency_us, reference, "answered {code}, for {cause}");
+        }
+        let reference = HeaderValue::from_str(&reference).expect("hexadecimal digits");
+        response.headers_mut().insert(REFERENCE_HEADER, reference);
+    } else if status.is_server_error() {
         tracing::warn!(%method, route, status = code, latency_us, "answered {code}");
     } else if status.is_client_error() {
         tracing::info!(%method, route, status = code, latency_us, "answered {code}");

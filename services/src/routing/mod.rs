@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::log::{EventLog, last_claim};
 use crate::shard::{Ack, Failure, Lane, Peeked, Request, ShardHandle};
 use crate::states::StateStore;
+use crate::why::Why;
 
 pub use secret::{PeerSecret, SECRET_CHARACTERS_MAX, SECRET_CHARACTERS_MIN, SECRET_HEADER};
 pub use wire::{Answer, Asked, Order, Unreadable};
@@ -107,7 +108,7 @@ struct Patience<'a> {
     routing: &'a Routing,
     shard: u16,
     deadline: Instant,
-    unknown: Option<String>,
+    unknown: Option<Why>,
 }
 
 impl Routing {
@@ -244,13 +245,14 @@ impl Patience<'_> {
 }
 
 fn not_here(shard: u16) -> Failure {
-    Failure::NotAccepted(format!(
+    let what = format!(
         "events that were decided already are taken by the process that serves shard {shard}, and this one does not"
-    ))
+    );
+    Failure::NotAccepted(what.into())
 }
 
 fn nobody(shard: u16) -> Failure {
-    Failure::Elsewhere(format!("no process is known to serve shard {shard}"))
+    Failure::Elsewhere(format!("no process is known to serve shard {shard}").into())
 }
 
 impl Remote {

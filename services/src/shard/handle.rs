@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::admission::{Admission, Admitted};
 use super::request::{Ack, Failure, Message, Open, Peeked, Request, Ticket};
+use crate::why::{Why, told};
 
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
@@ -89,7 +90,8 @@ pub struct ShardStatus {
     /// Has the state store told, since the take-over, all that it has? From then on what is new is not looked up.
     pub knows_what_is_stored: bool,
     /// Why it is not served, if so.
-    pub trouble: Option<String>,
+    #[serde(serialize_with = "told")]
+    pub trouble: Option<Why>,
     /// How often work on the shard panicked since the start of the process; after each time the shard was taken over anew.
     pub panics: u64,
     /// Commands at which it panicked again and again. They are refused from then on, until the process is started again.
@@ -199,8 +201,8 @@ impl ShardHandle {
         self.status.read().expect("no panic under the lock").clone()
     }
 
-    fn trouble(&self, otherwise: &str) -> String {
-        self.status().trouble.unwrap_or_else(|| otherwise.to_owned())
+    fn trouble(&self, otherwise: &str) -> Why {
+        self.status().trouble.unwrap_or_else(|| otherwise.into())
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::cache::hash_of;
+use crate::why::Why;
 
 /// A command, or several that are decided in order, all or nothing.
 #[derive(Debug, Clone)]
@@ -153,18 +154,32 @@ pub enum Failure {
     TooLarge(String),
     /// Surely nothing was applied.
     #[error("not accepted: {0}; try again")]
-    NotAccepted(String),
+    NotAccepted(Why),
     /// Surely nothing was applied: the time of this attempt was up before the command was begun. Whoever has more time asks again.
     #[error("not accepted: {0}; try again")]
-    NotInTime(String),
+    NotInTime(Why),
     /// Surely nothing was applied here; the process that serves the shard is to be asked.
     #[error("not accepted: {0}; try again")]
-    Elsewhere(String),
+    Elsewhere(Why),
     #[error("the outcome is unknown: {0}; try again with the same command id")]
-    OutcomeUnknown(String),
+    OutcomeUnknown(Why),
     /// Nothing was applied: the log has no room.
     #[error("nothing was stored: {0}")]
-    NoRoom(String),
+    NoRoom(Why),
+}
+
+impl Failure {
+    /// What only the log says of it.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Failure::NotAccepted(why)
+            | Failure::NotInTime(why)
+            | Failure::Elsewhere(why)
+            | Failure::OutcomeUnknown(why)
+            | Failure::NoRoom(why) => why.cause(),
+            Failure::Rejected(_) | Failure::Conflict { .. } | Failure::IdReused(_) | Failure::TooLarge(_) => None,
+        }
+    }
 }
 
 /// A stream's state and its version.

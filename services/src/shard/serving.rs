@@ -26,6 +26,7 @@ use crate::bugs::{self, Bug};
 use crate::clock::CLOCK_AHEAD_MAX;
 use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
 use crate::states::{Held, SavedCommand, Watermark};
+use crate::why::Why;
 
 /// Why a shard is no longer served.
 pub enum End {
@@ -411,10 +412,11 @@ impl Serving {
         let offsets = match result {
             Ok(offsets) => offsets,
             Err(AppendError::Refused(why)) => {
+                let told = Why::hiding("the log has no room, or refuses the records", &why);
                 // Nothing was written: the senders may know, but states and numbers are wrong now.
                 let in_flight = self.in_flight.take().expect("it was just there");
                 for (open, _) in in_flight.batch.answers {
-                    open.answer(Err(Failure::NoRoom(why.clone())));
+                    open.answer(Err(Failure::NoRoom(told.clone())));
                 }
                 if bugs::has(Bug::StatesOutliveFailedAppend) {
                     self.n = self.watermark.checkpoint.n;

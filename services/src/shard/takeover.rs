@@ -19,6 +19,7 @@ use crate::log::{
     LogWriter, Meaning, Record,
 };
 use crate::states::{Held, SavedCommand, StateError, StateStore, Watermark};
+use crate::why::Why;
 
 /// Records per read while taking over.
 pub const READ_RECORDS_MAX: usize = 5_000;
@@ -68,6 +69,20 @@ pub enum TakeOverError {
         expected: u64,
         found: u64,
     },
+}
+
+impl TakeOverError {
+    /// For the status, and for who waits for the shard.
+    pub fn why(&self) -> Why {
+        match self {
+            TakeOverError::Log(error) => error.into(),
+            TakeOverError::States(error) => error.into(),
+            TakeOverError::Claim(error) => {
+                Why::from(error).within(|why| format!("the claim could not be appended: {why}"))
+            }
+            own => own.to_string().into(),
+        }
+    }
 }
 
 /// A shard that is ours.

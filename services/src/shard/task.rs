@@ -22,6 +22,7 @@ use crate::bugs::{self, Bug};
 use crate::clock::Clock;
 use crate::log::EventLog;
 use crate::states::StateStore;
+use crate::why::Why;
 
 /// A command at which work on the shard has panicked so often is not begun again.
 pub const PANICS_MAX: u32 = 3;
@@ -114,7 +115,7 @@ impl Task {
                 Ok(owned) => self.serve(owned).await,
                 Err(error @ TakeOverError::Yielded { .. }) => {
                     tracing::warn!(shard = self.shard, "yields: {error}");
-                    self.set_trouble(error.to_string());
+                    self.set_trouble(error.to_string().into());
                     // Only who is surely assigned claims it back, and not at once: the other may be about to learn better.
                     let until = match self.wanted.assignment() {
                         Assignment::Here => Some(Instant::now() + self.jittered(self.parts.config.contest_pause)),
@@ -126,7 +127,7 @@ impl Task {
                 Err(TakeOverError::Withdrawn) => {}
                 Err(error) => {
                     tracing::warn!(shard = self.shard, "cannot take over: {error}");
-                    self.set_trouble(error.to_string());
+                    self.set_trouble(error.why());
                     self.pause().await;
                 }
             }
@@ -180,7 +181,7 @@ impl Task {
         });
         // What was begun here may stand in the log, or may be about to. Its sender asks the owner, with the same id.
         for message in std::mem::take(&mut self.waiting) {
-            message.refuse(Failure::OutcomeUnknown(why.to_owned()));
+            message.refuse(Failure::OutcomeUnknown(why.into()));
         }
         let mut wanted = self.wanted.clone();
         let time = async {
@@ -196,7 +197,7 @@ impl Task {
                 () = wanted.changed() => break,
                 () = &mut time => break,
                 message = self.next() => match message {
-                    Some(message) => message.refuse(Failure::Elsewhere(why.to_owned())),
+                    Some(message) => message.refuse(Failure::Elsewhere(why.into())),
                     None => break,
                 },
             }
@@ -237,7 +238,7 @@ impl Task {
             End::Released => tracing::info!(shard = self.shard, epoch, "released the shard"),
             End::Unsettled(why) => {
                 tracing::warn!(shard = self.shard, epoch, "takes over anew: {why}");
-                self.set_trouble(why);
+                self.set_trouble(Why::hiding("the shard is taken over anew", why));
             }
         }
     }
@@ -269,7 +270,7 @@ impl Task {
         failing.map(|(id, _)| *id).collect()
     }
 
-    fn set_trouble(&self, why: String) {
+    fn set_trouble(&self, why: Why) {
         self.update_status(|status| status.trouble = Some(why));
     }
 

@@ -1,6 +1,7 @@
 //! Specs of the API: requests and responses over real shards on a log in memory.
 
 mod bad_input;
+mod causes;
 mod commands;
 mod description;
 mod door;

@@ -69,10 +69,19 @@ impl World {
 
     async fn beside(rows: CannedRows, peers: Option<PeerSecret>) -> World {
         let log = MemoryLog::new();
-        create(&log, SHARDS, &SystemClock).await.unwrap();
+        World::of(rows, peers, log.clone(), Arc::new(log)).await
+    }
+
+    /// A server whose records go to `memory` by way of `log`.
+    pub async fn on(memory: MemoryLog, log: Arc<dyn EventLog>) -> World {
+        World::of(CannedRows::default(), None, memory, log).await
+    }
+
+    async fn of(rows: CannedRows, peers: Option<PeerSecret>, memory: MemoryLog, log: Arc<dyn EventLog>) -> World {
+        create(log.as_ref(), SHARDS, &SystemClock).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let parts = ShardParts {
-            log: Arc::new(log.clone()),
+            log: Arc::clone(&log),
             states: Arc::new(MemoryStates::default()),
             clock: Arc::new(SystemClock),
             node: "spec".into(),
@@ -91,10 +100,10 @@ impl World {
         let store: Arc<dyn ReadStore> = Arc::new(rows);
         let router = router(ApiParts {
             commands: commands.clone(),
-            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)).with_log(Arc::new(log.clone())),
-            log: Arc::new(log.clone()),
+            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)).with_log(Arc::clone(&log)),
+            log: Arc::clone(&log),
             store: Arc::clone(&store),
-            workers: Workers::new(Arc::new(log.clone()), store, SHARDS, BTreeMap::new()),
+            workers: Workers::new(log, store, SHARDS, BTreeMap::new()),
             instance: "spec".into(),
             peers,
             watch: Watch::new(UNREAD_FOR_DEFAULT),
@@ -104,7 +113,7 @@ impl World {
             stopping: stopped,
         });
         World {
-            log,
+            log: memory,
             commands,
             router,
             stop,

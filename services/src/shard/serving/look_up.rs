@@ -159,9 +159,9 @@ impl Serving {
                         message if lack.is_empty() => ready.push(message),
                         // It was begun before the shard was taken over anew, and nobody can tell whether it stands in the log.
                         Message::Execute(open) if !lack.commands.is_empty() && open.ticket.is_started() => {
-                            open.answer(Err(Failure::OutcomeUnknown(error.to_string())));
+                            open.answer(Err(Failure::OutcomeUnknown((&error).into())));
                         }
-                        message => message.refuse(Failure::NotAccepted(error.to_string())),
+                        message => message.refuse(Failure::NotAccepted((&error).into())),
                     }
                 }
             }

@@ -194,7 +194,7 @@ impl PendingOn {
 pub enum Rejection {
     #[error("there is no such case; open it first")]
     NotOpened,
-    #[error("this case is already open with other data: {0}")]
+    #[error("this case already exists with different data: {0}")]
     AlreadyOpened(Differing),
     #[error("a case needs a subject")]
     SubjectMissing,
@@ -216,7 +216,7 @@ pub enum Rejection {
     ResolvedOtherwise(String),
     #[error("this case is already resolved with another note; reopen it first")]
     ResolvedWithAnotherNote,
-    #[error("this case is {0} since {1}, not since an earlier time")]
+    #[error("this case has been {0} since {1}; that cannot be backdated")]
     OnlySince(&'static str, Timestamp),
     #[error("this case is not resolved; resolve it first")]
     NotResolved,

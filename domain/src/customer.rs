@@ -118,7 +118,7 @@ pub enum Rejection {
     SeveralLines,
     #[error("the {0} is empty")]
     Empty(&'static str),
-    #[error("this customer is {0} since {1}, not since an earlier time")]
+    #[error("this customer has been {0} since {1}; that cannot be backdated")]
     OnlySince(&'static str, Timestamp),
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -111,7 +111,7 @@ pub enum Rejection {
     ReasonMissing,
     #[error("this equipment is down since {0}, with another symptom; restore it first")]
     AlreadyDown(Timestamp),
-    #[error("this equipment is {0} since {1}, not since an earlier time")]
+    #[error("this equipment has been {0} since {1}; that cannot be backdated")]
     OnlySince(&'static str, Timestamp),
     #[error("this equipment went down at {0}, it cannot be restored before")]
     RestoredBeforeDown(Timestamp),

@@ -110,7 +110,7 @@ pub enum Rejection {
     Voided,
     #[error("this inspection is already void, because: {0}")]
     VoidedOtherwise(String),
-    #[error("this inspection is so since {0}, not since an earlier time")]
+    #[error("the status of this inspection has not changed since {0}; it cannot be backdated")]
     OnlySince(Timestamp),
     #[error("the {0} is empty")]
     Empty(&'static str),

@@ -174,7 +174,7 @@ pub enum Rejection {
     Cancelled,
     #[error("job is already cancelled, because: {0}")]
     CancelledOtherwise(String),
-    #[error("this job is so since {0}, not since an earlier time")]
+    #[error("the status of this job has not changed since {0}; it cannot be backdated")]
     OnlySince(Timestamp),
     #[error("a job takes at most {LABOUR_MINUTES_MAX} minutes of labour, not {0}")]
     TooMuchLabour(u32),

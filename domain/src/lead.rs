@@ -107,7 +107,7 @@ pub enum Rejection {
     AlreadyCaptured(Differing),
     #[error("this lead is already disqualified, because: {0}; recycle it first")]
     DisqualifiedOtherwise(String),
-    #[error("this lead is {0} since {1}, not since an earlier time")]
+    #[error("this lead has been {0} since {1}; that cannot be backdated")]
     OnlySince(&'static str, Timestamp),
     #[error("a lead needs a source")]
     SourceMissing,

@@ -232,7 +232,7 @@ pub enum Rejection {
     UnknownReference(String),
     #[error("nothing was {} under {of:?}", .what.name())]
     NothingOf { of: String, what: What },
-    #[error("{0:?} earned points and redeemed points; say with what whether earned or redeemed ones are reversed")]
+    #[error("{0:?} both earned and redeemed points; set `what` to \"earned\" or \"redeemed\"")]
     WhichPoints(String),
     #[error("only {left} of the points {} under {of:?} are left to reverse", .what.name())]
     OnlyLeft { of: String, what: What, left: i64 },

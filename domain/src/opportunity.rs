@@ -182,7 +182,7 @@ pub enum ForecastCategory {
 pub enum Rejection {
     #[error("there is no such opportunity; open it first")]
     NotOpened,
-    #[error("this opportunity is already open with other data: {0}")]
+    #[error("this opportunity already exists with different data: {0}")]
     AlreadyOpened(Differing),
     #[error("an opportunity needs a name")]
     NameMissing,
@@ -206,7 +206,7 @@ pub enum Rejection {
     AlreadyWon,
     #[error("opportunity is already lost")]
     AlreadyLost,
-    #[error("this opportunity is {0} since {1}, not since an earlier time; take that back first")]
+    #[error("this opportunity has been {0} since {1}; that cannot be backdated, reopen it first")]
     OnlySince(&'static str, Timestamp),
     #[error(transparent)]
     Customer(#[from] customer::Unavailable),

@@ -236,13 +236,13 @@ pub enum Rejection {
     NotRecorded,
     #[error("this receipt is already recorded with other content ({0}); send `correct` to replace it")]
     AlreadyRecorded(String),
-    #[error("receipt {known:?} of {system:?} is recorded here, and a correction cannot make another receipt of it")]
-    AnotherReceipt { system: String, known: String },
     #[error(
-        "this receipt is void, and this is what was voided; send `correct` with `reinstate` if it counts after all"
+        "this stream is receipt {known:?} of {system:?}; a correction cannot change the receipt number or the source"
     )]
+    AnotherReceipt { system: String, known: String },
+    #[error("this receipt was voided with this content; send `correct` with `reinstate` to restore it")]
     StaysVoid,
-    #[error("the receipt said this once and was corrected since; send `correct` with `reinstate` to go back")]
+    #[error("this is an earlier version of the receipt; send `correct` with `reinstate` to go back to it")]
     Superseded,
     #[error("this receipt was corrected {VERSIONS_MAX} times already")]
     TooManyVersions,

@@ -164,8 +164,8 @@ fn not_right(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error 
         .any(|word| line.contains(word));
     let path = path.display();
     match may_be_secret {
-        true => anyhow::anyhow!("{path} is not right in line {number}"),
-        false => anyhow::anyhow!("{path} is not right in line {number}: {}", error.message()),
+        true => anyhow::anyhow!("{path}, line {number}: invalid setting"),
+        false => anyhow::anyhow!("{path}, line {number}: invalid setting: {}", error.message()),
     }
 }
 

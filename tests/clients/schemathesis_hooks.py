@@ -27,9 +27,9 @@ REFUSALS = [
     # It depends on when it is asked.
     (COMMAND, r"effective_at", r".* lies in the future: .*"),
     # What a thing is follows from what other fields say of it, by a hash.
-    (COMMAND_WITH_ID, r"id", r"by what the command says this is [a-z]+ [0-9a-f-]{36}; .*"),
+    (COMMAND_WITH_ID, r"id", r"the command identifies [a-z]+ [0-9a-f-]{36}; .*"),
     (COMMAND_WITH_ID, r"id", r"the id does not carry the slot of what it belongs to; .*"),
-    (BUNDLE, r"commands\[\d+\]\.id", r"by what the command says this is [a-z]+ [0-9a-f-]{36}; .*"),
+    (BUNDLE, r"commands\[\d+\]\.id", r"the command identifies [a-z]+ [0-9a-f-]{36}; .*"),
     (BUNDLE, r"commands\[\d+\]\.id", r"the id does not carry the slot of what it belongs to; .*"),
     (BUNDLE, r"\.", r"the streams of a bundle live in one slot; .*"),
     # An item of a bundle is one before it in the list; a command that stands alone has none before it.

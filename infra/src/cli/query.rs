@@ -71,7 +71,7 @@ pub fn positions(text: &str) -> Result<Positions, String> {
 
 fn limit(text: &str) -> Result<usize, String> {
     let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-    limit.ok_or_else(|| format!("{text:?} is no limit; it is a number from 1 to {LIMIT_MAX}, more come by --cursor"))
+    limit.ok_or_else(|| format!("{text:?} is not a valid limit; use 1 to {LIMIT_MAX} and page with --cursor"))
 }
 
 /// Reads a time with an offset, or a day: its last microsecond in Taipei (UTC+8).
@@ -148,7 +148,7 @@ impl QueryCommand {
         };
         out!("{}", shown.render(&answered.answer)?);
         if self.sort.is_some() && answered.answer.cursor.is_some() {
-            eprintln!("sorted are the rows that are shown, and there are more of them");
+            eprintln!("only the rows shown are sorted; there are more");
         }
         if let Some(cursor) = &answered.answer.cursor {
             eprintln!("there is more: --cursor {cursor}");

@@ -347,7 +347,7 @@ pub enum BadQuestion {
     Column { column: String, known: String },
     #[error("{value:?} does not fit the column {column:?}")]
     Value { column: String, value: String },
-    #[error("this read model shows the present; as_of and known_at are answered by the dated ones")]
+    #[error("this read model has no history; as_of and known_at are not supported")]
     PresentOnly,
     #[error("the cursor is not one that this read model gave")]
     Cursor,

@@ -43,7 +43,7 @@ impl Commands {
                     external_keys(command)?;
                     self.must_be_its_id(step.stream, command).await?;
                 }
-                Action::Record(_) => return Err(malformed(".", "commands are taken, and no facts")),
+                Action::Record(_) => return Err(malformed(".", "only commands are accepted here, not events")),
             }
         }
         for (id, key) in &request.external_keys {
@@ -87,7 +87,7 @@ impl Commands {
         match command.home() {
             Home::Exactly(own) if own != stream.id && !self.has_begun(stream).await? => {
                 let kind = stream.kind.name();
-                let why = format!("by what the command says this is {kind} {own}; give that id, or leave the id out");
+                let why = format!("the command identifies {kind} {own}; send it to that id, or leave the id out");
                 Err(malformed("id", why))
             }
             Home::With(other) if slot_of(other) != stream.slot() && stream.id.get_version_num() != 8 => Err(malformed(

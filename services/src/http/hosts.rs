@@ -93,8 +93,7 @@ fn check(hosts: &Hosts, request: &Request) -> Result<(), Problem> {
         .flatten()
         .find(|name| !name.as_ref().is_some_and(|(host, port)| hosts.has(host, *port)));
     if foreign.is_some() && !is_about_health {
-        let what = "this server does not go by the name that the request's Host gives; \
-                    if it should, start it with --allowed-host";
+        let what = "the Host header names another server; if it is a name of this one, start it with --allowed-host";
         return Err(Problem::new(Kind::Foreign, what));
     }
     let Some(origin) = one(request.headers(), header::ORIGIN)? else {

@@ -173,7 +173,7 @@ impl Problem {
         };
         let mut problem = Problem::new(
             Kind::MethodNotAllowed,
-            format!("{method} does not fit here; what does: {allowed}"),
+            format!("{method} is not allowed here; allowed: {allowed}"),
         );
         problem.allow = Some(allowed);
         problem

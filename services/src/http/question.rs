@@ -240,7 +240,7 @@ fn limit(text: &str) -> Result<usize, Problem> {
     limit.ok_or_else(|| {
         Problem::malformed(
             "limit",
-            format!("{text:?} is no limit; it is a number from 1 to {LIMIT_MAX}, more come by cursor"),
+            format!("{text:?} is not a valid limit; use 1 to {LIMIT_MAX} and page with cursor"),
         )
     })
 }

@@ -148,7 +148,7 @@ fn command_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {
     id.map(Some).ok_or_else(|| {
         Problem::malformed(
             "Idempotency-Key",
-            format!("it has 1 to {IDEMPOTENCY_KEY_MAX} visible characters; make one for each command, and keep it for retries"),
+            format!("it must have 1 to {IDEMPOTENCY_KEY_MAX} visible characters; make one for each command, and keep it for retries"),
         )
     })
 }
@@ -174,7 +174,7 @@ fn trace_id(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, P
         true => Ok(Some(given.to_owned())),
         false => Err(Problem::malformed(
             name,
-            format!("it has 1 to {TRACE_ID_CHARACTERS_MAX} visible ASCII characters"),
+            format!("it must have 1 to {TRACE_ID_CHARACTERS_MAX} visible ASCII characters"),
         )),
     }
 }

@@ -52,7 +52,7 @@ pub enum Answer {
 
 /// Another version of the program wrote it, or none.
 #[derive(Debug, thiserror::Error)]
-#[error("the process at the other end speaks another language: {0}")]
+#[error("the message of the other process cannot be read (another version?): {0}")]
 pub struct Unreadable(String);
 
 impl Order {

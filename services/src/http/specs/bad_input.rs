@@ -467,7 +467,7 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
         )
         .at("id", "slot"),
         bad("an unknown stream", "/api/deal", lose()).status(404, "there is no stream \"deal\""),
-        bad("a read model", "/api/customers", register()).status(405, "POST does not fit here"),
+        bad("a read model", "/api/customers", register()).status(405, "POST is not allowed here"),
         bad(
             "an unknown stream with an id",
             &format!("/api/deal/{}", ids.deal),
@@ -478,13 +478,13 @@ fn the_envelope(ids: &Ids) -> Vec<Bad> {
         bad("nowhere at all", "/login", lose()).status(404, "there is nothing here"),
         bad("another method", &deal, lose())
             .method("PUT")
-            .status(405, "PUT does not fit here"),
+            .status(405, "PUT is not allowed here"),
         bad("a deletion", &deal, lose())
             .method("DELETE")
-            .status(405, "DELETE does not fit here"),
+            .status(405, "DELETE is not allowed here"),
         bad("a bundle that is asked for", "/api/bundle", lose())
             .method("GET")
-            .status(405, "GET does not fit here"),
+            .status(405, "GET is not allowed here"),
     ]
 }
 

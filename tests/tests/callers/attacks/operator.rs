@@ -56,7 +56,7 @@ pub async fn commands_that_are_mistyped(stage: &mut Stage) -> Pace {
     let server = stage.crm().url("");
     let folder = stage.folder().display().to_string();
     let attack = async || {
-        is_refused(&["query", "customers", "--limit", "0"], &right, 2, "from 1 to 10000").await;
+        is_refused(&["query", "customers", "--limit", "0"], &right, 2, "use 1 to 10000").await;
         is_refused(&["query", "customers", "--at-least", "99:1"], &right, 1, "99").await;
         is_refused(
             &["query", "customers", "--where", "colour=red"],

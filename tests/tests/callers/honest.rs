@@ -123,6 +123,11 @@ impl Honest {
         honest
     }
 
+    /// How soon they were answered before the attack.
+    pub fn quiet(&self) -> Duration {
+        self.quiet
+    }
+
     /// The attack is under way: waits until they were served for a while nevertheless.
     pub async fn are_served(&mut self) {
         if self.measuring.is_none() {

@@ -25,12 +25,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 mod attacks;
 mod honest;
 mod stage;
 
-use honest::Pace;
+use honest::{Honest, Pace};
 use stage::Stage;
 
 /// Attempts in which honest clients may be much slower beside the attack. All of them: then it was the attack, and not what else this machine
@@ -102,6 +103,26 @@ fn a_time_for_commands_that_is_none_is_refused_at_the_start() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("1..=600"), "{said}");
     }
+}
+
+/// A server that answers late beside an attack, for once: it stands still again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_clients_that_are_slowed_down_are_noticed() {
+    let mut stage = Stage::on_sqlite().await;
+    let mut honest = Honest::beside(&stage).await;
+    let late = Duration::from_millis(500).max(honest.quiet() * 12);
+    let server = std::sync::Mutex::new(stage.crm_mut());
+    let attack = async || {
+        server.lock().unwrap().pause();
+        tokio::time::sleep(late).await;
+        server.lock().unwrap().resume();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    honest.are_served_beside(attack).await;
+    server.into_inner().unwrap().resume();
+    let pace = honest.end("a server that stands still again and again").await;
+    assert!(!pace.is_fair(), "{pace:?}");
+    stage.end();
 }
 
 /// The table above: every test that it names is there, and every attack is in it.

@@ -88,6 +88,10 @@ impl Stage {
         self.crm.as_ref().expect("it serves")
     }
 
+    pub fn crm_mut(&mut self) -> &mut Crm {
+        self.crm.as_mut().expect("it serves")
+    }
+
     /// The settings of the server, for other commands.
     pub fn env(&self) -> Vec<(&str, &str)> {
         borrowed(&self.env)

@@ -63,7 +63,7 @@ impl Stage {
     pub async fn serve(&mut self, more: &[(&str, String)]) {
         let mut env = self.env();
         env.extend(more.iter().map(|(name, value)| (*name, value.as_str())));
-        let crm = Crm::start(&["serve", "--command-timeout", "10"], &env);
+        let crm = Crm::start(&["serve", "--command-timeout", "15"], &env);
         self.crm = Some(crm);
         let begun = Instant::now();
         loop {

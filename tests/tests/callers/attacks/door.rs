@@ -1,6 +1,5 @@
 //! What comes in by the door: bodies, connections, names of hosts, questions and commands that are meant to do harm.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -59,13 +58,15 @@ pub async fn answers_that_are_not_read(stage: &mut Stage) -> Pace {
     const ROWS: usize = 600;
     const MEMORY_MIB_MAX: u64 = 1_200;
     let name = "寬".repeat(33_000);
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for row in 0..ROWS {
         let command = json!({"type": "register", "kind": "organisation", "name": format!("{row} {name}")});
         let line = json!({"stream": "customer", "id": {"key": ["wide", row.to_string()]}, "command": command});
-        writeln!(lines, "{line}").unwrap();
+        lines.push(line.to_string());
     }
-    stage.import(&lines);
+    for part in lines.chunks(ROWS / 4) {
+        stage.import(&part.join("\n"));
+    }
     let before = stage.memory_mib().await;
     let mut honest = Honest::beside(stage).await;
     let mut unread = Vec::new();

@@ -264,6 +264,14 @@ mod specs {
             Arc::default(),
         );
         let http = reqwest::Client::new();
+        let counts = Arc::new(Counts::default());
+        // A line is read when there is room for its command, and not before.
+        let (mut given, done) = (0, Arc::clone(&counts));
+        let lines = lines.inspect(move |_| {
+            given += 1;
+            let ahead = given - done.done.load(Ordering::Relaxed);
+            assert!(ahead <= IN_FLIGHT_MAX as u64 + 1, "{ahead} lines ahead");
+        });
         let report = run(
             lines,
             Sender::Server {
@@ -272,7 +280,7 @@ mod specs {
                 strict: false,
             },
             &[],
-            Arc::default(),
+            counts,
         )
         .await
         .unwrap();

@@ -86,17 +86,7 @@ impl Source for OnlineRetail {
     }
 
     fn lines(&self, path: &Path, reading: &Reading, progress: Arc<Progress>) -> anyhow::Result<Lines> {
-        let files = files(path)?;
-        Ok(Box::new(Days {
-            known: survey(&files),
-            files: files.into_iter().enumerate().collect(),
-            reading: reading.clone(),
-            progress,
-            current: None,
-            open: HashMap::new(),
-            registered: HashSet::new(),
-            ready: VecDeque::new(),
-        }))
+        Ok(Box::new(Days::of(files(path)?, reading, progress)))
     }
 }
 
@@ -232,6 +222,19 @@ impl Iterator for Days {
 }
 
 impl Days {
+    fn of(files: Vec<PathBuf>, reading: &Reading, progress: Arc<Progress>) -> Days {
+        Days {
+            known: survey(&files),
+            files: files.into_iter().enumerate().collect(),
+            reading: reading.clone(),
+            progress,
+            current: None,
+            open: HashMap::new(),
+            registered: HashSet::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
     /// Reads a line; `false` when there is none.
     fn read_on(&mut self) -> bool {
         let Some((place, rows)) = &mut self.current else {
@@ -678,6 +681,39 @@ mod specs {
     /// A line of an invoice: number, product, quantity, price.
     fn line(invoice: &str, sku: &str, quantity: &str, price: &str) -> String {
         format!("{invoice},{sku},X,{quantity},2010-12-01 08:26:00,{price},,Spain")
+    }
+
+    #[test]
+    fn only_documents_that_are_not_complete_are_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country";
+        let mut lines = vec![header.to_owned()];
+        for invoice in 536_000..537_000 {
+            lines.extend(["A", "B", "C"].map(|sku| line(&invoice.to_string(), sku, "1", "1")));
+            // Two tills write their lines in turns.
+            if invoice % 100 == 0 {
+                let other = (invoice + 1_000).to_string();
+                lines.push(line(&other, "A", "1", "1"));
+                lines.push(line(&invoice.to_string(), "D", "1", "1"));
+                lines.push(line(&other, "B", "1", "1"));
+            }
+        }
+        let file = folder.path().join("day.csv");
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let reading = Reading {
+            corrections: Corrections::Apply,
+            run: "spec".to_owned(),
+        };
+        let mut days = Days::of(vec![file], &reading, Arc::default());
+        let (mut documents, mut most) = (0, (0, 0));
+        while let Some(given) = days.next() {
+            assert!(given.is_ok());
+            documents += 1;
+            most = (most.0.max(days.open.len()), most.1.max(days.ready.len()));
+        }
+        assert_eq!(documents, 1_010);
+        // What is open besides the one that was given out, and what waits to be given out with it.
+        assert_eq!(most, (1, 0));
     }
 
     /// File, line, document and what is said of it.

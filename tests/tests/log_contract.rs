@@ -564,7 +564,7 @@ mod only_sqlite {
     #[tokio::test]
     async fn large_records_come_in_batches_of_some_megabytes() {
         let folder = tempfile::tempdir().unwrap();
-        large_records_come_in_batches(&SqliteLog::new(folder.path()), 8 * 1024 * 1024).await;
+        large_records_come_in_batches(&SqliteLog::new(folder.path()), 2 * 1024 * 1024).await;
     }
 
     #[tokio::test]
@@ -1165,7 +1165,7 @@ mod only_postgres {
     async fn large_records_come_in_batches_of_some_megabytes() {
         let database = Database::create();
         let log = PostgresLog::new(database.url()).unwrap();
-        large_records_come_in_batches(&log, 8 * 1024 * 1024).await;
+        large_records_come_in_batches(&log, 2 * 1024 * 1024).await;
     }
 
     /// Somebody holds the tables: neither an append nor a question waits for longer than it may.

@@ -36,7 +36,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How often waiting readers look for what other processes wrote.
 const POLL: Duration = Duration::from_millis(20);
 /// Bytes after which a batch ends, so that one of large records does not fill the memory.
-const BATCH_BYTES_MAX: i64 = 8 * 1024 * 1024;
+const BATCH_BYTES_MAX: i64 = 2 * 1024 * 1024;
 
 /// What every connection asks of the server; it cannot be overruled by the URL. The isolation is what lets an append wait
 /// for another one and then look at the epoch again. The statements have one good plan each, which must not depend on how

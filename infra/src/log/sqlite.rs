@@ -40,7 +40,7 @@ const QUEUE_APPENDS_MAX: usize = 1024;
 /// Appends in one transaction: a limit on how long the first of them waits for the last.
 const GROUP_APPENDS_MAX: usize = 256;
 /// Bytes that a reader hands out at once, so that a batch of large records does not fill the memory.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often a reader in another process than the writer's looks for new records.
 const POLL: Duration = Duration::from_millis(50);
 /// How often the files are looked at while nothing is written.

@@ -24,6 +24,7 @@ struct TableRows {
     table: &'static Table,
     /// What is known of entity rows that no kept fold changed: `None` = known to be absent.
     stored: HashMap<Key, Option<Vec<Value>>>,
+    stored_bytes: usize,
     kept: Changes,
     attempt: Changes,
     missing: BTreeSet<Key>,
@@ -36,6 +37,8 @@ struct Changes {
     entities: HashMap<Key, Option<Vec<Value>>>,
     deltas: HashMap<Key, Vec<Value>>,
     appends: Vec<(u64, Vec<Value>)>,
+    /// Of all their values, once they are kept.
+    bytes: usize,
 }
 
 /// What a batch did to one table; each part sorted by key.
@@ -134,7 +137,9 @@ impl Rows {
 
     /// Tells what the store holds under `key`; `None` = nothing.
     pub fn know(&mut self, table: &'static Table, key: Key, values: Option<Vec<Value>>) {
-        self.table(table).stored.insert(key, values);
+        let rows = self.table(table);
+        rows.stored_bytes += values.as_deref().map_or(0, bytes_of);
+        rows.stored.insert(key, values);
     }
 
     /// Forgets what was folded since the last [`keep`](Self::keep), for the same events come again.
@@ -159,6 +164,14 @@ impl Rows {
         self.tables.values().map(|rows| rows.kept.len()).sum()
     }
 
+    /// What the values of the rows that were kept or loaded take in memory.
+    pub fn bytes(&self) -> usize {
+        self.tables
+            .values()
+            .map(|rows| rows.kept.bytes + rows.stored_bytes)
+            .sum()
+    }
+
     /// Why this batch breaks a rule of the engine, if it does: an entity key outside the event's shard.
     pub fn violation(&self) -> Option<&str> {
         self.violation.as_deref()
@@ -178,6 +191,7 @@ impl Rows {
         self.tables.entry(table.name).or_insert_with(|| TableRows {
             table,
             stored: HashMap::new(),
+            stored_bytes: 0,
             kept: Changes::default(),
             attempt: Changes::default(),
             missing: BTreeSet::new(),
@@ -258,16 +272,25 @@ impl Changes {
 
     /// `later` changes come on top.
     fn follow(&mut self, table: &Table, later: Changes) {
-        if self.len() == 0 {
-            *self = later;
-            return;
+        for (key, values) in later.entities {
+            self.bytes += values.as_deref().map_or(0, bytes_of);
+            let before = self.entities.insert(key, values).flatten();
+            self.bytes -= before.as_deref().map_or(0, bytes_of);
         }
-        self.entities.extend(later.entities);
         for (key, values) in later.deltas {
+            // Merged into another one it takes no more than that.
+            if !self.deltas.contains_key(&key) {
+                self.bytes += bytes_of(&values);
+            }
             self.add(table, key, values);
         }
+        self.bytes += later.appends.iter().map(|(_, values)| bytes_of(values)).sum::<usize>();
         self.appends.extend(later.appends);
     }
+}
+
+fn bytes_of(values: &[Value]) -> usize {
+    values.iter().map(Value::bytes).sum()
 }
 
 /// By key, so that two who write the same rows take them in the same order.
@@ -324,6 +347,37 @@ mod specs {
     }
     crate::table! {
         journal Entry "entry" { set text: String }
+    }
+
+    #[test]
+    fn what_rows_take_is_known_and_what_is_replaced_or_merged_counts_once() {
+        let mut rows = Rows::new(8);
+        rows.at(Position { shard: 3, offset: 7 });
+        let card = |stage: String| Card { id: id(3), stage };
+        let total = |amount: i64| Total {
+            country: "TW".into(),
+            amount,
+            first: None,
+            last: 1,
+        };
+        let mut taken = 0;
+        for stage in [1_000, 5] {
+            rows.put(card("x".repeat(stage)));
+            rows.add(total(1));
+            rows.append(Entry { text: "y".repeat(100) });
+            rows.keep();
+            taken = rows.bytes();
+        }
+        let of = |values: Vec<Value>| bytes_of(&values);
+        let entry = Entry { text: "y".repeat(100) };
+        let expected = of(card("xxxxx".into()).into_values()) + of(total(2).into_values());
+        assert_eq!(taken, expected + 2 * of(entry.into_values()));
+        rows.know(
+            Card::TABLE,
+            vec![Value::Uuid(id(4))],
+            Some(card("loaded".into()).into_values()),
+        );
+        assert_eq!(rows.bytes(), taken + of(card("loaded".into()).into_values()));
     }
 
     fn id(shard: u16) -> Uuid {

@@ -23,7 +23,8 @@ const SKIPPING_FOR: Duration = Duration::from_millis(100);
 /// How long the store may not hear of anything while a worker catches up to where the log ended when it began: what changes twice meanwhile is
 /// written once.
 const CATCHING_UP_FOR: Duration = Duration::from_secs(2);
-/// Rows that a generation may hold back meanwhile, and bytes of the events that they came from, over all its shards.
+/// Rows that a generation may hold back meanwhile, and bytes of them as well as of the events that they came from, over all its shards. A
+/// receipt may come to rows that take ten times what it takes.
 pub const CATCHING_UP_ROWS_MAX: usize = 200_000;
 pub const CATCHING_UP_BYTES_MAX: usize = 128 << 20;
 /// Pause after the store or the log could not be reached.
@@ -372,7 +373,9 @@ impl Projector {
         let (rows_max, bytes_max) = (CATCHING_UP_ROWS_MAX / shards, CATCHING_UP_BYTES_MAX / shards);
         let patience = at.patience();
         let behind_for = at.behind_since.get_or_insert_with(Instant::now).elapsed();
-        behind_for < patience && at.folded.rows.changed() < rows_max && at.folded.bytes < bytes_max
+        let rows = &at.folded.rows;
+        let has_room = rows.changed() < rows_max && rows.bytes().max(at.folded.bytes) < bytes_max;
+        behind_for < patience && has_room
     }
 
     /// Reads again from where the store is, and commits what stands before the commit that `offset` is part of.

@@ -46,6 +46,17 @@ impl World {
         }
     }
 
+    /// Registrations, of one customer with this name.
+    pub fn record_named(&mut self, events: u64, name: &str) {
+        for _ in 0..events {
+            self.events += 1;
+            let mut stored = event(self.events);
+            stored.event_type.event = "registered".into();
+            stored.body = format!(r#"{{"kind":"person","name":"{name}"}}"#).into_bytes();
+            self.log.inner.push(0, stored.to_record("/crm/spec", 1, self.events));
+        }
+    }
+
     /// An operator says to step over the record at this offset.
     pub async fn quarantine(&self, offset: u64, fingerprint: u64) {
         let word = crate::log::Quarantine {

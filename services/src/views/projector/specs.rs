@@ -170,6 +170,22 @@ async fn large_events_are_written_sooner() {
     );
 }
 
+/// The timeline has a name in two sentences: its rows take twice what the events take.
+#[tokio::test(start_paused = true)]
+async fn wide_rows_are_written_sooner() {
+    let mut world = World::new().await;
+    let store = Arc::new(Counting::default());
+    // The rows of a read are more than a shard may hold back, their events half of it.
+    let name = "x".repeat(CATCHING_UP_BYTES_MAX / 8 / BATCH_RECORDS_MAX / 2);
+    world.record_named(3 * BATCH_RECORDS_MAX as u64, &name);
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(8), 0);
+    projector.catch_up(|_, _| ()).await.unwrap();
+    assert_eq!(
+        store.commits(),
+        [BATCH_RECORDS_MAX - 2, BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 2]
+    );
+}
+
 /// A store that needs ten times as long as the next event takes to come gets ten at a time: the lag does not grow.
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_the_store_writes_is_written_together() {

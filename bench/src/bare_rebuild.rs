@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use domain::Position;
 use projections::{Event, Group, Rows, Table, TableChange, Value};
 use services::log::{Envelope, EventLog, Meaning};
+use services::shard::read_creation;
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
@@ -68,6 +69,7 @@ pub async fn rebuild(
 async fn fold(log: &dyn EventLog, shard: u16, shards: u16, groups: &[Group], client: &Client) -> anyhow::Result<u64> {
     let mut folds: Vec<(Group, Rows)> = groups.iter().map(|group| (*group, Rows::new(shards))).collect();
     let (end, mut offset, mut events, mut in_journal) = (log.end(shard).await?, 0, 0, 0);
+    let calendar = read_creation(log, shard).await?.calendar;
     let mut reader = log.reader(shard, 0).await?;
     while offset < end {
         let batch = reader.next(READ_RECORDS_MAX, READ_WAIT).await?;
@@ -78,7 +80,7 @@ async fn fold(log: &dyn EventLog, shard: u16, shards: u16, groups: &[Group], cli
             let Meaning::Event(stored) = Envelope::parse(&record, position)?.meaning else {
                 continue;
             };
-            let event = stored.decode()?;
+            let event = stored.decode(&calendar)?;
             folds.iter_mut().for_each(|(group, rows)| project(*group, &event, rows));
             events += 1;
             in_journal += 1;

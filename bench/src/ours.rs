@@ -10,7 +10,7 @@ use infra::config::{Places as Urls, Settings, Use};
 use infra::runtime::{Parts, Writer};
 use services::clock::SystemClock;
 use services::commands::{Commands, Incoming, Terms};
-use services::log::EventLog;
+use services::log::{EventLog, NewLog};
 use services::shard::{Action, Lane, Request, ShardConfig, ShardStatus, Step, Who};
 use uuid::Uuid;
 
@@ -160,7 +160,7 @@ pub fn log_to_read(log: &str, views: &str) -> anyhow::Result<Arc<dyn EventLog>> 
 pub async fn create_log(log: &str, views: &str, shards: u16) -> anyhow::Result<(Settings, Arc<dyn EventLog>)> {
     let settings = settings(log, views)?;
     let opened = settings.open_log(Use::Write)?;
-    services::log::create(opened.as_ref(), shards, &SystemClock).await?;
+    services::log::create(opened.as_ref(), &NewLog::of(shards), &SystemClock).await?;
     Ok((settings, opened))
 }
 
@@ -169,6 +169,7 @@ pub fn settings(log: &str, views: &str) -> anyhow::Result<Settings> {
         log: Some(log.to_owned()),
         views: Some(views.to_owned()),
         config: None,
+        time_zone: None,
         log_password_file: None,
         views_password_file: None,
     };

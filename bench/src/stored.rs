@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use anyhow::Context;
-use domain::{Actor, AnyCommand, AnyState, Companions, Fact, Moment, Position, StreamRef, derived_id};
+use domain::{Actor, AnyCommand, AnyState, Calendar, Companions, Fact, Moment, Position, StreamRef, derived_id};
 use jiff::Timestamp;
 use services::log::{Record, StoredEvent};
 
@@ -26,7 +26,8 @@ pub fn event(
     version: u64,
     at: Timestamp,
 ) -> anyhow::Result<(StoredEvent, AnyState)> {
-    let moment = Moment::new(stream.id, at, at, &Nobody);
+    let calendar = Calendar::taipei();
+    let moment = Moment::new(stream.id, at, at, &calendar, &Nobody);
     let facts = state
         .decide(command, &moment)
         .map_err(|rejection| anyhow::anyhow!("{rejection}"))?;

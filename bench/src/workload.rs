@@ -115,7 +115,7 @@ pub fn scattered(n: u64) -> u64 {
 
 #[cfg(test)]
 mod specs {
-    use domain::{AnyState, Companions, Fact, Moment, Stream, StreamKind};
+    use domain::{AnyState, Calendar, Companions, Fact, Moment, Stream, StreamKind};
     use jiff::Timestamp;
 
     use super::*;
@@ -129,10 +129,12 @@ mod specs {
     }
 
     fn decided<S: Stream>(state: &S::State, command: S::Command) -> Vec<S::Event> {
+        let calendar = Calendar::taipei();
         let at = Moment::new(
             derived_id(&["here"]),
             Timestamp::UNIX_EPOCH,
             Timestamp::UNIX_EPOCH,
+            &calendar,
             &Nobody,
         );
         S::decide(state, command, &at).unwrap()

@@ -14,9 +14,7 @@ use uuid::Uuid;
 
 use self::reversal::{Reversal, reverse};
 use crate::customer::{self, Customer};
-use crate::{
-    Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, business_date, derived_in, same_beginning,
-};
+use crate::{Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, same_beginning};
 
 mod reversal;
 
@@ -356,7 +354,7 @@ impl Stream for Loyalty {
         if state.customer.is_none() && !matches!(command, Command::Enrol { .. }) {
             return Err(Rejection::NotEnrolled);
         }
-        let today = business_date(at.effective_at);
+        let today = at.calendar.day(at.effective_at);
         match command {
             Command::Enrol { customer, program } => enrol(state, customer, program, at),
             Command::Earn {

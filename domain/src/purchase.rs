@@ -722,7 +722,7 @@ fn void(state: &State, purchase: &Summary, reason: String) -> Result<Vec<Event>,
 
 /// A till may be in a time zone ahead of ours, where it is tomorrow. No further.
 fn must_have_come(business_date: Date, at: &Moment<'_>) -> Result<(), Rejection> {
-    let today = crate::business_date(at.now);
+    let today = at.calendar.day(at.now);
     match business_date > today.saturating_add(1.day()) {
         true => Err(Rejection::StillToCome { business_date, today }),
         false => Ok(()),

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use domain::Calendar;
 use serde::Deserialize;
-use services::log::{EventLog, MemoryLog};
+use services::log::{EventLog, MemoryLog, NewLog};
 use services::routing::PeerSecret;
 use services::states::StateStore;
 use services::views::ReadStore;
@@ -45,6 +46,10 @@ pub struct Places {
     /// The same for the read models. PGPASSWORD and PGPASSFILE work as well
     #[arg(long, env = "CRM_VIEWS_PASSWORD_FILE", global = true, value_name = "FILE")]
     pub views_password_file: Option<PathBuf>,
+    /// The time zone whose days the log counts in, such as Europe/Berlin; it is fixed when the log is created [default: that of the log;
+    /// of a new one Asia/Taipei]
+    #[arg(long, env = "CRM_TIME_ZONE", global = true, value_name = "NAME")]
+    pub time_zone: Option<Calendar>,
     /// Settings file; `crm.toml` in the working folder is read when it is there
     #[arg(long, env = "CRM_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -59,6 +64,8 @@ struct File {
     /// Files with the passwords for them.
     log_password_file: Option<PathBuf>,
     views_password_file: Option<PathBuf>,
+    /// The time zone of a log that is created; of one that exists, what it must be.
+    time_zone: Option<Calendar>,
     /// The name of this installation in `ce_source`.
     instance: Option<String>,
     listen: Option<String>,
@@ -82,6 +89,8 @@ struct File {
 pub struct Settings {
     pub log: Url,
     pub views: Url,
+    /// What the log is created with, and what it must have; `None` = what it has, and Taipei's for a new one.
+    pub calendar: Option<Calendar>,
     pub instance: String,
     pub listen: String,
     pub allowed_hosts: Vec<String>,
@@ -119,6 +128,7 @@ impl Places {
         Ok(Settings {
             log: place(&self.log, file.log).with_password_from(log_password_file.as_deref())?,
             views: place(&self.views, file.views).with_password_from(views_password_file.as_deref())?,
+            calendar: self.time_zone.clone().or(file.time_zone),
             instance: file.instance.unwrap_or_else(|| "crm".to_owned()),
             listen: file.listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()),
             allowed_hosts: file.allowed_hosts,
@@ -230,6 +240,14 @@ impl Settings {
         };
         let log = KafkaLog::new(brokers, topic, self.kafka.clone());
         Ok(Some(log.with_replication(self.replication)))
+    }
+
+    /// What the log is, or is to be.
+    pub fn new_log(&self, shards: u16) -> NewLog {
+        NewLog {
+            shards,
+            calendar: self.calendar.clone(),
+        }
     }
 
     /// Is the log made by whoever first opens it? One in files or in a database is; a Kafka topic is made by `crm init` only.

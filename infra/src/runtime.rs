@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
+use domain::Calendar;
 use projections::Group;
 use services::clock::{Clock, CorrectedClock, SystemClock};
 use services::commands::Commands;
 use services::log::{EventLog, LogError, Opened, create, open};
 use services::routing::{Owners, PeerSecret, Routing};
-use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, read_creation, spawn};
+use services::shard::{Assignment, ShardConfig, ShardHandle, ShardParts, spawn};
 use services::views::{Queries, ViewError, Workers, logs_of};
 use services::watch::Seat;
 use sha2::{Digest, Sha256};
@@ -56,20 +57,31 @@ pub struct Projecting {
 /// When there are no read models, or they belong to another log than the one that the settings name.
 pub async fn queries_to_read(settings: &Settings) -> anyhow::Result<Queries> {
     let views = settings.open_stores_to_read().await?.views;
-    let queries = Queries::new(Arc::clone(&views), Arc::new(SystemClock));
+    let queries = |calendar| Queries::new(Arc::clone(&views), Arc::new(SystemClock), calendar);
     let log = settings.open_log(Use::Read)?;
-    let found = async {
-        log.open().await?;
-        read_creation(log.as_ref(), 0).await
-    };
-    match found.await {
-        Ok(created) => Ok(queries.with_log(Arc::clone(&log)).of_log(created.log_id)),
+    match open(log.as_ref()).await {
+        Ok(opened) => {
+            opened.must_count_days_by(settings.calendar.as_ref(), log.as_ref())?;
+            let queries = queries(opened.calendar).with_log(Arc::clone(&log));
+            Ok(queries.of_log(opened.log_id))
+        }
         Err(error) => {
-            // Read models can be asked while their log is away.
-            eprintln!("crm: cannot verify that these read models belong to the log: {error}");
-            Ok(queries)
+            // Read models can be asked while their log is away. Days that they have counted stay; a day that is asked for is one of these.
+            let calendar = settings.calendar.clone().unwrap_or_else(Calendar::taipei);
+            eprintln!(
+                "crm: cannot verify that these read models belong to the log, and that its days are those of {}: {error}",
+                calendar.time_zone()
+            );
+            Ok(queries(calendar))
         }
     }
+}
+
+/// Opens a log that must have the time zone of the settings, if they name one.
+async fn open_as_set(settings: &Settings, log: &dyn EventLog) -> anyhow::Result<Opened> {
+    let opened = open(log).await?;
+    opened.must_count_days_by(settings.calendar.as_ref(), log)?;
+    Ok(opened)
 }
 
 /// A log that is not there is not begun anew beside read models that came from one: it was deleted, or this is the wrong place.
@@ -105,14 +117,14 @@ impl Parts {
     pub async fn open(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
         let opened = match settings.creates_log() {
             true => match log.open().await {
-                Ok(shards) => create(log.as_ref(), shards, &SystemClock).await?,
+                Ok(shards) => create(log.as_ref(), &settings.new_log(shards), &SystemClock).await?,
                 Err(LogError::NotCreated(_)) => {
                     refuse_orphans(settings, &settings.open_stores().await?).await?;
-                    create(log.as_ref(), SHARDS_DEFAULT, &SystemClock).await?
+                    create(log.as_ref(), &settings.new_log(SHARDS_DEFAULT), &SystemClock).await?
                 }
                 Err(error) => return Err(error.into()),
             },
-            false => open(log.as_ref()).await?,
+            false => open_as_set(settings, log.as_ref()).await?,
         };
         Parts::with(log, opened, settings.open_stores().await?).await
     }
@@ -122,7 +134,7 @@ impl Parts {
     /// # Errors
     /// When one of them is not there, not in order, or cannot be reached.
     pub async fn open_to_project(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
-        let opened = open(log.as_ref()).await?;
+        let opened = open_as_set(settings, log.as_ref()).await?;
         Parts::with(log, opened, settings.open_stores().await?).await
     }
 
@@ -131,7 +143,7 @@ impl Parts {
     /// # Errors
     /// When one of them is not there, not in order, or cannot be reached.
     pub async fn open_to_read(settings: &Settings, log: Arc<dyn EventLog>) -> anyhow::Result<Parts> {
-        let opened = open(log.as_ref()).await?;
+        let opened = open_as_set(settings, log.as_ref()).await?;
         Parts::with(log, opened, settings.open_stores_to_read().await?).await
     }
 
@@ -172,7 +184,11 @@ impl Parts {
         let words = vec![Assignment::alone(); usize::from(self.opened.shards)];
         let (handles, tasks) = self.spawn_shards(settings, address, &config, words);
         Writer {
-            commands: Commands::new(Routing::alone(handles), Arc::clone(&self.clock)),
+            commands: Commands::new(
+                Routing::alone(handles),
+                Arc::clone(&self.clock),
+                self.opened.calendar.clone(),
+            ),
             peers: None,
             tasks,
             membership: None,
@@ -210,7 +226,7 @@ impl Parts {
         };
         let membership = Membership::join(&log, "writers", settings.session_timeout, vec![share], is_released).await?;
         Ok(Writer {
-            commands: Commands::new(routing, Arc::clone(&self.clock)),
+            commands: Commands::new(routing, Arc::clone(&self.clock), self.opened.calendar.clone()),
             peers: Some(secret),
             tasks,
             membership: Some(membership),
@@ -300,7 +316,8 @@ impl Parts {
     }
 
     pub fn queries(&self) -> Queries {
-        let queries = Queries::new(Arc::clone(&self.stores.views), Arc::clone(&self.clock));
+        let calendar = self.opened.calendar.clone();
+        let queries = Queries::new(Arc::clone(&self.stores.views), Arc::clone(&self.clock), calendar);
         queries.with_log(Arc::clone(&self.log)).of_log(self.opened.log_id)
     }
 }

@@ -9,7 +9,7 @@ use domain::inspection::{self, Inspection};
 use domain::interaction::Channel;
 use domain::job::{self, Job};
 use domain::lead::{self, Lead};
-use domain::{Card, Companions, Fact, Id, Moment, Stream, StreamRef};
+use domain::{Calendar, Card, Companions, Fact, Id, Moment, Stream, StreamRef};
 use jiff::civil::date;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -57,11 +57,12 @@ where
         state: S::State::default(),
         events: vec![],
     };
+    let calendar = Calendar::taipei();
     let mut now = 40;
     for (pause, late, command) in wishes {
         now += pause;
         let (recorded_at, effective_at) = (hour(now), hour(now - late));
-        let at = Moment::new(stream.id, recorded_at, effective_at, &Elsewhere);
+        let at = Moment::new(stream.id, recorded_at, effective_at, &calendar, &Elsewhere);
         let Ok(events) = S::decide(&life.state, command, &at) else {
             continue;
         };

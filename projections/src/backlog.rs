@@ -138,7 +138,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
 mod specs {
     use std::collections::BTreeMap;
 
-    use domain::{AnyState, Companions, Fact, Id, Moment, Stream, StreamRef, case, interaction::Channel};
+    use domain::{AnyState, Calendar, Companions, Fact, Id, Moment, Stream, StreamRef, case, interaction::Channel};
     use proptest::prelude::*;
 
     use super::*;
@@ -340,11 +340,12 @@ mod specs {
             const CASES: [&str; 3] = ["a", "b", "c"];
             let mut world = World::new(&[&cases::MODEL, &case_intervals::MODEL, &MODEL]);
             let mut states = vec![case::State::default(); 3];
+            let calendar = Calendar::taipei();
             let mut today = 60;
             for (who, pause, late, command) in lives {
                 today += pause;
                 let (recorded_at, effective_at) = (hour(today), hour(today - late));
-                let at = Moment::new(stream(CASES[who]).id, recorded_at, effective_at, &Nobody);
+                let at = Moment::new(stream(CASES[who]).id, recorded_at, effective_at, &calendar, &Nobody);
                 let Ok(events) = case::Case::decide(&states[who], command, &at) else { continue };
                 for event in events {
                     states[who] = case::Case::evolve(states[who].clone(), &event, effective_at);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::purchases::movements;
 use crate::{
     BadQuestion, Column, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows,
-    Select, Value, business_date, day_start, month_of, table,
+    Select, Value, month_of, table,
 };
 
 table! {
@@ -41,7 +41,7 @@ fn project(event: &Event, rows: &mut Rows) {
     let Fact::Purchase(fact) = &event.fact else { return };
     for movement in movements(fact).into_iter().filter(|movement| movement.sales != 0) {
         rows.append(CohortPurchase {
-            effective_at: day_start(movement.business_date),
+            effective_at: event.calendar.day_start(movement.business_date),
             recorded_at: event.recorded_at,
             customer: movement.customer,
             month: month_of(movement.business_date),
@@ -67,7 +67,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let months = [Expr::Column("customer"), Expr::Column("month"), Expr::Sum("sales")];
     let select = question.dated(Select::of(CohortPurchase::TABLE, months), "effective_at");
     // Old logs have days of the year 10 and of the year 9999; nobody bought then, and nobody bought tomorrow.
-    let today = question.as_of.or(question.now).map_or(DAY_MAX, business_date);
+    let today = question.today().unwrap_or(DAY_MAX);
     let months = month_number(&month_of(DAY_MIN))..=month_number(&month_of(today.min(DAY_MAX)));
     Ok(page.plan(vec![select], move |mut results| {
         let mut bought: BTreeMap<Uuid, BTreeSet<i64>> = BTreeMap::new();
@@ -128,12 +128,16 @@ fn month_name(number: i64) -> String {
 
 #[cfg(test)]
 mod specs {
-    use domain::purchase;
+    use domain::{Calendar, purchase};
     use jiff::civil::{Date, date};
 
     use super::*;
     use crate::purchases::specs::{attached, recorded, stream, voided};
     use crate::spec::{World, question};
+
+    fn day_start(day: Date) -> Timestamp {
+        Calendar::taipei().day_start(day)
+    }
 
     fn sale(customer: &str, on: Date) -> purchase::Event {
         recorded("taipei", on, &[("A", "1", 100)], Some(customer))

@@ -219,7 +219,7 @@ mod specs {
         world.record(stream("1"), Some(id("chen")), sale.clone(), AT, AT);
         world.record(stream("2"), Some(id("chen")), sale, AT, AT);
         assert_eq!(dangling(&world), vec![(id("chen"), 2)]);
-        let row = world.ask(&MODEL, Question::default()).rows.remove(0);
+        let row = world.ask(&MODEL, question(&[])).rows.remove(0);
         assert_eq!(row[0], Value::Text("customer".into()));
         assert_eq!(row[3], Value::Time(crate::spec::moment(AT)));
         assert!(row[4].as_text().starts_with("purchase/"), "{:?}", row[4]);
@@ -252,7 +252,7 @@ mod specs {
             from: lead::Status::Qualified,
         };
         world.record(lead, Some(id("chen")), converted, AT, AT);
-        let answer = world.ask(&MODEL, Question::default());
+        let answer = world.ask(&MODEL, question(&[]));
         let mut found: Vec<_> = answer
             .rows
             .iter()
@@ -322,7 +322,7 @@ mod specs {
         };
         world.record(inspection, None, scheduled, AT, AT);
         registers(&mut world, "chen");
-        let answer = world.ask(&MODEL, Question::default());
+        let answer = world.ask(&MODEL, question(&[]));
         assert_eq!(answer.rows.len(), 1);
         assert_eq!(answer.rows[0][0], Value::Text("equipment".into()));
     }

@@ -212,20 +212,21 @@ pub mod specs {
 
     /// Records what comes of those wishes, and gives the states of the three deals.
     pub fn live(world: &mut World, lives: Vec<(u8, i64, i64, opportunity::Command)>) -> Vec<opportunity::State> {
-        use domain::{AnyState, Companions, Moment, Stream};
+        use domain::{AnyState, Calendar, Companions, Moment, Stream};
         struct Nobody;
         impl Companions for Nobody {
             fn find(&self, _: StreamRef) -> Option<&dyn std::any::Any> {
                 None
             }
         }
+        let calendar = Calendar::taipei();
         let mut states = vec![opportunity::State::default(); 3];
         let mut today = 20;
         for (who, pause, late, command) in lives {
             today += pause;
             let stream = deal(&format!("deal {who}"));
             let (recorded_at, effective_at) = (noon(today), noon(today - late));
-            let at = Moment::new(stream.id, recorded_at, effective_at, &Nobody);
+            let at = Moment::new(stream.id, recorded_at, effective_at, &calendar, &Nobody);
             let state = &mut states[usize::from(who)];
             let Ok(events) = opportunity::Opportunity::decide(state, command, &at) else {
                 continue;

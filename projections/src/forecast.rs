@@ -138,7 +138,7 @@ mod specs {
         let question = Question {
             as_of,
             known_until: known_at.map(|at| world.known_at(at)),
-            ..Question::default()
+            ..question(&[])
         };
         world.ask(&MODEL, question).rows
     }

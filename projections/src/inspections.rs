@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     BadQuestion, Column, ColumnType, Event, Group, List, Op, Operand, Plan, Question, ReadModel, Row, Rows, Value,
-    Where, business_date, table, word,
+    Where, table, word,
 };
 
 table! {
@@ -125,7 +125,7 @@ fn project(event: &Event, rows: &mut Rows) {
                 row.outcome = Some(word(outcome));
                 row.failed = failed.clone();
                 row.finished_at = Some(at);
-                row.on_time = Some(business_date(at) <= *due);
+                row.on_time = Some(event.calendar.day(at) <= *due);
                 row.overdue_after = NEVER;
             }
             inspection::Event::Voided { reason, .. } => {
@@ -139,7 +139,7 @@ fn project(event: &Event, rows: &mut Rows) {
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
-    let today = business_date(question.time());
+    let today = question.calendar.day(question.time());
     let mut question = question.clone();
     for filter in &mut question.filters {
         if filter.column == "overdue" {

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod agree;
 mod kernel;
+#[cfg(test)]
+mod zones;
 
 pub mod backlog;
 pub mod case_intervals;

@@ -125,7 +125,7 @@ pub(crate) fn lot_deltas(fact: &loyalty::Event) -> Vec<(Option<Date>, i64)> {
 pub(crate) mod specs {
     use std::any::Any;
 
-    use domain::{Companions, Id, Moment, Stream, StreamRef};
+    use domain::{Calendar, Companions, Id, Moment, Stream, StreamRef};
     use jiff::civil::date;
     use proptest::prelude::*;
 
@@ -154,9 +154,10 @@ pub(crate) mod specs {
             customer: Id::new(id("mei")),
             program: "points".into(),
         };
+        let calendar = Calendar::taipei();
         for (n, command) in (0..).zip([vec![enrol], commands].concat()) {
-            let at = crate::day_start(day(n));
-            let moment = Moment::new(account, at, at, &Elsewhere);
+            let at = calendar.day_start(day(n));
+            let moment = Moment::new(account, at, at, &calendar, &Elsewhere);
             for fact in loyalty::Loyalty::decide(&state, command, &moment).unwrap_or_default() {
                 state = loyalty::Loyalty::evolve(state, &fact, at);
                 world.record_at(StreamRef::of::<loyalty::Loyalty>(Id::new(account)), None, fact, at, at);

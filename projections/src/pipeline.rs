@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{Currency, StreamKind};
+use domain::{Calendar, Currency, StreamKind};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::deals::{self, Card, DealHistory, Figures, Status, stage_rank};
 use crate::{
     BadQuestion, Column, ColumnType, Event, Expr, Group, LIMIT_MAX, List, Op, Page, Plan, Question, ReadModel, Row,
-    Rows, Select, Value, business_date, month_of, restate, table,
+    Rows, Select, Value, month_of, restate, table,
 };
 
 table! {
@@ -112,9 +112,12 @@ fn project(event: &Event, rows: &mut Rows) {
     let history = rows.get::<DealHistory>(opportunity);
     rows.put(PipelineCard {
         external_key: history.and_then(|history| history.external_key),
-        ..PipelineCard::of(opportunity, advance.card())
+        ..PipelineCard::of(opportunity, advance.card(), &event.calendar)
     });
-    let changes = restate(&counted(&advance.old), &counted(&advance.new));
+    let changes = restate(
+        &counted(&advance.old, &event.calendar),
+        &counted(&advance.new, &event.calendar),
+    );
     for change in changes {
         let Counted {
             status,
@@ -128,7 +131,7 @@ fn project(event: &Event, rows: &mut Rows) {
             weighted_minor,
         } = change.value;
         rows.append(PipelineChange {
-            day: business_date(change.at),
+            day: event.calendar.day(change.at),
             effective_at: change.at,
             recorded_at: event.recorded_at,
             opportunity,
@@ -148,7 +151,7 @@ fn project(event: &Event, rows: &mut Rows) {
 }
 
 impl PipelineCard {
-    fn of(opportunity: Uuid, card: &Card) -> PipelineCard {
+    fn of(opportunity: Uuid, card: &Card, calendar: &Calendar) -> PipelineCard {
         PipelineCard {
             opportunity,
             external_key: None,
@@ -166,7 +169,7 @@ impl PipelineCard {
             opened_at: card.opened_at,
             stage_since: card.stage_since,
             closed_at: card.closed_at,
-            closed_on: card.closed_at.map(business_date),
+            closed_on: card.closed_at.map(|at| calendar.day(at)),
             push_count: card.push_count.into(),
             source: card.source.clone(),
             close_reason: card.close_reason.clone(),
@@ -193,14 +196,14 @@ struct Counted {
     weighted_minor: i64,
 }
 
-fn counted(cards: &[(Timestamp, Card)]) -> Vec<(Timestamp, Option<Counted>)> {
+fn counted(cards: &[(Timestamp, Card)], calendar: &Calendar) -> Vec<(Timestamp, Option<Counted>)> {
     let count = |card: &Card| Counted {
         status: card.status,
         stage: card.stage.clone(),
         currency: card.currency(),
         owner: card.owner.clone(),
         close_date: planned(card),
-        closed_on: card.closed_at.map(business_date),
+        closed_on: card.closed_at.map(|at| calendar.day(at)),
         category: card.category(),
         amount_minor: card.amount_minor(),
         weighted_minor: card.weighted_minor(),
@@ -287,7 +290,7 @@ mod specs {
         let question = Question {
             as_of,
             known_until: known_at.map(|at| world.known_at(at)),
-            ..Question::default()
+            ..question(&[])
         };
         world.ask(&MODEL, question).rows
     }
@@ -392,7 +395,8 @@ mod specs {
                 let naive = naive_card(&events, noon(t)).unwrap_or_default();
                 prop_assert_eq!(state.at(noon(t)).into_owned(), naive);
                 let row = world.rows::<PipelineCard>().into_iter().find(|row| row.opportunity == stream.id);
-                let expected = (state.status != Status::NotOpened).then(|| PipelineCard::of(stream.id, &state));
+                let card = || PipelineCard::of(stream.id, &state, &Calendar::taipei());
+                let expected = (state.status != Status::NotOpened).then(card);
                 prop_assert_eq!(row, expected);
             }
         }

@@ -8,9 +8,7 @@ use jiff::civil::Date;
 
 use crate::deals::{Status, stage_rank};
 use crate::pipeline::{self, PipelineChange, summed};
-use crate::{
-    BadQuestion, Column, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value, business_date,
-};
+use crate::{BadQuestion, Column, ColumnType, Expr, Group, Op, Plan, Question, ReadModel, Row, Select, Value};
 
 /// Days that are shown when the question does not say.
 const DAYS_DEFAULT: i32 = 60;
@@ -28,7 +26,7 @@ const COLUMNS: &[Column] = &[
 
 pub static MODEL: ReadModel = ReadModel {
     name: "pipeline_daily",
-    about: "What was open at the end of each day (Taiwan time), by stage and currency; 60 days unless `day` says otherwise",
+    about: "What was open at the end of each day of the company's time zone, by stage and currency; 60 days unless `day` says otherwise",
     group: Group::Sales,
     version: 1,
     streams: &[StreamKind::Opportunity],
@@ -101,8 +99,10 @@ impl Days {
     /// # Errors
     /// A filter on `day` that is no date.
     pub fn of(question: &Question) -> Result<Days, BadQuestion> {
-        let today = question.as_of.or(question.now).map(business_date);
-        let mut days = Days { from: None, to: today };
+        let mut days = Days {
+            from: None,
+            to: question.today(),
+        };
         for filter in question.filters.iter().filter(|filter| filter.column == "day") {
             let read = |text: &str| {
                 text.parse::<Date>().map_err(|_| BadQuestion::Value {
@@ -153,6 +153,7 @@ impl Days {
 
 #[cfg(test)]
 mod specs {
+    use domain::Calendar;
     use jiff::civil::date as on;
     use proptest::prelude::*;
 
@@ -229,9 +230,9 @@ mod specs {
         fn a_day_is_the_pipeline_as_of_its_end(lives in lives(), day in 0_i64..60) {
             let mut world = World::new(&[&pipeline::MODEL]);
             live(&mut world, lives);
-            let as_of = Question { as_of: Some(noon(day)), ..Question::default() };
+            let as_of = Question { as_of: Some(noon(day)), ..question(&[]) };
             let summary = world.ask(&pipeline::MODEL, as_of).rows;
-            let daily = Question { now: Some(noon(59)), ..question(&[&format!("day={}", business_date(noon(day)))]) };
+            let daily = Question { now: Some(noon(59)), ..question(&[&format!("day={}", Calendar::taipei().day(noon(day)))]) };
             let mut rows = world.ask(&MODEL, daily).rows;
             for row in &mut rows {
                 row.remove(0);

@@ -14,8 +14,7 @@ use crate::deals::{self, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::pipeline_daily::{Days, date};
 use crate::{
-    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value,
-    business_date, table,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value, table,
 };
 
 table! {
@@ -53,7 +52,7 @@ const COLUMNS: &[Column] = &[
 
 pub static MODEL: ReadModel = ReadModel {
     name: "pipeline_flow",
-    about: "What came into the open pipeline and what left it, per day (Taiwan time) and currency; 60 days unless `day` says otherwise",
+    about: "What came into the open pipeline and what left it, per day of the company's time zone and currency; 60 days unless `day` says otherwise",
     group: Group::Sales,
     version: 2,
     streams: &[StreamKind::Opportunity],
@@ -121,7 +120,7 @@ fn project(event: &Event, rows: &mut Rows) {
     }
     for (step, times) in difference.into_iter().filter(|(_, times)| *times != 0) {
         rows.append(PipelineMove {
-            day: business_date(step.at),
+            day: event.calendar.day(step.at),
             effective_at: step.at,
             recorded_at: event.recorded_at,
             opportunity,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::purchases::movements;
 use crate::{
     BadQuestion, Column, ColumnType, ColumnValue, Event, Expr, Group, Page, Plan, Question, ReadModel, Row, Rows,
-    Select, Value, business_date, day_start, days_between, table,
+    Select, Value, days_between, table,
 };
 
 table! {
@@ -52,7 +52,7 @@ fn project(event: &Event, rows: &mut Rows) {
     let Fact::Purchase(fact) = &event.fact else { return };
     for movement in movements(fact) {
         rows.append(CustomerPurchase {
-            effective_at: day_start(movement.business_date),
+            effective_at: event.calendar.day_start(movement.business_date),
             recorded_at: event.recorded_at,
             customer: movement.customer,
             business_date: movement.business_date,
@@ -90,7 +90,7 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     // The other filters wait for the scores, which need all customers.
     let select = page.narrow(Select::of(CustomerPurchase::TABLE, days), &["currency"]);
     let select = question.dated(select, "effective_at");
-    let today = question.as_of.or(question.now).map(business_date);
+    let today = question.today();
     Ok(page.plan(vec![select], move |mut results| {
         let days: Vec<Day> = results.remove(0).into_iter().map(Day::from_row).collect();
         // Nobody said what day it is: the last one that is known.
@@ -273,13 +273,17 @@ impl Scored<'_> {
 
 #[cfg(test)]
 mod specs {
-    use domain::purchase;
+    use domain::{Calendar, purchase};
     use jiff::civil::date;
     use proptest::prelude::*;
 
     use super::*;
     use crate::purchases::specs::{attached, recorded, stream, voided};
     use crate::spec::{World, id, question};
+
+    fn day_start(day: Date) -> Timestamp {
+        Calendar::taipei().day_start(day)
+    }
 
     fn sale(customer: &str, on: Date, amount_minor: i64) -> purchase::Event {
         recorded("taipei", on, &[("A", "1", amount_minor)], Some(customer))

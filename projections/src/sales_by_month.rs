@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     BadQuestion, Column, ColumnType, Event, Expr, Group, Op, Page, Plan, Question, ReadModel, Row, Rows, Select, Value,
-    day_start, month_of, table,
+    month_of, table,
 };
 
 table! {
@@ -193,7 +193,8 @@ fn count(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>,
             receipts: sign,
             returns: sign * i64::from(receipt.is_return),
         };
-        rows.append(total.clone().at(day_start(receipt.business_date), event.recorded_at));
+        let since = event.calendar.day_start(receipt.business_date);
+        rows.append(total.clone().at(since, event.recorded_at));
         rows.add(total);
     }
 }
@@ -298,7 +299,7 @@ fn plan(question: &Question, columns: &'static [Column], sum: Sum) -> Result<Pla
     let names_product = hidden.iter().any(|filter| filter.column == "sku");
     let hidden = Question {
         filters: hidden,
-        ..Question::default()
+        ..Question::new(question.calendar.clone())
     };
     let page = Page::of(
         &Question {
@@ -340,6 +341,7 @@ fn plan(question: &Question, columns: &'static [Column], sum: Sum) -> Result<Pla
 
 #[cfg(test)]
 mod specs {
+    use domain::Calendar;
     use jiff::civil::date;
     use proptest::prelude::*;
 
@@ -354,7 +356,7 @@ mod specs {
 
     /// Noon of that day of March.
     fn noon(n: i8) -> Timestamp {
-        Timestamp::from_second(day_start(day(n)).as_second() + 43_200).unwrap()
+        Timestamp::from_second(Calendar::taipei().day_start(day(n)).as_second() + 43_200).unwrap()
     }
 
     fn record(world: &mut World, receipt: &str, fact: purchase::Event, recorded_on: i8) {

@@ -115,7 +115,7 @@ mod specs {
     use super::*;
     use crate::deals::DealHistory;
     use crate::deals::specs::{deal, live, lives, lost, noon, opened, reopened, stage_changed, won};
-    use crate::spec::{World, id};
+    use crate::spec::{World, id, question};
 
     fn visit(visit: i64, stage: &str, entered: i64, left: Option<(i64, &str)>) -> StageVisit {
         StageVisit {
@@ -174,7 +174,7 @@ mod specs {
         world.record_at(deal("a"), None, opened(None), noon(1), noon(1));
         let question = Question {
             now: Some(noon(11)),
-            ..Question::default()
+            ..question(&[])
         };
         let answer = world.ask(&MODEL, question);
         assert_eq!(answer.rows[0].last(), Some(&Value::Int(10)));

@@ -5,7 +5,7 @@ mod sentence;
 mod service;
 mod shop;
 
-use domain::{Fact, Personal, link, purchase};
+use domain::{Calendar, Fact, Personal, link, purchase};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ pub static MODEL: ReadModel = ReadModel {
 };
 
 fn project(event: &Event, rows: &mut Rows) {
-    let Sentence { en, zh } = sentence(&event.fact);
+    let Sentence { en, zh } = sentence(&event.fact, &event.calendar);
     let (event_type, _) = event.fact.encode();
     rows.append(TimelineEntry {
         customer: customer(event),
@@ -100,7 +100,7 @@ fn customer(event: &Event) -> Option<Uuid> {
     event.customer.or(about)
 }
 
-fn sentence(fact: &Fact) -> Sentence {
+fn sentence(fact: &Fact, calendar: &Calendar) -> Sentence {
     match fact {
         Fact::Customer(event) => sales::customer(event),
         Fact::Link(event) => sales::link(event),
@@ -108,9 +108,9 @@ fn sentence(fact: &Fact) -> Sentence {
         Fact::Opportunity(event) => sales::opportunity(event),
         Fact::Interaction(event) => sales::interaction(event),
         Fact::Case(event) => service::case(event),
-        Fact::Equipment(event) => service::equipment(event),
+        Fact::Equipment(event) => service::equipment(event, calendar),
         Fact::Inspection(event) => service::inspection(event),
-        Fact::Job(event) => service::job(event),
+        Fact::Job(event) => service::job(event, calendar),
         Fact::Purchase(event) => shop::purchase(event),
         Fact::Loyalty(event) => shop::loyalty(event),
     }
@@ -128,7 +128,7 @@ mod specs {
     use crate::spec::{World, id, question};
 
     fn told(fact: impl Into<Fact>) -> (String, String) {
-        let Sentence { en, zh } = sentence(&fact.into());
+        let Sentence { en, zh } = sentence(&fact.into(), &Calendar::taipei());
         (en, zh)
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use domain::StreamKind;
+use domain::{Calendar, StreamKind};
 use jiff::Timestamp;
 
 use crate::deals::{self, Card, Figures, Status};
 use crate::pipeline::summed;
 use crate::{
-    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value,
-    business_date, month_of, table,
+    BadQuestion, Column, ColumnType, Event, Expr, Group, Plan, Question, ReadModel, Row, Rows, Select, Value, month_of,
+    table,
 };
 
 table! {
@@ -63,8 +63,8 @@ fn project(event: &Event, rows: &mut Rows) {
     let Some((_, advance)) = deals::advance(event, rows) else {
         return;
     };
-    let old = outcome(&advance.old);
-    let new = outcome(&advance.new);
+    let old = outcome(&advance.old, &event.calendar);
+    let new = outcome(&advance.new, &event.calendar);
     if old == new {
         return;
     }
@@ -81,11 +81,11 @@ fn project(event: &Event, rows: &mut Rows) {
 }
 
 /// How the deal ended; `None` while it is open.
-fn outcome(cards: &[(Timestamp, Card)]) -> Option<Outcome> {
+fn outcome(cards: &[(Timestamp, Card)], calendar: &Calendar) -> Option<Outcome> {
     let (_, card) = cards.last()?;
     let closed_at = card.closed_at?;
     Some(Outcome {
-        close_month: month_of(business_date(closed_at)),
+        close_month: month_of(calendar.day(closed_at)),
         reason: card.close_reason.clone().unwrap_or_default(),
         competitor: card.competitor.clone().unwrap_or_default(),
         source: card.source.clone().unwrap_or_default(),
@@ -220,7 +220,7 @@ pub mod specs {
             line("", [3, 0, 2_500, 0], 10_000, Some(5)),
             line("price", [0, 1, 0, 1_000], 0, None),
         ];
-        assert_eq!(world.ask(&MODEL, Question::default()).rows, expected);
+        assert_eq!(world.ask(&MODEL, question(&[])).rows, expected);
         assert_eq!(world.ask(&MODEL, question(&["reason=price"])).rows, expected[1..]);
     }
 
@@ -229,10 +229,10 @@ pub mod specs {
         let mut world = World::new(&[&MODEL]);
         ended(&mut world, "a", 3, lost("price"));
         world.record_at(deal("a"), None, reopened(), noon(6), noon(6));
-        assert_eq!(world.ask(&MODEL, Question::default()).rows, Vec::<Vec<Value>>::new());
+        assert_eq!(world.ask(&MODEL, question(&[])).rows, Vec::<Vec<Value>>::new());
         world.record_at(deal("a"), None, won(twd(900)), noon(11), noon(11));
         assert_eq!(
-            world.ask(&MODEL, Question::default()).rows,
+            world.ask(&MODEL, question(&[])).rows,
             [line("", [1, 0, 900, 0], 10_000, Some(10))]
         );
     }
@@ -258,7 +258,7 @@ pub mod specs {
                     Status::Lost => expected = (expected.0, expected.1 + 1, expected.2, expected.3 + card.amount_minor()),
                 }
             }
-            let answer = world.ask(&MODEL, Question::default());
+            let answer = world.ask(&MODEL, question(&[]));
             let sum = |column: usize| answer.rows.iter().map(|row| row[column].as_int()).sum::<i64>();
             prop_assert_eq!((sum(5), sum(6), sum(7), sum(8)), expected);
         }

@@ -54,7 +54,7 @@ fn figures(tally: &Tally) -> Vec<Value> {
 mod specs {
     use super::*;
     use crate::deals::specs::{lost, twd, won};
-    use crate::spec::World;
+    use crate::spec::{World, question};
     use crate::win_loss::{self, specs::ended};
 
     #[test]
@@ -66,6 +66,6 @@ mod specs {
         ended(&mut world, "d", 4, lost("price"));
         let mut expected = vec![Value::Text("2026-01".into()), Value::Text("TWD".into())];
         expected.extend([3, 1, 3_000, 1_000, 7_500, 7_500, 5, 20].map(Value::Int));
-        assert_eq!(world.ask(&MODEL, Question::default()).rows, [expected]);
+        assert_eq!(world.ask(&MODEL, question(&[])).rows, [expected]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, AggregateContext, AggregateError, DomainEvent, EventEnvelope, EventStore};
-use domain::{AnyState, Companions, Fact, Moment, Stream, StreamRef, encode_event};
+use domain::{AnyState, Calendar, Companions, Fact, Moment, Stream, StreamRef, encode_event};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -45,6 +45,8 @@ impl<S: Stream> AdaptedEvent<S> {
 pub struct Surroundings {
     pub id: Uuid,
     pub clock: Arc<dyn Clock>,
+    /// That of the log.
+    pub calendar: Calendar,
     /// Where companion states come from; without it every other stream is elsewhere.
     pub commands: Option<Commands>,
 }
@@ -104,7 +106,10 @@ impl<S: Stream> Aggregate for Adapted<S> {
     ) -> Result<(), S::Rejection> {
         let known = around.companions(&S::companions(&command)).await;
         let now = around.clock.now();
-        let events = S::decide(&self.0, command, &Moment::new(around.id, now, now, &known))?;
+        let events = {
+            let at = Moment::new(around.id, now, now, &around.calendar, &known);
+            S::decide(&self.0, command, &at)?
+        };
         for event in events {
             sink.write(AdaptedEvent::new(event, now), self).await;
         }
@@ -297,6 +302,7 @@ mod specs {
         Surroundings {
             id: domain::derived_id(&["spec"]),
             clock: Arc::new(SystemClock),
+            calendar: Calendar::taipei(),
             commands: None,
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use cqrs_es::{AggregateError, CqrsFramework, EventStore};
 use domain::customer::{Command, Customer, Event, Kind};
-use domain::{Actor, derived_id};
+use domain::{Actor, Calendar, derived_id};
 use infra::log::kafka::KafkaLog;
 use services::clock::SystemClock;
 use services::commands::Commands;
 use services::cqrs::{Adapted, AdaptedEvent, LogStore, Surroundings};
-use services::log::{EventLog, create};
+use services::log::{EventLog, NewLog, create};
 use services::routing::Routing;
 use services::shard::{Assignment, ShardConfig, ShardParts, Who, spawn};
 use services::states::MemoryStates;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 #[tokio::test]
 async fn a_cqrs_framework_stores_its_events_in_kafka() {
     let log: Arc<dyn EventLog> = Arc::new(KafkaLog::new(&shared_kafka(), &unique_topic("cqrs"), BTreeMap::new()));
-    create(log.as_ref(), 2, &SystemClock).await.unwrap();
+    create(log.as_ref(), &NewLog::of(2), &SystemClock).await.unwrap();
     let (stop, stopped) = watch::channel(false);
     let parts = ShardParts {
         log: Arc::clone(&log),
@@ -34,7 +34,7 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
     let (handles, tasks): (Vec<_>, Vec<_>) = (0..2)
         .map(|shard| spawn(shard, parts.clone(), Assignment::alone(), stopped.clone()))
         .unzip();
-    let commands = Commands::new(Routing::alone(handles), Arc::new(SystemClock));
+    let commands = Commands::new(Routing::alone(handles), Arc::new(SystemClock), Calendar::taipei());
 
     let id = derived_id(&["cqrs", "customer"]);
     let store = || LogStore {
@@ -45,6 +45,7 @@ async fn a_cqrs_framework_stores_its_events_in_kafka() {
     let around = Surroundings {
         id,
         clock: Arc::new(SystemClock),
+        calendar: Calendar::taipei(),
         commands: Some(commands.clone()),
     };
     let framework: CqrsFramework<Adapted<Customer>, LogStore> = CqrsFramework::new(store(), vec![], around);

@@ -16,7 +16,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use services::log::{
     AppendError, Claim, Envelope, EventLog, Foreign, Judge, Judgement, LogCreated, LogError, LogReader, LogWriter,
-    MemoryLog, Record, StoredEvent,
+    MemoryLog, NewLog, Record, StoredEvent,
 };
 use tests::{Broker, Database, Holder, Server, shared_kafka, unique_topic};
 
@@ -925,7 +925,7 @@ mod only_postgres {
         let database = Database::create();
         let nodes = (0..6).map(|_| {
             let log = PostgresLog::new(database.url()).unwrap();
-            tokio::spawn(async move { services::log::create(&log, 5, &SystemClock).await.unwrap() })
+            tokio::spawn(async move { services::log::create(&log, &NewLog::of(5), &SystemClock).await.unwrap() })
         });
         let made = futures::future::join_all(nodes.collect::<Vec<_>>()).await;
         let ids: Vec<_> = made.into_iter().map(|opened| opened.unwrap().log_id).collect();
@@ -1255,6 +1255,7 @@ async fn begin(log: &dyn EventLog) {
         log_id: derived_id(&["log"]),
         shards: SHARDS,
         slots: domain::SLOTS,
+        calendar: domain::Calendar::taipei(),
     };
     let mut writer = log.writer(SHARD).await.unwrap();
     assert_eq!(writer.append(vec![created.to_record(now())]).await.unwrap(), [0]);

@@ -12,7 +12,7 @@ use infra::log::postgres::PostgresLog;
 use infra::log::sqlite::SqliteLog;
 use services::clock::{Clock, SystemClock};
 use services::log::{
-    AppendError, EventLog, LogError, LogReader, LogWriter, MemoryLog, Quarantine, Record, audit, create,
+    AppendError, EventLog, LogError, LogReader, LogWriter, MemoryLog, NewLog, Quarantine, Record, audit, create,
 };
 use services::shard::{
     Ack, Action, Assignment, Failure, Lane, Request, ShardConfig, ShardHandle, ShardParts, Step, Who, hash_of, spawn,
@@ -215,7 +215,7 @@ async fn events(log: &dyn EventLog) -> (u64, Vec<String>) {
 }
 
 async fn a_take_over_sees_everything_that_was_acked(log: Arc<dyn EventLog>) {
-    create(log.as_ref(), 1, &SystemClock).await.unwrap();
+    create(log.as_ref(), &NewLog::of(1), &SystemClock).await.unwrap();
     let kept = no_states();
     let first = Shard::start(&log, Arc::clone(&kept), "first");
     let mut acks = vec![first.send(0, register()).await.unwrap()];
@@ -258,7 +258,7 @@ async fn settled(inner: Arc<dyn EventLog>, fault: u8) {
         inner,
         next: Arc::clone(&next),
     });
-    create(log.as_ref(), 1, &SystemClock).await.unwrap();
+    create(log.as_ref(), &NewLog::of(1), &SystemClock).await.unwrap();
     let shard = Shard::start(&log, no_states(), "node");
     shard.send(0, register()).await.unwrap();
     next.store(fault, Ordering::SeqCst);
@@ -276,7 +276,7 @@ async fn settled(inner: Arc<dyn EventLog>, fault: u8) {
 }
 
 async fn a_record_that_is_not_ours_stops_the_shard_with_its_position_until_it_is_quarantined(log: Arc<dyn EventLog>) {
-    create(log.as_ref(), 1, &SystemClock).await.unwrap();
+    create(log.as_ref(), &NewLog::of(1), &SystemClock).await.unwrap();
     let shard = Shard::start(&log, no_states(), "first");
     shard.send(0, register()).await.unwrap();
     shard.end().await;

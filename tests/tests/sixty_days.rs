@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use domain::{Actor, Position, StreamKind, derived_id, derived_in, purchase, slot_of};
+use domain::{Actor, Calendar, Position, StreamKind, derived_id, derived_in, purchase, slot_of};
 use infra::log::sqlite::SqliteLog;
 use infra::views::SqliteViews;
 use jiff::civil::{Date, date};
@@ -15,7 +15,7 @@ use projections::{Group, Question, ReadModel};
 use serde_json::{Value, json};
 use services::clock::Clock;
 use services::commands::{Commands, Incoming, Reference, Terms};
-use services::log::{EventLog, create};
+use services::log::{EventLog, NewLog, create};
 use services::routing::Routing;
 use services::shard::{Assignment, Lane, ShardConfig, ShardParts, Who, spawn};
 use services::views::{Ask, Queries, ReadStore, Workers, rebuild};
@@ -91,7 +91,7 @@ async fn same_nights(world: &World, frozen: &[Night], when: &str) {
                 "{name} of {}, {when}",
                 night.at
             );
-            let mut by_positions = Ask::default();
+            let mut by_positions = Ask::of(question());
             by_positions.question.as_of = Some(night.at);
             by_positions.question.known_until = Some(report.known_until.clone());
             let text = world.ask(name, by_positions).await.text;
@@ -129,7 +129,7 @@ fn agree_with_naive_folds(company: &Company, frozen: &[Night], restated: &[BTree
 
 /// The current rows of deals and cases are what the dated sums say of now.
 async fn the_present_agrees_with_the_last_restatement(world: &World) {
-    let mut as_of_now = Ask::default();
+    let mut as_of_now = Ask::of(question());
     as_of_now.question.as_of = Some(world.clock.now());
 
     let mut open_deals: BTreeMap<String, (i64, i64)> = BTreeMap::new();
@@ -164,12 +164,14 @@ fn only(filter: &str) -> Ask {
     let question = Question {
         filters: vec![projections::Where::parse(filter).unwrap()],
         limit: Some(projections::LIMIT_MAX),
-        ..Question::default()
+        ..question()
     };
-    Ask {
-        question,
-        ..Ask::default()
-    }
+    Ask::of(question)
+}
+
+/// For all that there is. The company is in Taipei.
+fn question() -> Question {
+    Question::new(Calendar::taipei())
 }
 
 /// That many minutes after midnight in Taipei, so many days after the first of March.
@@ -226,7 +228,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SetClock(AtomicI64::new(moment(0, 0, 0).as_microsecond())));
         let log: Arc<dyn EventLog> = Arc::new(SqliteLog::new(dir.path()));
-        create(log.as_ref(), SHARDS, clock.as_ref()).await.unwrap();
+        create(log.as_ref(), &NewLog::of(SHARDS), clock.as_ref()).await.unwrap();
         let views = Arc::new(SqliteViews::open(dir.path()).await.unwrap());
         let store: Arc<dyn ReadStore> = views.clone();
         let (stop, stopped) = watch::channel(false);
@@ -254,8 +256,8 @@ impl World {
         }
         tasks.push(tokio::spawn(workers.run(stopped)));
         World {
-            commands: Commands::new(Routing::alone(handles), clock.clone()),
-            queries: Queries::new(Arc::clone(&store), clock.clone()),
+            commands: Commands::new(Routing::alone(handles), clock.clone(), Calendar::taipei()),
+            queries: Queries::new(Arc::clone(&store), clock.clone(), Calendar::taipei()),
             clock,
             log,
             store,
@@ -297,7 +299,7 @@ impl World {
             let ask = Ask {
                 known_at: Some(at),
                 at_least: self.ends().await,
-                ..Ask::default()
+                ..Ask::of(question())
             };
             reports.insert(name, self.ask(name, ask).await);
         }
@@ -310,7 +312,7 @@ impl World {
         for night in frozen {
             let mut restated = BTreeMap::new();
             for name in REPORTS {
-                let mut ask = Ask::default();
+                let mut ask = Ask::of(question());
                 ask.question.as_of = Some(night.at);
                 restated.insert(name, self.ask(name, ask).await.text);
             }

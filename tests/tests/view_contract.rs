@@ -12,12 +12,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::Calendar;
 use infra::views::{PostgresViews, SqliteViews};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{
-    ColumnRole, ColumnType, Expr, Group, Key, Op, Order, READ_MODELS, ReadModel, Row, Select, Table, TableChange,
-    TableKind, Value,
+    ColumnRole, ColumnType, Expr, Group, Key, Op, Order, Question, READ_MODELS, ReadModel, Row, Select, Table,
+    TableChange, TableKind, Value,
 };
 use services::clock::SystemClock;
 use services::log::Checkpoint;
@@ -545,7 +546,7 @@ async fn a_checksum_is_of_all_rows_of_a_table_however_many(subject: &Subject) {
     let generation = subject.views.create(read_model.group, SHARDS).await.unwrap();
     subject.views.make_indexes(&generation).await.unwrap();
     subject.views.promote(&generation).await.unwrap();
-    let queries = Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock));
+    let queries = Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock), Calendar::taipei());
     let mut dice = Dice::seeded(9);
     let mut rows = 0;
     let mut checksums = BTreeSet::new();
@@ -1360,7 +1361,8 @@ async fn who_may_only_read_in_postgresql_can_ask() {
     let url = format!("{}{mark}options=-c%20default_transaction_read_only=on", database.url());
     assert!(PostgresViews::connect(&url).await.is_err());
     let reader: Arc<dyn ReadStore> = Arc::new(PostgresViews::connect_to_read(&url).await.unwrap());
-    let queries = Queries::new(Arc::clone(&reader), Arc::new(SystemClock)).of_log(Uuid::from_u128(77));
+    let queries =
+        Queries::new(Arc::clone(&reader), Arc::new(SystemClock), Calendar::taipei()).of_log(Uuid::from_u128(77));
     let pipeline = ReadModel::find("pipeline").unwrap();
     assert_eq!(queries.checksum(pipeline).await.unwrap().1, 0);
 }
@@ -1410,9 +1412,16 @@ async fn read_models_of_another_log_are_not_shown() {
         let (ours, other) = (Uuid::from_u128(77), Uuid::from_u128(78));
         assert_eq!(logs_of(subject.views.as_ref()).await.unwrap(), BTreeSet::from([ours]));
         let pipeline = ReadModel::find("pipeline").unwrap();
-        let queries = |log| Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock)).of_log(log);
-        queries(ours).ask(pipeline, Ask::default()).await.unwrap();
-        let refused = queries(other).ask(pipeline, Ask::default()).await.unwrap_err();
+        let queries =
+            |log| Queries::new(Arc::clone(&subject.views), Arc::new(SystemClock), Calendar::taipei()).of_log(log);
+        queries(ours)
+            .ask(pipeline, Ask::of(Question::new(Calendar::taipei())))
+            .await
+            .unwrap();
+        let refused = queries(other)
+            .ask(pipeline, Ask::of(Question::new(Calendar::taipei())))
+            .await
+            .unwrap_err();
         assert!(
             matches!(refused, AskError::Store(ViewError::OtherLog { stored, wanted }) if (stored, wanted) == (ours, other)),
             "{refused}"

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use domain::Position;
 use hdrhistogram::Histogram;
-use projections::{Group, Question, ReadModel, Where};
+use projections::{Group, ReadModel, Where};
 use services::shard::{Lane, ShardConfig};
 use services::views::{Ask, Queries};
 use tokio_postgres::Client;
@@ -249,14 +249,9 @@ impl Contender for Visible {
 
 async fn ask(queries: &Queries, receipt: Uuid, position: Position) -> anyhow::Result<()> {
     let model = ReadModel::find("purchases").context("there is a read model of receipts")?;
-    let ask = Ask {
-        question: Question {
-            filters: vec![Where::parse(&format!("purchase={receipt}"))?],
-            ..Question::default()
-        },
-        at_least: vec![position],
-        ..Ask::default()
-    };
+    let mut ask = Ask::of(queries.question());
+    ask.question.filters = vec![Where::parse(&format!("purchase={receipt}"))?];
+    ask.at_least = vec![position];
     let answered = queries.ask(model, ask).await?;
     ensure!(
         answered.answer.rows.len() == 1,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use infra::runtime::Parts;
-use projections::{Group, Question, ReadModel, Where};
+use projections::{Group, ReadModel, Where};
 use services::views::{Ask, Feeds, Queries};
 use tokio_postgres::{Client, Statement};
 
@@ -123,15 +123,9 @@ impl Contender for Pages {
             let (queries, n) = (queries.clone(), next.fetch_add(1, Ordering::Relaxed));
             let customer = workload::customer_id("h", workload::scattered(n) % customers);
             async move {
-                let question = Question {
-                    filters: vec![Where::parse(&format!("customer={customer}"))?],
-                    ..Question::default()
-                };
-                let ask = Ask {
-                    question,
-                    ..Ask::default()
-                };
-                let answered = queries.ask(model, ask).await?;
+                let mut question = queries.question();
+                question.filters = vec![Where::parse(&format!("customer={customer}"))?];
+                let answered = queries.ask(model, Ask::of(question)).await?;
                 ensure!(
                     answered.answer.rows.len() == 3,
                     "a page has {} rows",

@@ -1,5 +1,6 @@
 //! What every stream stands on: ids that route themselves and what they are made of, money, personal data, and the shape of a stream.
 
+mod calendar;
 mod day;
 mod decimal;
 mod history;
@@ -14,7 +15,8 @@ mod streams;
 mod text;
 mod wire;
 
-pub use day::{BadDay, DAY_MAX, DAY_MIN, at_the_door, business_date, parse_day, time_within};
+pub use calendar::{Calendar, UnknownTimeZone};
+pub use day::{BadDay, DAY_MAX, DAY_MIN, at_the_door, parse_day, time_within};
 pub use decimal::exact_decimal;
 pub use history::{Card, Differing, History, STEPS_MAX, Step, in_sequence, same_beginning};
 pub use id::{Id, SLOTS, Slot, derived_id, derived_in, hex, slot_of};

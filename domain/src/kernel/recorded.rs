@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ExternalKey, StreamRef};
+use super::{Calendar, ExternalKey, StreamRef};
 
 /// Where a record stands: its shard (= Kafka partition) and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -108,4 +108,6 @@ pub struct Recorded<F> {
     pub causation: Option<String>,
     pub correlation: Option<String>,
     pub position: Position,
+    /// That of the log it stands in: which day it is at a time.
+    pub calendar: Calendar,
 }

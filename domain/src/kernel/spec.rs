@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::AnyState;
 
-use super::{Companions, Id, Moment, Stream, StreamRef, derived_id, slot_of};
+use super::{Calendar, Companions, Id, Moment, Stream, StreamRef, derived_id, slot_of};
 
 /// When the specs decide, unless they say another time.
 const NOW: &str = "2026-03-02T09:00:00+08:00";
@@ -20,6 +20,7 @@ pub struct Given<S: Stream> {
     companions: HashMap<StreamRef, Box<dyn Any>>,
     now: Timestamp,
     effective_at: Option<Timestamp>,
+    calendar: Calendar,
 }
 
 /// What a command came to.
@@ -62,6 +63,7 @@ pub fn given_at<S: Stream>(events: impl IntoIterator<Item = (&'static str, S::Ev
         companions: HashMap::new(),
         now: moment(NOW),
         effective_at: None,
+        calendar: Calendar::taipei(),
     }
 }
 
@@ -117,6 +119,15 @@ impl<S: Stream> Given<S> {
         self
     }
 
+    /// In a company whose clocks are of this time zone, and not Taipei's.
+    ///
+    /// # Panics
+    /// When there is no such time zone.
+    pub fn in_zone(mut self, time_zone: &str) -> Given<S> {
+        self.calendar = Calendar::of(time_zone).expect("a time zone");
+        self
+    }
+
     pub fn when(&self, command: S::Command) -> Outcome<S> {
         Outcome(self.decide(command))
     }
@@ -150,7 +161,13 @@ impl<S: Stream> Given<S> {
             given: &self.companions,
             declared,
         };
-        let at = Moment::new(self.id, self.now, self.effective_at.unwrap_or(self.now), &known);
+        let at = Moment::new(
+            self.id,
+            self.now,
+            self.effective_at.unwrap_or(self.now),
+            &self.calendar,
+            &known,
+        );
         S::decide(&self.state, command, &at)
     }
 }

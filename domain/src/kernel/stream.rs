@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{Id, Slot, slot_of};
+use super::{Calendar, Id, Slot, slot_of};
 use crate::StreamKind;
 
 /// A stream type (an aggregate): events, commands, and two pure functions.
@@ -121,15 +121,24 @@ pub struct Moment<'a> {
     pub now: Timestamp,
     /// When it is true in the world; `now` unless the command says another time.
     pub effective_at: Timestamp,
+    /// Which day it is at a time.
+    pub calendar: &'a Calendar,
     companions: &'a dyn Companions,
 }
 
 impl<'a> Moment<'a> {
-    pub fn new(id: Uuid, now: Timestamp, effective_at: Timestamp, companions: &'a dyn Companions) -> Moment<'a> {
+    pub fn new(
+        id: Uuid,
+        now: Timestamp,
+        effective_at: Timestamp,
+        calendar: &'a Calendar,
+        companions: &'a dyn Companions,
+    ) -> Moment<'a> {
         Moment {
             id,
             now,
             effective_at,
+            calendar,
             companions,
         }
     }

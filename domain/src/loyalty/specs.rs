@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spec::{Given, folded, given, moment, neighbour};
-use crate::{Companions, slot_of};
+use crate::{Calendar, Companions, slot_of};
 
 fn enrol() -> Command {
     Command::Enrol {
@@ -351,7 +351,7 @@ fn nothing_expires_on_a_day_that_is_still_to_come() {
     account()
         .when(Command::Expire { on: may })
         .then_rejected(Rejection::StillToCome { on: may, today });
-    // The day is that of the command: it may be entered late, and midnight is that of Taiwan.
+    // The day is that of the command: it may be entered late, and midnight is that of the company.
     account()
         .at("2026-06-01T09:00:00+08:00")
         .effective("2026-03-02T09:00:00+08:00")
@@ -373,6 +373,27 @@ fn nothing_expires_on_a_day_that_is_still_to_come() {
             lots: vec![lot_until("R1", 100, may)],
             balance: 0,
         }]);
+    // On the first of May 18 hours later.
+    let evening = || {
+        account()
+            .in_zone("America/Los_Angeles")
+            .effective("2026-05-01T06:59:59Z")
+    };
+    evening()
+        .when(Command::Expire { on: may })
+        .then_rejected(Rejection::StillToCome {
+            on: may,
+            today: date(2026, 4, 30),
+        });
+    let morning = || {
+        account()
+            .in_zone("America/Los_Angeles")
+            .effective("2026-05-01T07:00:00Z")
+    };
+    assert_eq!(
+        morning().decide(Command::Expire { on: may }).map(|events| events.len()),
+        Ok(1)
+    );
 }
 
 #[test]
@@ -843,11 +864,12 @@ proptest! {
     fn points_are_never_below_zero_never_lost_and_never_spent_when_no_longer_good(
         steps in proptest::collection::vec((day(), any_command()), 1..60),
     ) {
+        let calendar = Calendar::taipei();
         let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
         let (mut balance, mut debt, mut told) = (0, 0, vec![]);
         for (today, command) in steps {
             let noon = moment(&format!("{today}T12:00:00+08:00"));
-            let at = Moment::new(Uuid::nil(), noon, noon, &Nobody);
+            let at = Moment::new(Uuid::nil(), noon, noon, &calendar, &Nobody);
             let Ok(events) = Loyalty::decide(&state, command.clone(), &at) else {
                 continue;
             };
@@ -881,12 +903,13 @@ proptest! {
     fn debt_is_paid_before_anything_is_available(
         steps in proptest::collection::vec((0..4_i64, any_command()), 1..60),
     ) {
+        let calendar = Calendar::taipei();
         let mut state = Loyalty::evolve(State::default(), &enrolled(), Timestamp::UNIX_EPOCH);
         let mut today = date(2026, 1, 1);
         for (days, command) in steps {
             today += days.days();
             let noon = moment(&format!("{today}T12:00:00+08:00"));
-            let at = Moment::new(Uuid::nil(), noon, noon, &Nobody);
+            let at = Moment::new(Uuid::nil(), noon, noon, &calendar, &Nobody);
             for event in Loyalty::decide(&state, command, &at).unwrap_or_default() {
                 state = Loyalty::evolve(state, &event, noon);
             }

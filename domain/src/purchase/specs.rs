@@ -181,6 +181,16 @@ fn a_receipt_is_of_tomorrow_at_the_latest() {
             business_date: date(2010, 12, 1),
             today: date(2010, 11, 29),
         });
+    // It is the company's tomorrow, wherever that is.
+    for (time_zone, at, is_taken) in [
+        ("Europe/Berlin", "2010-11-29T23:00:00Z", true),
+        ("Europe/Berlin", "2010-11-29T22:59:59Z", false),
+        ("America/Los_Angeles", "2010-11-30T08:00:00Z", true),
+        ("America/Los_Angeles", "2010-11-30T07:59:59Z", false),
+    ] {
+        let decided = given::<Purchase>([]).in_zone(time_zone).at(at).decide(command());
+        assert_eq!(decided.is_ok(), is_taken, "{time_zone} at {at}");
+    }
     // What is recorded already, from before there was this rule, is still the same receipt.
     given::<Purchase>([recorded_for(None)])
         .at("2010-11-29T23:59:59+08:00")

@@ -86,7 +86,7 @@ impl Demo {
         let writer = parts.start_writer(settings, "", ShardConfig::default());
         let projecting = parts.start_workers(Group::ALL.to_vec());
         out!("making two years of a company in {} …", parts.log.address());
-        let commands = Box::new(lines(scale).map(Ok));
+        let commands = Box::new(lines(scale, &parts.opened.calendar).map(Ok));
         let sender = Sender::Local {
             commands: writer.commands.clone(),
             strict: false,
@@ -113,30 +113,22 @@ impl Demo {
 
     async fn show(&self, parts: &Parts) -> anyhow::Result<()> {
         let queries = Arc::new(parts.queries());
-        let today = crate::demo::last_day();
+        let calendar = queries.calendar();
+        let today = crate::demo::last_day(calendar);
         for (title, name, last) in SUMMARIES {
             let model = ReadModel::find(name).ok_or_else(|| anyhow::anyhow!("there is no read model {name}"))?;
             let mut question = Question {
                 limit: Some(LIMIT_MAX),
                 now: Some(today),
-                ..Question::default()
+                ..queries.question()
             };
             if name == "pipeline" {
                 // Of a day it shows sums by stage, of now each deal.
                 question.as_of = Some(today);
             }
-            let mut answer = queries
-                .ask(
-                    model,
-                    Ask {
-                        question,
-                        ..Ask::default()
-                    },
-                )
-                .await?
-                .answer;
+            let mut answer = queries.ask(model, Ask::of(question)).await?.answer;
             answer.rows.drain(..answer.rows.len().saturating_sub(last));
-            out!("\n{title}\n{}", Shown::table().render(&answer)?);
+            out!("\n{title}\n{}", Shown::table(calendar).render(&answer)?);
         }
         Ok(())
     }

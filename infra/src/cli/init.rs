@@ -12,7 +12,8 @@ use crate::runtime::refuse_orphans;
 
 /// Create the log: the topic with the right settings, the tables or the SQLite file
 ///
-/// Creates the log. A log that exists with as many shards is left as it is.
+/// Creates the log. Its number of shards and its time zone are fixed for its life: one that exists with others is left as it is, and the
+/// command fails.
 #[derive(Debug, Args)]
 pub struct Init {
     /// Shards (= Kafka partitions); fixed for the life of the log
@@ -33,11 +34,12 @@ impl Init {
         {
             refuse_orphans(&settings, &stores).await?;
         }
-        let opened = services::log::create(log.as_ref(), self.shards, &SystemClock).await?;
+        let opened = services::log::create(log.as_ref(), &settings.new_log(self.shards), &SystemClock).await?;
         out!(
-            "log {} with {} shards is ready at {}",
+            "log {} with {} shards and the days of {} is ready at {}",
             opened.log_id,
             opened.shards,
+            opened.calendar.time_zone(),
             log.address()
         );
         Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use domain::Position;
+use domain::{Calendar, Position};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use projections::{LIMIT_MAX, Question, READ_MODELS, ReadModel, Where};
@@ -21,12 +21,13 @@ use crate::config::Settings;
 pub struct QueryCommand {
     /// Such as pipeline, cases, timeline
     name: Option<String>,
-    /// The world at this time, with everything that was recorded since: a time with offset, or a day (its end in Taipei)
-    #[arg(long, value_parser = time)]
-    as_of: Option<Timestamp>,
+    /// The world at this time, with everything that was recorded since: a time with offset, or a day (its end in the log's
+    /// time zone)
+    #[arg(long, value_parser = when)]
+    as_of: Option<When>,
     /// Only what was recorded by this time: the report as it was
-    #[arg(long, value_parser = time)]
-    known_at: Option<Timestamp>,
+    #[arg(long, value_parser = when)]
+    known_at: Option<When>,
     /// Only what stands up to these positions, as an earlier answer gave them: 0:12,1:99
     #[arg(long, value_parser = positions)]
     known_until: Option<Positions>,
@@ -74,19 +75,29 @@ fn limit(text: &str) -> Result<usize, String> {
     limit.ok_or_else(|| format!("{text:?} is not a valid limit; use 1 to {LIMIT_MAX} and page with --cursor"))
 }
 
-/// Reads a time with an offset, or a day: its last microsecond in Taipei (UTC+8).
-pub fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(at);
+/// A time that is asked for.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    At(Timestamp),
+    EndOf(Date),
+}
+
+/// Reads a time with an offset, or a day.
+fn when(text: &str) -> Result<When, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(When::At(at));
     }
-    let day: Date = text
-        .parse()
-        .map_err(|_| format!("{text:?} is neither a day nor a time with an offset"))?;
-    let next = day.tomorrow().map_err(|error| error.to_string())?;
-    let midnight: Timestamp = format!("{next}T00:00:00+08:00")
-        .parse()
-        .map_err(|_| format!("{text:?} is out of range"))?;
-    Ok(midnight - jiff::SignedDuration::from_micros(1))
+    let day = text.parse().map(When::EndOf);
+    day.map_err(|_| format!("{text:?} is neither a day nor a time with an offset"))
+}
+
+impl When {
+    fn time(self, calendar: &Calendar) -> Timestamp {
+        match self {
+            When::At(at) => at,
+            When::EndOf(day) => calendar.day_end(day),
+        }
+    }
 }
 
 impl QueryCommand {
@@ -107,21 +118,23 @@ impl QueryCommand {
             .collect::<Result<Vec<_>, _>>()?;
         let filters = Where::gather(filters, vec![])?;
         let until = |positions: Positions| positions.0.into_iter().map(|at| (at.shard, at.offset)).collect();
+        let calendar = queries.calendar().clone();
         let mut question = Question {
             filters,
-            as_of: self.as_of,
+            as_of: self.as_of.map(|when| when.time(&calendar)),
             known_until: self.known_until.map(until),
             limit: self.limit,
             cursor: self.cursor,
             now: None,
             part: None,
+            calendar: calendar.clone(),
         };
         for Named { kind, text, .. } in named_by_keys(model, &mut question) {
             let named = Reference::parse(text)?;
             *text = queries.resolve(kind, &named).await?.to_string();
         }
         let ask = Ask {
-            known_at: self.known_at,
+            known_at: self.known_at.map(|when| when.time(&calendar)),
             at_least: self.at_least.map(|positions| positions.0).unwrap_or_default(),
             question,
         };
@@ -145,6 +158,7 @@ impl QueryCommand {
             columns: &self.columns,
             sort: self.sort.as_deref(),
             format: self.format,
+            calendar: &calendar,
         };
         out!("{}", shown.render(&answered.answer)?);
         if self.sort.is_some() && answered.answer.cursor.is_some() {

@@ -54,6 +54,7 @@ struct Found {
     trouble: Vec<String>,
     log: String,
     log_id: String,
+    time_zone: String,
     views: String,
     shards: Vec<ShardFound>,
     groups: Vec<GroupFound>,
@@ -103,6 +104,7 @@ impl Status {
             trouble: vec![],
             log: parts.log.address(),
             log_id: parts.opened.log_id.to_string(),
+            time_zone: parts.opened.calendar.time_zone().to_owned(),
             views: parts.stores.views.address(),
             shards: vec![],
             groups: vec![],
@@ -295,7 +297,13 @@ async fn age_of(log: &dyn EventLog, shard: u16, offset: u64) -> anyhow::Result<O
 }
 
 fn show(found: &Found) {
-    out!("log   {} ({})\nviews {}\n", found.log, found.log_id, found.views);
+    out!(
+        "log   {} ({})\ndays  {}\nviews {}\n",
+        found.log,
+        found.log_id,
+        found.time_zone,
+        found.views
+    );
     for shard in &found.shards {
         let owner = shard.owner.as_deref().unwrap_or("nobody yet");
         out!(

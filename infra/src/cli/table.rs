@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use domain::Calendar;
 use projections::{Answer, People, Value, harmless};
 use uuid::Uuid;
 
@@ -36,15 +37,18 @@ pub struct Shown<'a> {
     /// A column, with a minus before it for the largest first.
     pub sort: Option<&'a str>,
     pub format: Format,
+    /// Times are those of its clocks.
+    pub calendar: &'a Calendar,
 }
 
-impl Shown<'_> {
+impl<'a> Shown<'a> {
     /// As people see it when they ask for nothing else.
-    pub fn table() -> Shown<'static> {
+    pub fn table(calendar: &'a Calendar) -> Shown<'a> {
         Shown {
             columns: &[],
             sort: None,
             format: Format::Table,
+            calendar,
         }
     }
 
@@ -70,7 +74,12 @@ impl Shown<'_> {
         choose(&mut answer, &chosen);
         match self.format {
             Format::Table => {
-                let text = table(full.as_ref().unwrap_or(&answer), &chosen, !self.columns.is_empty());
+                let text = table(
+                    full.as_ref().unwrap_or(&answer),
+                    &chosen,
+                    !self.columns.is_empty(),
+                    self.calendar,
+                );
                 Ok(match hidden {
                     0 => text,
                     _ => format!("{text}\n{hidden} more columns: --columns all"),
@@ -78,7 +87,7 @@ impl Shown<'_> {
             }
             Format::Json => json(&answer),
             Format::Csv => csv(&answer),
-            Format::Excel => excel(full.as_ref().unwrap_or(&answer), &chosen),
+            Format::Excel => excel(full.as_ref().unwrap_or(&answer), &chosen, self.calendar),
         }
     }
 
@@ -155,8 +164,8 @@ fn most_telling(answer: &Answer) -> Vec<usize> {
     shown
 }
 
-fn table(answer: &Answer, chosen: &[usize], in_full: bool) -> String {
-    let people = People::of(&answer.columns);
+fn table(answer: &Answer, chosen: &[usize], in_full: bool, calendar: &Calendar) -> String {
+    let people = People::of(&answer.columns, calendar);
     let headings: Vec<&str> = people.headings().collect();
     let mut table = Table::new();
     table
@@ -200,8 +209,8 @@ fn csv(answer: &Answer) -> anyhow::Result<String> {
     finish(writer)
 }
 
-fn excel(answer: &Answer, chosen: &[usize]) -> anyhow::Result<String> {
-    let people = People::of(&answer.columns);
+fn excel(answer: &Answer, chosen: &[usize], calendar: &Calendar) -> anyhow::Result<String> {
+    let people = People::of(&answer.columns, calendar);
     let headings: Vec<&str> = people.headings().collect();
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(chosen.iter().map(|at| headings[*at]))?;
@@ -256,7 +265,14 @@ mod specs {
     fn shown(columns: &[&str], sort: Option<&str>, format: Format) -> anyhow::Result<String> {
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         let columns = &columns;
-        Shown { columns, sort, format }.render(&answer())
+        let calendar = &Calendar::taipei();
+        let shown = Shown {
+            columns,
+            sort,
+            format,
+            calendar,
+        };
+        shown.render(&answer())
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use domain::{Actor, AnyCommand, Home, Id, Stream, StreamRef, derived_id, derived_in, slot_of};
+use domain::{Actor, AnyCommand, Calendar, Home, Id, Stream, StreamRef, derived_id, derived_in, job, slot_of};
 use jiff::{SignedDuration, Timestamp};
 use services::commands::{Incoming, Reference};
 use uuid::Uuid;
 
-use super::calendar::{LAST_DAY, at};
+use super::calendar::{LAST_DAY, at, on_clocks_of};
 use crate::sources::ImportLine;
 
 /// All commands of the two years. Two hundred thousand of them would still fit in memory with ease.
@@ -149,10 +149,11 @@ impl Book {
         last
     }
 
-    /// The commands in the order in which they are entered.
-    pub fn into_lines(mut self) -> impl Iterator<Item = ImportLine> + Send {
+    /// The commands in the order in which they are entered, by the clocks of `calendar`.
+    pub fn into_lines(mut self, calendar: &Calendar) -> impl Iterator<Item = ImportLine> + Send + use<> {
         // Stable: within a story things stand in their order already.
         self.entries.sort_by_key(|entry| entry.entered_at);
+        let calendar = calendar.clone();
         let (company, file) = (self.company, Arc::<str>::from(self.company));
         self.entries
             .into_iter()
@@ -162,12 +163,12 @@ impl Book {
                     stream: entry.stream.kind,
                     id: Some(Reference::Id(entry.stream.id)),
                     customer: None,
-                    command: entry.command.to_json(),
+                    command: on_clocks(entry.command, &calendar).to_json(),
                     expected_version: None,
                 },
                 command_id: derived_id(&["demo", company, &line.to_string()]),
                 ask_anew: None,
-                effective_at: Some(entry.effective_at),
+                effective_at: Some(on_clocks_of(&calendar, entry.effective_at)),
                 actor: Actor::parse(entry.actor).expect("an actor"),
                 correlation: None,
                 file: file.clone(),
@@ -177,4 +178,12 @@ impl Book {
                 key: entry.key,
             })
     }
+}
+
+/// The command with the times that stand in it by the clocks of `calendar`.
+fn on_clocks(mut command: AnyCommand, calendar: &Calendar) -> AnyCommand {
+    if let AnyCommand::Job(job::Command::Schedule { start, end, .. }) = &mut command {
+        (*start, *end) = (on_clocks_of(calendar, *start), on_clocks_of(calendar, *end));
+    }
+    command
 }

@@ -1,7 +1,9 @@
-//! The company's days: Taiwan's time, office hours and holidays.
+//! The company's days: office hours and holidays. Times are those of Taipei, until they are written down.
 
+use std::sync::LazyLock;
+
+use domain::Calendar;
 use jiff::civil::{Date, Weekday, date};
-use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use super::luck::Luck;
@@ -9,8 +11,7 @@ use super::luck::Luck;
 pub const FIRST_DAY: Date = date(2024, 11, 1);
 pub const LAST_DAY: Date = date(2026, 10, 31);
 
-/// Taiwan has had no other offset since 1979.
-const TAIWAN: Offset = Offset::constant(8);
+static TAIPEI: LazyLock<Calendar> = LazyLock::new(Calendar::taipei);
 
 /// Days off on a working day: first and last of each.
 const HOLIDAYS: [(Date, Date); 17] = [
@@ -34,12 +35,16 @@ const HOLIDAYS: [(Date, Date); 17] = [
 ];
 
 pub fn at(day: Date, hour: i8, minute: i8) -> Timestamp {
-    let local = day.at(hour, minute, 0, 0);
-    TAIWAN.to_timestamp(local).expect("a time of our days")
+    TAIPEI.time(day.at(hour, minute, 0, 0))
 }
 
 pub fn day_of(at: Timestamp) -> Date {
-    TAIWAN.to_datetime(at).date()
+    TAIPEI.day(at)
+}
+
+/// When clocks of this calendar show what Taipei's show at this time.
+pub fn on_clocks_of(calendar: &Calendar, at: Timestamp) -> Timestamp {
+    calendar.time(TAIPEI.local(at))
 }
 
 pub fn plus_days(day: Date, days: i64) -> Date {

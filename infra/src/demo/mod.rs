@@ -11,6 +11,7 @@ mod service;
 mod shop;
 mod words;
 
+use domain::Calendar;
 use jiff::Timestamp;
 
 use book::Book;
@@ -45,12 +46,13 @@ impl Scale {
 }
 
 /// The end of the company's last day, with which all questions about it are well asked.
-pub fn last_day() -> Timestamp {
-    calendar::at(calendar::LAST_DAY, 23, 59)
+pub fn last_day(calendar: &Calendar) -> Timestamp {
+    calendar.time(calendar::LAST_DAY.at(23, 59, 0, 0))
 }
 
-/// All commands, in the order in which people entered them; some late, so that they were true before.
-pub fn lines(scale: Scale) -> impl Iterator<Item = ImportLine> + Send {
+/// All commands, in the order in which people entered them; some late, so that they were true before. The company works by the clocks of
+/// `calendar`, wherever those are.
+pub fn lines(scale: Scale, calendar: &Calendar) -> impl Iterator<Item = ImportLine> + Send + use<> {
     let (company, serials) = scale.company();
     let mut book = Book::new(company, serials);
     let mut organisations = sales::known_organisations(&mut book, scale);
@@ -65,7 +67,7 @@ pub fn lines(scale: Scale) -> impl Iterator<Item = ImportLine> + Send {
     }
     sales::reviews(&mut book, &organisations);
     shop::trade(&mut book, scale);
-    book.into_lines()
+    book.into_lines(calendar)
 }
 
 #[cfg(test)]
@@ -80,7 +82,7 @@ mod specs {
 
     fn folded(scale: Scale) -> Folded {
         let mut folded = Folded::default();
-        folded.take_all(lines(scale).map(Ok));
+        folded.take_all(lines(scale, &Calendar::taipei()).map(Ok));
         folded
     }
 
@@ -99,7 +101,7 @@ mod specs {
             .filter(|kind| *kind != StreamKind::Link)
             .collect();
         assert_eq!(kinds(&folded), all);
-        folded.take_all(lines(Scale::Full).map(Ok));
+        folded.take_all(lines(Scale::Full, &Calendar::taipei()).map(Ok));
         assert_eq!((folded.rejected, folded.idle, folded.repeated), (vec![], vec![], 0));
         let full = folded.facts.len() - small;
         assert!((95_000..105_000).contains(&full), "{full} events");
@@ -107,7 +109,7 @@ mod specs {
 
     #[test]
     fn the_same_company_comes_out_every_time() {
-        let told = || lines(Scale::Small).map(|line| format!("{line:?}"));
+        let told = || lines(Scale::Small, &Calendar::taipei()).map(|line| format!("{line:?}"));
         assert!(told().eq(told()), "the same lines");
     }
 
@@ -115,10 +117,10 @@ mod specs {
     fn people_enter_some_things_late() {
         let (mut now, mut lines_total, mut late) = (Timestamp::MIN, 0, 0);
         let mut ids = HashSet::new();
-        for line in lines(Scale::Full) {
+        for line in lines(Scale::Full, &Calendar::taipei()) {
             let at = line.effective_at.expect("a time in the two years");
             assert!(
-                at >= calendar::at(calendar::FIRST_DAY, 9, 0) && at <= last_day(),
+                at >= calendar::at(calendar::FIRST_DAY, 9, 0) && at <= last_day(&Calendar::taipei()),
                 "{at}"
             );
             late += usize::from(now > at + SignedDuration::from_hours(12));

@@ -10,11 +10,13 @@ use jiff::civil::{Date, date};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::Scale;
 use super::book::{Book, Story};
-use super::calendar::{FIRST_DAY, at, day_of, days_between, later, minutes, office_day, office_time, plus_days};
+use super::calendar::{
+    FIRST_DAY, LAST_DAY, at, day_of, days_between, later, minutes, office_day, office_time, plus_days,
+};
 use super::luck::Luck;
 use super::words::{self, ABROAD, MACHINES, Machine, REPS, Rep, SALES_LEAD};
-use super::{Scale, last_day};
 
 /// Jun leaves; Ling takes over from this day.
 const JUN_LEFT: Date = date(2026, 4, 1);
@@ -161,7 +163,7 @@ pub fn leads(book: &mut Book, scale: Scale, known: usize) -> Vec<Organisation> {
         let at = office_time(day, &mut luck);
         converted.extend(lead(book, &mut luck, known + n, at));
     }
-    converted.retain(|organisation| organisation.since <= last_day());
+    converted.retain(|organisation| organisation.since <= at(LAST_DAY, 23, 59));
     converted
 }
 
@@ -285,7 +287,7 @@ pub fn deals(book: &mut Book, organisation: &Organisation) -> Vec<Sold> {
     loop {
         let days = 30 + luck.skewed(190);
         next = later(next, days, &mut luck);
-        if day_of(next) > super::calendar::LAST_DAY {
+        if day_of(next) > LAST_DAY {
             return machines;
         }
         let source = luck.weighted(&[("existing-customer", 70), ("fair", 15), ("web", 15)]);

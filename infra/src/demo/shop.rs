@@ -8,7 +8,7 @@ use domain::customer::{self, ContactKind, Customer};
 use domain::interaction::Channel;
 use domain::loyalty::{self, Loyalty};
 use domain::purchase::{self, Purchase, RungLine, Tender};
-use domain::{Companions, Currency, Id, Moment, Stream, StreamRef, id_from_key};
+use domain::{Calendar, Companions, Currency, Id, Moment, Stream, StreamRef, id_from_key};
 use jiff::Timestamp;
 use jiff::civil::{Date, Weekday};
 use rust_decimal::Decimal;
@@ -526,7 +526,8 @@ fn decide(member: &Member, command: loyalty::Command, at: Timestamp) -> Vec<loya
             None
         }
     }
-    let moment = Moment::new(member.account.uuid(), at, at, &Nobody);
+    let calendar = Calendar::taipei();
+    let moment = Moment::new(member.account.uuid(), at, at, &calendar, &Nobody);
     Loyalty::decide(&member.points, command, &moment).expect("the till asks for what there is")
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::Context;
-use projections::{LIMIT_MAX, Question};
+use projections::LIMIT_MAX;
 use serde::Serialize;
 use services::views::{Ask, Queries};
 
@@ -22,14 +22,8 @@ impl Dangling {
     /// # Errors
     /// When they cannot be asked.
     pub async fn here(queries: &Queries) -> anyhow::Result<Dangling> {
-        let question = Question {
-            limit: Some(LIMIT_MAX),
-            ..Question::default()
-        };
-        let ask = Ask {
-            question,
-            ..Ask::default()
-        };
+        let mut ask = Ask::of(queries.question());
+        ask.question.limit = Some(LIMIT_MAX);
         let answer = queries.ask(&projections::dangling::MODEL, ask).await?.answer;
         Ok(Dangling {
             things: answer.rows.len(),

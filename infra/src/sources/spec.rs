@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 
-use domain::{AnyCommand, AnyState, Companions, Fact, Home, Moment, StreamKind, StreamRef, id_from_key, slot_of};
+use domain::{
+    AnyCommand, AnyState, Calendar, Companions, Fact, Home, Moment, StreamKind, StreamRef, id_from_key, slot_of,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 use services::commands::Reference;
@@ -85,8 +87,9 @@ impl Folded {
             states: &self.states,
             unbegun: declared.map(|other| (other, AnyState::initial(other.kind))).collect(),
         };
+        let calendar = Calendar::taipei();
         let now = "2026-11-01T00:00:00+08:00".parse().expect("a time");
-        let at = Moment::new(id, now, line.effective_at.unwrap_or(now), &known);
+        let at = Moment::new(id, now, line.effective_at.unwrap_or(now), &calendar, &known);
         let state = self.states.get(&stream).cloned();
         let mut state = state.unwrap_or_else(|| AnyState::initial(kind));
         let name = line.incoming.command["type"].clone();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use domain::Calendar;
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use super::{Column, ColumnType, Expr, Filter, Key, Op, Order, PAGE_BYTES_MAX, Row, Select, Table, Value};
 
@@ -19,7 +21,7 @@ pub const FILTERS_MAX: usize = 100;
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
 /// What somebody wants to know of a read model.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Question {
     pub filters: Vec<Where>,
     /// The world at this time, with all that was recorded since (restated). `None` = now.
@@ -33,6 +35,8 @@ pub struct Question {
     pub part: Option<Part>,
     /// Today's date for figures that depend on it, when `as_of` does not say; given by the caller, for no clock is read here.
     pub now: Option<Timestamp>,
+    /// That of the log: which day it is at a time.
+    pub calendar: Calendar,
 }
 
 /// Which part of all rows. A list gives them in the order of its key, so that a row that stays is in one part exactly; what is computed
@@ -274,6 +278,25 @@ fn unquoted(quoted: &str) -> Option<(String, &str)> {
 }
 
 impl Question {
+    /// For all that there is, now.
+    pub fn new(calendar: Calendar) -> Question {
+        Question {
+            filters: vec![],
+            as_of: None,
+            known_until: None,
+            limit: None,
+            cursor: None,
+            part: None,
+            now: None,
+            calendar,
+        }
+    }
+
+    /// The day that figures are computed for; `None` when nobody said what time it is.
+    pub fn today(&self) -> Option<Date> {
+        self.as_of.or(self.now).map(|at| self.calendar.day(at))
+    }
+
     /// The time that figures are computed for.
     pub fn time(&self) -> Timestamp {
         self.as_of.or(self.now).unwrap_or(Timestamp::MAX)
@@ -665,6 +688,7 @@ fn names(columns: &[Column]) -> Vec<&'static str> {
 #[cfg(test)]
 mod specs {
     use super::*;
+    use crate::spec::question;
 
     #[test]
     fn a_filter_is_a_column_a_comparison_and_a_value() {
@@ -824,7 +848,7 @@ mod specs {
         let mut question = Question {
             filters: vec![Where::parse("count>1").unwrap()],
             limit: Some(2),
-            ..Question::default()
+            ..question(&[])
         };
         let first = Page::of(&question, COLUMNS).unwrap().answer(all());
         assert_eq!(first.rows, vec![row("b", 2), row("c", 3)]);

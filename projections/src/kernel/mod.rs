@@ -1,7 +1,7 @@
 //! What every read model stands on: tables declared once, rows that fold in batches, questions and answers.
 
 mod answer;
-mod calendar;
+mod days;
 mod lives;
 mod people;
 mod restate;
@@ -14,14 +14,14 @@ mod value;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use domain::{Fact, Recorded, StreamKind};
+use domain::{Calendar, Fact, Recorded, StreamKind};
 use sha2::{Digest, Sha256};
 
 pub use answer::{
     Answer, BadQuestion, Beside, DEFAULT_LIMIT, FILTER_VALUES_MAX, FILTERS_MAX, LIMIT_MAX, List, Operand, PART_ROWS,
     Page, Part, Plan, Question, Where,
 };
-pub use calendar::{business_date, business_time, day_start, days_between, month_of};
+pub use days::{days_between, month_of};
 pub use lives::{Advance, Step, life};
 pub use people::{People, harmless};
 pub use restate::{Change, enter, restate, step_at};
@@ -179,7 +179,8 @@ fn some_time(filter: Option<Where>) -> Question {
     Question {
         filters: filter.into_iter().collect(),
         now: Some(jiff::Timestamp::UNIX_EPOCH),
-        ..Question::default()
+        // Of what is planned here no day is shown.
+        ..Question::new(Calendar::taipei())
     }
 }
 

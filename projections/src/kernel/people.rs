@@ -1,8 +1,8 @@
 //! Rows as people read them: money with its decimals and currency, shares as per cent, times of the company's clock.
 
-use domain::Currency;
+use domain::{Calendar, Currency};
 
-use super::{Value, business_time};
+use super::Value;
 
 /// How the columns of an answer are shown to people.
 #[derive(Debug, Clone)]
@@ -10,6 +10,7 @@ pub struct People {
     columns: Vec<Shown>,
     /// Where the currency of a row's amounts stands.
     currency: Option<usize>,
+    calendar: Calendar,
 }
 
 #[derive(Debug, Clone)]
@@ -33,10 +34,12 @@ enum Unit {
 }
 
 impl People {
-    pub fn of(columns: &[&'static str]) -> People {
+    /// Times are those of the calendar's clocks.
+    pub fn of(columns: &[&'static str], calendar: &Calendar) -> People {
         People {
             columns: columns.iter().map(|column| Shown::of(column)).collect(),
             currency: columns.iter().position(|column| *column == "currency"),
+            calendar: calendar.clone(),
         }
     }
 
@@ -73,14 +76,14 @@ impl People {
             .columns
             .iter()
             .zip(row)
-            .map(move |(shown, cell)| match (cell, shown.unit) {
+            .map(|(shown, cell)| match (cell, shown.unit) {
                 (Value::Int(minor), Unit::Minor) => {
                     number(decimal(*minor, currency.as_ref().map_or(2, Currency::exponent)))
                 }
                 (Value::Int(points), Unit::BasisPoints) => number(decimal(*points, 2)),
                 (Value::Int(thousandths), Unit::Thousandths) => number(decimal(*thousandths, 3)),
                 (Value::Int(int), Unit::None) => number(int.to_string()),
-                (Value::Time(time), _) => business_time(*time).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+                (Value::Time(time), _) => self.calendar.local(*time).strftime("%Y-%m-%d %H:%M:%S").to_string(),
                 (Value::Json(json), _) => listed(json),
                 (other, _) => other.to_text(),
             });
@@ -183,7 +186,7 @@ mod specs {
 
     #[test]
     fn amounts_have_the_decimals_of_their_currency_and_shares_are_per_cent() {
-        let people = People::of(&COLUMNS);
+        let people = People::of(&COLUMNS, &Calendar::taipei());
         assert_eq!(
             people.headings().collect::<Vec<_>>(),
             [
@@ -222,7 +225,24 @@ mod specs {
             (r#"[{"item":"oil"}]"#, r#"[{"item":"oil"}]"#),
         ] {
             let row = [Value::Json(json.into())];
-            assert_eq!(People::of(&["external_keys"]).plain(&row).collect::<Vec<_>>(), [shown]);
+            assert_eq!(
+                People::of(&["external_keys"], &Calendar::taipei())
+                    .plain(&row)
+                    .collect::<Vec<_>>(),
+                [shown]
+            );
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_companys_clocks() {
+        for (time_zone, shown) in [
+            ("Asia/Taipei", "2026-03-02 00:30:00"),
+            ("Europe/Berlin", "2026-03-01 17:30:00"),
+            ("America/Los_Angeles", "2026-03-01 08:30:00"),
+        ] {
+            let people = People::of(&COLUMNS, &Calendar::of(time_zone).unwrap());
+            assert_eq!(people.plain(&row()).nth(5).as_deref(), Some(shown));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Actor, ExternalKey, Fact, Position, StreamRef, derived_id};
+use domain::{Actor, Calendar, ExternalKey, Fact, Position, StreamRef, derived_id};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub fn moment(text: &str) -> Timestamp {
     domain::spec::moment(text)
 }
 
-/// A question with filters such as `stage=proposal` and nothing else.
+/// A question with filters such as `stage=proposal` and nothing else, in Taipei.
 ///
 /// # Panics
 /// When a filter is none.
@@ -41,14 +41,14 @@ pub fn question(filters: &[&str]) -> Question {
             .iter()
             .map(|text| super::Where::parse(text).expect("a filter"))
             .collect(),
-        ..Question::default()
+        ..Question::new(Calendar::taipei())
     }
 }
 
 /// A log, and the tables of some read models that have folded all of it.
-#[derive(Default)]
 pub struct World {
     models: Vec<&'static ReadModel>,
+    calendar: Calendar,
     log: Vec<Event>,
     versions: HashMap<StreamRef, u64>,
     offsets: HashMap<u16, u64>,
@@ -68,7 +68,12 @@ impl World {
     pub fn new(models: &[&'static ReadModel]) -> World {
         World {
             models: models.to_vec(),
-            ..World::default()
+            calendar: Calendar::taipei(),
+            log: vec![],
+            versions: HashMap::new(),
+            offsets: HashMap::new(),
+            external_keys: HashMap::new(),
+            tables: BTreeMap::new(),
         }
     }
 
@@ -76,6 +81,12 @@ impl World {
     pub fn name_by_key(&mut self, stream: StreamRef, source: &str, key: &str) {
         let (source, key) = (source.to_owned(), key.to_owned());
         self.external_keys.insert(stream, ExternalKey { source, key });
+    }
+
+    /// Of a company whose clocks are of this time zone, and not Taipei's. Questions have to be asked there as well.
+    pub fn in_zone(mut self, calendar: &Calendar) -> World {
+        self.calendar = calendar.clone();
+        self
     }
 
     /// Something happened to `stream`: true from `effective_at`, written at `recorded_at`.
@@ -123,6 +134,7 @@ impl World {
             causation: None,
             correlation: None,
             position: Position { shard, offset: *offset },
+            calendar: self.calendar.clone(),
         };
         for model in self.models.clone() {
             if model.streams.is_empty() || model.streams.contains(&stream.kind) {

@@ -1,9 +1,8 @@
 //! A sentence in both languages, and how figures and words are written in them.
 
 use domain::interaction::Channel;
-use domain::{Currency, Money};
+use domain::{Calendar, Currency, Money};
 use jiff::Timestamp;
-use jiff::tz::Offset;
 
 /// What happened, in English and in Chinese as it is written in Taiwan.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,9 +74,9 @@ pub fn percent(basis_points: u16) -> String {
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `2026-03-02 09:00`, by the clock in Taiwan.
-pub fn time(at: Timestamp) -> String {
-    let local = Offset::constant(8).to_datetime(at);
+/// `2026-03-02 09:00`, by the company's clocks.
+pub fn time(at: Timestamp, calendar: &Calendar) -> String {
+    let local = calendar.local(at);
     format!("{} {:02}:{:02}", local.date(), local.hour(), local.minute())
 }
 
@@ -123,7 +122,14 @@ mod specs {
     }
 
     #[test]
-    fn times_are_those_of_taiwan() {
-        assert_eq!(time("2026-03-02T01:05:00Z".parse().unwrap()), "2026-03-02 09:05");
+    fn times_are_those_of_the_companys_clocks() {
+        let at = "2026-03-29T01:05:00Z".parse().unwrap();
+        for (time_zone, shown) in [
+            ("Asia/Taipei", "2026-03-29 09:05"),
+            ("Europe/Berlin", "2026-03-29 03:05"),
+            ("America/Los_Angeles", "2026-03-28 18:05"),
+        ] {
+            assert_eq!(time(at, &Calendar::of(time_zone).unwrap()), shown);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use domain::case::{self, Author, Kind, PendingOn, Priority};
 use domain::inspection::{self, Outcome};
-use domain::{equipment, job};
+use domain::{Calendar, equipment, job};
 
 use super::sentence::{Sentence, channel, count, say, time};
 
@@ -103,7 +103,7 @@ fn case_priority(priority: Priority) -> Sentence {
     }
 }
 
-pub fn equipment(event: &equipment::Event) -> Sentence {
+pub fn equipment(event: &equipment::Event, calendar: &Calendar) -> Sentence {
     match event {
         equipment::Event::Installed {
             maker,
@@ -136,7 +136,7 @@ pub fn equipment(event: &equipment::Event) -> Sentence {
             say(format!("Equipment down: {symptom}"), format!("設備故障停機：{symptom}"))
         }
         equipment::Event::Restored { down_since } => {
-            let since = time(*down_since);
+            let since = time(*down_since, calendar);
             say(
                 format!("Equipment works again; it was down since {since}"),
                 format!("設備恢復運轉，自 {since} 起停機"),
@@ -215,7 +215,7 @@ pub fn inspection(event: &inspection::Event) -> Sentence {
     }
 }
 
-pub fn job(event: &job::Event) -> Sentence {
+pub fn job(event: &job::Event, calendar: &Calendar) -> Sentence {
     match event {
         job::Event::Created { summary, .. } => {
             let summary = summary.reveal();
@@ -228,7 +228,7 @@ pub fn job(event: &job::Event) -> Sentence {
             replaces,
             ..
         } => {
-            let (from, to) = (time(*start), time(*end));
+            let (from, to) = (time(*start, calendar), time(*end, calendar));
             match replaces {
                 None => say(
                     format!("Job scheduled for {technician}, {from} to {to}"),

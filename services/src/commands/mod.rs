@@ -12,7 +12,7 @@ mod registration;
 
 use std::sync::Arc;
 
-use domain::{AnyCommand, BadText, ExternalKey, Home, Slot, StreamKind, StreamRef, TEXT_BYTES_MAX, tidy_key};
+use domain::{AnyCommand, BadText, Calendar, ExternalKey, Home, Slot, StreamKind, StreamRef, TEXT_BYTES_MAX, tidy_key};
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -153,11 +153,17 @@ impl Reference {
 pub struct Commands {
     routing: Routing,
     clock: Arc<dyn Clock>,
+    calendar: Calendar,
 }
 
 impl Commands {
-    pub fn new(routing: Routing, clock: Arc<dyn Clock>) -> Commands {
-        Commands { routing, clock }
+    /// `calendar` is that of the log.
+    pub fn new(routing: Routing, clock: Arc<dyn Clock>, calendar: Calendar) -> Commands {
+        Commands {
+            routing,
+            clock,
+            calendar,
+        }
     }
 
     /// This process's handle of each shard.

@@ -46,6 +46,6 @@ impl Commands {
         for stream in streams_of(request) {
             states.push((stream, self.peek(stream).await?));
         }
-        rehearse(request, states, &elsewhere, now).map(|_| ())
+        rehearse(request, states, &elsewhere, now, &self.calendar).map(|_| ())
     }
 }

@@ -55,7 +55,7 @@ impl Commands {
         for stream in streams_of(&request) {
             states.push((stream, self.peek(stream).await?));
         }
-        match rehearse(&request, states, &Elsewhere::new(), now) {
+        match rehearse(&request, states, &Elsewhere::new(), now, &self.calendar) {
             // Unless it was applied, and the customer is another by now.
             Err(refusal) => return self.recall(request, lane).await?.ok_or(refusal),
             Ok(0) => return self.execute(request, lane).await,

@@ -523,10 +523,13 @@ fn schemas() -> Map<String, Value> {
             "Status",
             json!({
                 "type": "object",
-                "required": ["ok", "instance", "version", "log", "views", "stopping", "shards", "read_models", "trouble"],
+                "required": ["ok", "instance", "version", "log", "time_zone", "views", "stopping", "shards", "read_models", "trouble"],
                 "properties": {
                     "ok": {"type": "boolean"}, "instance": {"type": "string"}, "version": {"type": "string"},
-                    "log": {"type": "string"}, "views": {"type": "string"}, "stopping": {"type": "boolean"},
+                    "log": {"type": "string"},
+                    "time_zone": {"type": "string", "description": "Whose days figures are counted in; as it was when the log was created.",
+                        "examples": ["Asia/Taipei"]},
+                    "views": {"type": "string"}, "stopping": {"type": "boolean"},
                     "shards": {"type": "array", "items": {"type": "object"}},
                     "read_models": {"type": "array", "items": {"type": "object"}},
                     "trouble": {"type": "array", "items": {"type": "string"}, "description": "What is not as it should be, in sentences."},
@@ -701,7 +704,7 @@ fn parameters() -> Map<String, Value> {
 /// The parameters of every question, in a URL or in a body.
 fn parameters_of_questions() -> [(&'static str, Value, String); 8] {
     let text = || json!({"type": "string"});
-    let time = "A time with its offset (RFC 3339), or a day, which is its end in Taiwan.";
+    let time = "A time with its offset (RFC 3339), or a day, which is its end in the time zone of the log.";
     let position = Position::PATTERN;
     [
         (

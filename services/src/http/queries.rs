@@ -24,7 +24,7 @@ pub async fn ask(
     let (model, is_file) = read_model(name)?;
     let Query(parameters) =
         parameters.map_err(|_| Problem::malformed("query", "the query parameters cannot be read"))?;
-    let mut asked = question::of_url(model, parameters)?;
+    let mut asked = question::of_url(model, parameters, api.queries.calendar())?;
     if is_file && asked.format == Format::Json {
         asked.format = Format::Csv;
     }
@@ -46,20 +46,21 @@ pub async fn ask_by_body(
 ) -> Result<Response, Problem> {
     let (model, _) = read_model(name)?;
     let json = body::json(&headers, body, COMMAND_BYTES_MAX).await?;
-    answer(&api, model, question::of_json(model, json)?).await
+    answer(&api, model, question::of_json(model, json, api.queries.calendar())?).await
 }
 
 async fn answer(api: &Api, model: &'static ReadModel, mut asked: Asked) -> Result<Response, Problem> {
     find_by_keys(&api.commands, model, &mut asked).await?;
+    let calendar = api.queries.calendar();
     match asked.wants_all() {
         true => {
             let (first, rest) = api.queries.ask_all(model, asked.ask).await?;
-            Ok(render::all(&api.answers, model, asked.format, first, rest))
+            Ok(render::all(&api.answers, model, asked.format, first, rest, calendar))
         }
         false => {
             let as_of = asked.ask.question.as_of;
             let answered = api.queries.ask(model, asked.ask).await?;
-            render::page(&api.answers, model, asked.format, answered, as_of)
+            render::page(&api.answers, model, asked.format, answered, as_of, calendar)
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Reads a question to a read model, from the parameters of a URL or from a JSON body.
 
-use domain::Position;
+use domain::{Calendar, Position};
+use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::{SignedDuration, Timestamp};
-use projections::{Column, ColumnType, LIMIT_MAX, Op, Operand, ReadModel, Where, day_start};
+use projections::{Column, ColumnType, LIMIT_MAX, Op, Operand, Question, ReadModel, Where};
 use serde_json::Value;
 
 use super::problem::Problem;
@@ -60,12 +60,12 @@ impl Asked {
     }
 }
 
-/// Reads the parameters of a URL. A column is a parameter of its own, and its value is taken as it is.
+/// Reads the parameters of a URL. A column is a parameter of its own, and its value is taken as it is. Days are those of `calendar`.
 ///
 /// # Errors
 /// 400 that names the parameter at fault.
-pub fn of_url(model: &ReadModel, parameters: Vec<(String, String)>) -> Result<Asked, Problem> {
-    let mut reading = Reading::default();
+pub fn of_url(model: &ReadModel, parameters: Vec<(String, String)>, calendar: &Calendar) -> Result<Asked, Problem> {
+    let mut reading = Reading::new(calendar);
     for (name, value) in parameters {
         match PARAMETERS.contains(&name.as_str()) {
             true => reading.parameter(&name, value)?,
@@ -93,12 +93,12 @@ pub fn of_url(model: &ReadModel, parameters: Vec<(String, String)>) -> Result<As
 ///
 /// # Errors
 /// 400 that names the field at fault.
-pub fn of_json(model: &ReadModel, json: Value) -> Result<Asked, Problem> {
+pub fn of_json(model: &ReadModel, json: Value, calendar: &Calendar) -> Result<Asked, Problem> {
     let Value::Object(fields) = json else {
         let what = "a question is a JSON object such as {\"where\": [\"owner is null\"], \"limit\": 10}";
         return Err(Problem::malformed(".", what));
     };
-    let mut reading = Reading::default();
+    let mut reading = Reading::new(calendar);
     let columns = model.filters();
     for (name, value) in fields {
         if PARAMETERS.contains(&name.as_str()) {
@@ -166,7 +166,6 @@ fn column_of_json(column: &Column, value: Value) -> Result<Where, Problem> {
 }
 
 /// What was read so far.
-#[derive(Default)]
 struct Reading {
     ask: Ask,
     /// Filters that are written out.
@@ -177,6 +176,15 @@ struct Reading {
 }
 
 impl Reading {
+    fn new(calendar: &Calendar) -> Reading {
+        Reading {
+            ask: Ask::of(Question::new(calendar.clone())),
+            written: vec![],
+            of_columns: vec![],
+            format: None,
+        }
+    }
+
     fn parameter(&mut self, name: &str, value: String) -> Result<(), Problem> {
         let question = &mut self.ask.question;
         match name {
@@ -184,8 +192,14 @@ impl Reading {
             "at_least" => self.ask.at_least.extend(positions(name, &value)?),
             "limit" => once(name, &mut question.limit, limit(&value)?)?,
             "cursor" => once(name, &mut question.cursor, value)?,
-            "as_of" => once(name, &mut question.as_of, until(name, &value)?)?,
-            "known_at" => once(name, &mut self.ask.known_at, until(name, &value)?)?,
+            "as_of" => {
+                let as_of = until(name, &value, &question.calendar)?;
+                once(name, &mut question.as_of, as_of)?;
+            }
+            "known_at" => {
+                let known_at = until(name, &value, &question.calendar)?;
+                once(name, &mut self.ask.known_at, known_at)?;
+            }
             "known_until" => once(name, &mut question.known_until, known_until(&value)?)?,
             "format" => once(name, &mut self.format, read_format(&value)?)?,
             _ => return Err(Problem::malformed(name, format!("there is no parameter {name:?}"))),
@@ -246,17 +260,13 @@ fn limit(text: &str) -> Result<usize, Problem> {
 }
 
 /// A time, or the last moment of a day of business.
-fn until(parameter: &str, text: &str) -> Result<Timestamp, Problem> {
+fn until(parameter: &str, text: &str, calendar: &Calendar) -> Result<Timestamp, Problem> {
     let is_date = text.len() <= "2026-03-01".len();
     if !is_date {
         return time(parameter, text);
     }
-    // The last day of all has no next one.
-    let end = text.parse::<Date>().map(|day| match day.tomorrow() {
-        Ok(next) => day_start(next) - SignedDuration::from_micros(1),
-        Err(_) => Timestamp::MAX,
-    });
-    end.map_err(|error| {
+    let day = text.parse::<Date>();
+    day.map(|day| calendar.day_end(day)).map_err(|error| {
         Problem::malformed(
             parameter,
             format!("{text:?} is no day such as 2026-03-01 and no time such as 2026-03-01T09:00:00+08:00: {error}"),

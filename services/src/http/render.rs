@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use domain::Calendar;
 use futures::stream;
 use jiff::Timestamp;
 use projections::{People, ReadModel, Value, harmless};
@@ -37,15 +38,16 @@ pub fn page(
     format: Format,
     mut answered: Answered,
     as_of: Option<Timestamp>,
+    calendar: &Calendar,
 ) -> Result<Response, Problem> {
     let rows = std::mem::take(&mut answered.answer.rows);
     let bytes = bytes_of(&rows);
     let body = match format {
         Format::Json => answers.body(bytes, json(model, &answered, rows, as_of)?)?,
         Format::Csv | Format::Excel => {
-            let file = File::of(format, &answered);
+            let file = File::of(format, &answered, calendar);
             let row = move |text: &mut String, _: usize, cells: &[Value]| file.line(text, cells);
-            let head = File::of(format, &answered).head();
+            let head = File::of(format, &answered, calendar).head();
             answers.body(bytes, pieces(head, rows, row, String::new()))?
         }
     };
@@ -54,13 +56,20 @@ pub fn page(
 
 /// All rows, sent while they are read. When the read store fails on the way the answer breaks off, which its reader is told by the
 /// connection: a file that ends well is complete.
-pub fn all(answers: &Answers, model: &ReadModel, format: Format, mut first: Answered, rest: Rest) -> Response {
+pub fn all(
+    answers: &Answers,
+    model: &ReadModel,
+    format: Format,
+    mut first: Answered,
+    rest: Rest,
+    calendar: &Calendar,
+) -> Response {
     first.answer.cursor = None;
     let rows = std::mem::take(&mut first.answer.rows);
-    let head = File::of(format, &first).head();
+    let head = File::of(format, &first, calendar).head();
     let sending = Sending {
         answers: answers.clone(),
-        file: Arc::new(File::of(format, &first)),
+        file: Arc::new(File::of(format, &first, calendar)),
         rest,
         part: None,
     };
@@ -201,10 +210,10 @@ struct File {
 }
 
 impl File {
-    fn of(format: Format, answered: &Answered) -> File {
+    fn of(format: Format, answered: &Answered, calendar: &Calendar) -> File {
         File {
             format,
-            people: People::of(&answered.answer.columns),
+            people: People::of(&answered.answer.columns, calendar),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Status {
     instance: String,
     version: &'static str,
     log: String,
+    /// Whose days figures are counted in; as it was when the log was created.
+    time_zone: String,
     views: String,
     stopping: bool,
     shards: Vec<ShardStatus>,
@@ -112,6 +114,7 @@ pub async fn status(State(api): State<Api>) -> Response {
         instance: api.instance.clone(),
         version: env!("CARGO_PKG_VERSION"),
         log: api.log.address(),
+        time_zone: api.queries.calendar().time_zone().to_owned(),
         views: api.store.address(),
         stopping,
         shards,

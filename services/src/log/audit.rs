@@ -112,6 +112,7 @@ mod specs {
             log_id: derived_id(&["log"]),
             shards: SHARDS,
             slots: 4_096,
+            calendar: domain::Calendar::taipei(),
         };
         let claim = Claim {
             epoch: 1,

@@ -1,6 +1,6 @@
 //! What a record says: a CloudEvent in Kafka's binary mode, or a control record of the protocol.
 
-use domain::{Actor, EventType, ExternalKey, Fact, Position, Recorded, StreamRef, UnreadableEvent};
+use domain::{Actor, Calendar, EventType, ExternalKey, Fact, Position, Recorded, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -44,6 +44,9 @@ pub struct LogCreated {
     pub log_id: Uuid,
     pub shards: u16,
     pub slots: u16,
+    /// Whose days the log counts in. It is Taipei's where none is named: once no other could be chosen.
+    #[serde(rename = "time_zone", default = "Calendar::taipei")]
+    pub calendar: Calendar,
 }
 
 /// "I own this shard from here on."
@@ -100,9 +103,11 @@ const BARRIER: &str = "crm.log.barrier.v1";
 const QUARANTINED: &str = "crm.log.quarantined.v1";
 
 impl StoredEvent {
+    /// The event, in a log of this calendar.
+    ///
     /// # Errors
     /// Unknown type or version, damaged body.
-    pub fn decode(&self) -> Result<Recorded<Fact>, UnreadableEvent> {
+    pub fn decode(&self, calendar: &Calendar) -> Result<Recorded<Fact>, UnreadableEvent> {
         let fact = Fact::decode(&self.event_type, &self.body)?;
         Ok(Recorded {
             stream: self.stream,
@@ -117,6 +122,7 @@ impl StoredEvent {
             causation: self.causation.clone(),
             correlation: self.correlation.clone(),
             position: self.position,
+            calendar: calendar.clone(),
         })
     }
 

@@ -13,7 +13,7 @@ mod port;
 pub use audit::{Audit, audit};
 #[cfg(test)]
 pub use counted::Counted;
-pub use create::{Opened, create, open};
+pub use create::{NewLog, Opened, create, open};
 pub use envelope::{Claim, Envelope, Foreign, LogCreated, Meaning, Quarantine, StoredEvent};
 pub use judge::{Checkpoint, Commit, Judge, Judgement};
 pub use memory::{Fault, MemoryLog};

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::log::{MemoryLog, audit, create};
+use crate::log::{MemoryLog, NewLog, audit, create};
 use crate::shard::specs::gate::{Gate, Hold};
 use crate::shard::specs::{bundle, owner, register};
 use crate::shard::{Action, Assignment, ShardConfig, ShardParts, Step, hash_of, spawn};
@@ -76,7 +76,7 @@ impl World {
     async fn new() -> World {
         let log = MemoryLog::new();
         let gate = Gate::before(log.clone());
-        let opened = create(&log, SHARDS, &SystemClock).await.unwrap();
+        let opened = create(&log, &NewLog::of(SHARDS), &SystemClock).await.unwrap();
         let states = Arc::new(MemoryStates::default());
         let neighbours = Neighbours::default();
         let nodes = ["a:1", "b:1"].map(|address| {

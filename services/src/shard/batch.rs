@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use domain::{AnyState, Companions, Fact, Moment, Position, StreamRef};
+use domain::{AnyState, Calendar, Companions, Fact, Moment, Position, StreamRef};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -120,6 +120,7 @@ pub fn decide(
     batch: &Batch,
     now: Timestamp,
     shard: u16,
+    calendar: &Calendar,
 ) -> Decision {
     if let Some(known) = known(request, ids, batch, shard) {
         return Decision::without_events(known);
@@ -151,7 +152,8 @@ pub fn decide(
                     declared: &declared,
                     elsewhere,
                 };
-                let at = Moment::new(step.stream.id, now, request.true_at(now).unwrap_or(now), &neighbours);
+                let effective_at = request.true_at(now).unwrap_or(now);
+                let at = Moment::new(step.stream.id, now, effective_at, calendar, &neighbours);
                 match current.state.decide(command.clone(), &at) {
                     Ok(facts) => facts,
                     Err(rejection) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::StreamRef;
+use domain::{Calendar, StreamRef};
 use jiff::Timestamp;
 
 use super::batch::{Batch, Elsewhere, Prepared, decide};
@@ -46,13 +46,14 @@ pub fn rehearse(
     states: impl IntoIterator<Item = (StreamRef, Peeked)>,
     elsewhere: &Elsewhere,
     now: Timestamp,
+    calendar: &Calendar,
 ) -> Result<usize, Failure> {
     let mut known = States::new(0);
     for (stream, (state, version)) in states {
         known.loaded(stream, Cached { version, state });
     }
     let (ids, batch) = (CommandIds::new(0, now), Batch::default());
-    let decision = decide(request, &mut known, elsewhere, &ids, &batch, now, 0);
+    let decision = decide(request, &mut known, elsewhere, &ids, &batch, now, 0, calendar);
     match decision.prepared {
         Prepared::Failed(failure) => Err(failure),
         Prepared::Wrote { .. } | Prepared::Already { .. } | Prepared::Known(_) => Ok(decision.events.len()),

@@ -6,7 +6,7 @@ mod saving;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use domain::{Position, StreamRef};
+use domain::{Calendar, Position, StreamRef};
 use jiff::Timestamp;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
@@ -57,6 +57,7 @@ pub struct Serving {
     next: u64,
     n: u64,
     writer: Option<Box<dyn LogWriter>>,
+    calendar: Calendar,
     states: States,
     ids: CommandIds,
     /// Up to the last confirmed batch.
@@ -101,6 +102,7 @@ impl Serving {
             next: owned.next,
             n: 0,
             writer: Some(owned.writer),
+            calendar: owned.calendar,
             states: owned.states,
             ids: owned.ids,
             last_time: owned.watermark.last_time,
@@ -268,6 +270,7 @@ impl Serving {
             &self.pending,
             now,
             self.shard,
+            &self.calendar,
         );
         self.in_hand = None;
         if let Prepared::Known(ack) = decision.prepared {

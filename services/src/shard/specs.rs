@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::log::{Audit, EventLog, Fault, MemoryLog, audit, create};
+use crate::log::{Audit, EventLog, Fault, MemoryLog, NewLog, audit, create};
 use crate::states::{MemoryStates, StateStore};
 
 struct World {
@@ -44,7 +44,7 @@ impl World {
 
     async fn with(states: Arc<dyn StateStore>) -> World {
         let log = MemoryLog::new();
-        create(&log, 1, &SystemClock).await.unwrap();
+        create(&log, &NewLog::of(1), &SystemClock).await.unwrap();
         World {
             log,
             states,

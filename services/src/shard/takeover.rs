@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::{Fact, StreamRef, UnreadableEvent};
+use domain::{Calendar, Fact, StreamRef, UnreadableEvent};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -96,6 +96,8 @@ pub struct Owned {
     pub watermark: Watermark,
     /// What is stored of them.
     pub held: Held,
+    /// That of the log.
+    pub calendar: Calendar,
 }
 
 /// Who takes over what, from where.
@@ -200,6 +202,7 @@ impl Claimant<'_> {
             ids,
             watermark,
             held,
+            calendar: created.calendar,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 
-use domain::{AnyState, Companions, Moment, StreamRef};
+use domain::{AnyState, Calendar, Companions, Moment, StreamRef};
 use jiff::SignedDuration;
 use uuid::Uuid;
 
@@ -265,8 +265,9 @@ fn decisions<'a>(
         .map(move |(own, other)| {
             let state = truth.state(shard, wish.stream, own).expect("it had that version");
             let beside = truth.state(shard, companion, other).expect("it had that version");
+            let calendar = Calendar::taipei();
             let known = Beside(HashMap::from([(companion, beside)]));
-            let at = Moment::new(wish.stream.id, now, now, &known);
+            let at = Moment::new(wish.stream.id, now, now, &calendar, &known);
             let decided = state.decide(command.clone(), &at);
             decided
                 .map(|facts| facts.len())

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::StreamRef;
+use domain::{Calendar, StreamRef};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -148,7 +148,7 @@ impl Cluster {
         };
         let routing = Routing::among(handles, Arc::new(network), owners);
         *at = Some(Arc::new(Node {
-            door: Commands::new(routing, clock),
+            door: Commands::new(routing, clock, Calendar::taipei()),
             process,
             words,
             stops,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::derived_id;
+use domain::{Calendar, derived_id};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -52,6 +52,7 @@ impl Brokers {
             log_id: log_id(),
             shards,
             slots: domain::SLOTS,
+            calendar: Calendar::taipei(),
         };
         for shard in 0..shards {
             brokers.land(shard, created.to_record(brokers.world.time()));

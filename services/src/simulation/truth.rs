@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use domain::{AnyState, Position, StreamKind, StreamRef};
+use domain::{AnyState, Calendar, Position, StreamKind, StreamRef};
 use jiff::Timestamp;
 use projections::{Group, Key, Rows, Table};
 use uuid::Uuid;
@@ -457,7 +457,9 @@ impl Shard {
                     event.stream, event.sequence
                 ));
             }
-            let recorded = event.decode().map_err(|error| format!("{at}: {error}"))?;
+            let recorded = event
+                .decode(&Calendar::taipei())
+                .map_err(|error| format!("{at}: {error}"))?;
             let state = AnyState::clone(story.last().0).evolve(&recorded.fact, recorded.effective_at);
             story.states.push(Arc::new(state));
             story.ends.push(self.next);

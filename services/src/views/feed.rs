@@ -5,15 +5,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use domain::{StreamKind, UnreadableEvent};
+use domain::{Calendar, StreamKind, UnreadableEvent};
 use futures::FutureExt;
 use projections::{Event, Group};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::log::{Checkpoint, EventLog, Judge, Judgement, LogError, LogReader, Record, StoredEvent};
-use crate::shard::{TakeOverError, judge_or_step_over, resume};
+use crate::shard::{TakeOverError, judge_or_step_over, read_creation, resume};
 
 /// Records per read at most: a big lag makes big batches, and memory stays bounded.
 pub const BATCH_RECORDS_MAX: usize = 5_000;
@@ -32,6 +32,8 @@ const SILENT_FOR: Duration = Duration::from_secs(3);
 /// The feeds of a process.
 pub struct Feeds {
     log: Arc<dyn EventLog>,
+    /// That of the log, once it was read.
+    calendar: OnceCell<Calendar>,
     /// By shard; one feed for each place that somebody reads from.
     open: Mutex<BTreeMap<u16, Vec<Weak<Feed>>>>,
 }
@@ -53,6 +55,7 @@ pub struct Chunk {
 /// An event that is decoded once, when first somebody wants it.
 pub struct LazyEvent {
     stored: StoredEvent,
+    calendar: Calendar,
     decoded: OnceLock<Result<Event, UnreadableEvent>>,
 }
 
@@ -112,9 +115,10 @@ impl Chunk {
 }
 
 impl LazyEvent {
-    fn new(stored: StoredEvent) -> LazyEvent {
+    fn new(stored: StoredEvent, calendar: Calendar) -> LazyEvent {
         LazyEvent {
             stored,
+            calendar,
             decoded: OnceLock::new(),
         }
     }
@@ -135,7 +139,7 @@ impl LazyEvent {
     /// # Errors
     /// When this program cannot read it.
     pub fn decode(&self) -> Result<&Event, &UnreadableEvent> {
-        self.decoded.get_or_init(|| self.stored.decode()).as_ref()
+        self.decoded.get_or_init(|| self.stored.decode(&self.calendar)).as_ref()
     }
 }
 
@@ -143,12 +147,19 @@ impl Feeds {
     pub fn new(log: Arc<dyn EventLog>) -> Arc<Feeds> {
         Arc::new(Feeds {
             log,
+            calendar: OnceCell::new(),
             open: Mutex::default(),
         })
     }
 
     pub fn log(&self) -> &Arc<dyn EventLog> {
         &self.log
+    }
+
+    /// The log's, as each of its shards says.
+    pub(super) async fn calendar(&self, shard: u16) -> Result<Calendar, TakeOverError> {
+        let read = async || Ok(read_creation(self.log.as_ref(), shard).await?.calendar);
+        self.calendar.get_or_try_init(read).await.cloned()
     }
 
     /// Reads a shard on from a checkpoint, `None` = from its first record: together with others if they are near.
@@ -160,6 +171,7 @@ impl Feeds {
         shard: u16,
         from: Option<&Checkpoint>,
     ) -> Result<Subscription, TakeOverError> {
+        let calendar = self.calendar(shard).await?;
         let (judge, reader) = resume(self.log.as_ref(), shard, from).await?;
         let settled = judge.settled();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +188,14 @@ impl Feeds {
                 shared.lock().start = settled;
                 let number = shared.lock().join(settled).expect("it begins here");
                 let mut task = JoinSet::new();
-                task.spawn(read(Arc::clone(&self.log), shard, judge, reader, Arc::clone(&shared)));
+                task.spawn(read(
+                    Arc::clone(&self.log),
+                    calendar,
+                    shard,
+                    judge,
+                    reader,
+                    Arc::clone(&shared),
+                ));
                 let feed = Arc::new(Feed { shared, _reader: task });
                 feeds.push(Arc::downgrade(&feed));
                 (feed, number)
@@ -334,8 +353,15 @@ impl Drop for Subscription {
 }
 
 /// The reader of a feed: until it is dropped, or cannot go on. A panic in it is an end like any other: who reads along hears of it.
-async fn read(log: Arc<dyn EventLog>, shard: u16, judge: Judge, reader: Box<dyn LogReader>, shared: Arc<Shared>) {
-    let reading = read_on(log, shard, judge, reader, &shared);
+async fn read(
+    log: Arc<dyn EventLog>,
+    calendar: Calendar,
+    shard: u16,
+    judge: Judge,
+    reader: Box<dyn LogReader>,
+    shared: Arc<Shared>,
+) {
+    let reading = read_on(log, calendar, shard, judge, reader, &shared);
     if AssertUnwindSafe(reading).catch_unwind().await.is_err() {
         metrics::counter!("crm_panics_total", "part" => "reader").increment(1);
         let why = format!("the reader of shard {shard} panicked; it reads anew");
@@ -346,6 +372,7 @@ async fn read(log: Arc<dyn EventLog>, shard: u16, judge: Judge, reader: Box<dyn 
 
 async fn read_on(
     log: Arc<dyn EventLog>,
+    calendar: Calendar,
     shard: u16,
     mut judge: Judge,
     mut reader: Box<dyn LogReader>,
@@ -358,7 +385,7 @@ async fn read_on(
             Ok(records) if records.is_empty() => (None, silence.goes_on(log.as_ref(), shard, judge.next()).await),
             Ok(records) => {
                 silence = Silence::since_now();
-                judge_all(log.as_ref(), shard, &mut judge, records).await
+                judge_all(log.as_ref(), &calendar, shard, &mut judge, records).await
             }
             Err(error) => (None, Some(error.into())),
         };
@@ -427,6 +454,7 @@ async fn wait_for_the_slowest(shared: &Shared) {
 /// What the records come to, and why the rest of them cannot be read; nothing when no commit came to its end.
 pub(super) async fn judge_all(
     log: &dyn EventLog,
+    calendar: &Calendar,
     shard: u16,
     judge: &mut Judge,
     records: Vec<(u64, Record)>,
@@ -436,7 +464,10 @@ pub(super) async fn judge_all(
     let mut trouble = None;
     for (offset, record) in records {
         match judge_or_step_over(log, judge, shard, offset, record).await {
-            Ok(Some(Judgement::Commit(commit))) => events.extend(commit.events.into_iter().map(LazyEvent::new)),
+            Ok(Some(Judgement::Commit(commit))) => {
+                let lazy = |stored| LazyEvent::new(stored, calendar.clone());
+                events.extend(commit.events.into_iter().map(lazy));
+            }
             Ok(_) => {}
             Err(error) => {
                 trouble = Some(error);

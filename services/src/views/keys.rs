@@ -55,7 +55,7 @@ impl Queries {
         if kind != StreamKind::Customer {
             return Ok(derived);
         }
-        let mut ask = Ask::default();
+        let mut ask = Ask::of(self.question());
         let link = link::link_id(source, key).to_string();
         ask.question.filters.push(Where::equal("link", &link));
         let answer = self.ask(&projections::external_keys::MODEL, ask).await?.answer;

@@ -314,13 +314,14 @@ impl Projector {
     async fn find_refused(&self) -> Result<(), Trouble> {
         let mut at = self.stand().await?;
         let log = self.feeds.log().as_ref();
+        let calendar = self.feeds.calendar(self.shard).await?;
         let (mut judge, mut reader) = resume(log, self.shard, at.stored.as_ref()).await?;
         while judge.next() < at.end {
             let records = reader.next(1, WAIT).await.map_err(TakeOverError::from)?;
             if records.is_empty() {
                 return Ok(());
             }
-            let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
+            let (chunk, trouble) = judge_all(log, &calendar, self.shard, &mut judge, records).await;
             if let Some(chunk) = chunk {
                 self.fold_wanted(&mut at, &chunk.events, chunk.since).await?;
                 at.read = chunk.checkpoint;
@@ -383,6 +384,7 @@ impl Projector {
         at.folded = Folded::nothing(self.generation.shards);
         at.read.clone_from(&at.stored);
         let log = self.feeds.log().as_ref();
+        let calendar = self.feeds.calendar(self.shard).await?;
         let (mut judge, mut reader) = resume(log, self.shard, at.stored.as_ref()).await?;
         while judge.next() < offset {
             let mut records = reader
@@ -394,7 +396,7 @@ impl Projector {
                 return Err(TakeOverError::Log(LogError::Unavailable(why)).into());
             }
             records.retain(|(standing, _)| *standing < offset);
-            let (chunk, trouble) = judge_all(log, self.shard, &mut judge, records).await;
+            let (chunk, trouble) = judge_all(log, &calendar, self.shard, &mut judge, records).await;
             if let Some(chunk) = chunk {
                 self.fold_wanted(at, &chunk.events, chunk.since).await?;
                 at.read = chunk.checkpoint;

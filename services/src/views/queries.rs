@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use domain::Position;
+use domain::{Calendar, Position};
 use jiff::Timestamp;
 use projections::{
     Answer, BadQuestion, Beside, ColumnRole, Expr, Group, Key, Op, PART_ROWS, Part, Question, ReadModel, Select, Table,
@@ -46,13 +46,24 @@ const END_WAIT_MAX: Duration = Duration::from_secs(1);
 const LIVE_FOR: Duration = Duration::from_secs(1);
 
 /// What a question may ask for besides [`Question`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Ask {
     pub question: Question,
     /// Only what was recorded by this time. The answer says which positions that came to.
     pub known_at: Option<Timestamp>,
     /// The read model must have passed these positions.
     pub at_least: Vec<Position>,
+}
+
+impl Ask {
+    /// Of all that is known, as soon as it is there.
+    pub fn of(question: Question) -> Ask {
+        Ask {
+            question,
+            known_at: None,
+            at_least: vec![],
+        }
+    }
 }
 
 /// An answer, and what it rests on.
@@ -92,6 +103,7 @@ pub enum AskError {
 pub struct Queries {
     pub(super) store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
+    calendar: Calendar,
     /// The log that the read models must have come from; `None` = any.
     log_id: Option<Uuid>,
     live: Arc<Mutex<BTreeMap<Group, (Instant, Generation)>>>,
@@ -104,10 +116,12 @@ pub struct Queries {
 }
 
 impl Queries {
-    pub fn new(store: Arc<dyn ReadStore>, clock: Arc<dyn Clock>) -> Queries {
+    /// `calendar` is that of the log.
+    pub fn new(store: Arc<dyn ReadStore>, clock: Arc<dyn Clock>, calendar: Calendar) -> Queries {
         Queries {
             store,
             clock,
+            calendar,
             log_id: None,
             live: Arc::default(),
             room: Arc::new(Semaphore::new(QUESTIONS_MAX)),
@@ -116,6 +130,15 @@ impl Queries {
             log: None,
             rows_read_max: ROWS_READ_MAX,
         }
+    }
+
+    pub fn calendar(&self) -> &Calendar {
+        &self.calendar
+    }
+
+    /// A question for all that there is, now, in days of the log.
+    pub fn question(&self) -> Question {
+        Question::new(self.calendar.clone())
     }
 
     /// With the log, so that nobody waits for what is not in it.
@@ -390,7 +413,7 @@ impl Queries {
         let generation = self.live(model.group).await?;
         let mut total = Total::default();
         // A read model without tables of its own answers from its neighbours': those are what counts.
-        let plan = (model.plan)(&Question::default())?;
+        let plan = (model.plan)(&self.question())?;
         let mut tables: Vec<&'static Table> = model.tables.to_vec();
         if tables.is_empty() {
             tables.extend(plan.selects.iter().map(|select| select.table));

@@ -77,6 +77,7 @@ fn compare(log: &[Record]) -> Vec<Judgement> {
         log_id: id("log", 0),
         shards: 1,
         slots: 4_096,
+        calendar: domain::Calendar::taipei(),
     };
     let mut stored = vec![created.to_record(now())];
     let mut judge = Judge::from_start(0);

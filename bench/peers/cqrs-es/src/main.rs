@@ -11,7 +11,7 @@ use anyhow::Context;
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent, EventEnvelope, View};
 use domain::purchase::{self, Purchase, purchase_id};
-use domain::{Companions, Moment, Stream, StreamRef};
+use domain::{Calendar, Companions, Moment, Stream, StreamRef};
 use jiff::Timestamp;
 use postgres_es::{PostgresCqrs, PostgresEventRepository, PostgresViewRepository, postgres_cqrs};
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ impl Aggregate for Receipt {
             _ => unreachable!("the peer sends receipts only"),
         };
         let now = Timestamp::now();
-        let decided = Purchase::decide(&self.0, command, &Moment::new(id, now, now, &Nobody))?;
+        let decided = Purchase::decide(&self.0, command, &Moment::new(id, now, now, &Calendar::taipei(), &Nobody))?;
         for event in decided {
             sink.write(Event(event), self).await;
         }

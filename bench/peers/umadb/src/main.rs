@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
-use domain::{AnyCommand, AnyState, Companions, Home, Moment, StreamKind, StreamRef};
+use domain::{AnyCommand, AnyState, Calendar, Companions, Home, Moment, StreamKind, StreamRef};
 use jiff::Timestamp;
 use umadb_client::AsyncUmaDbClient;
 use umadb_dcb::{DcbAppendCondition, DcbEvent, DcbEventStoreAsync, DcbQuery, DcbQueryItem};
@@ -38,7 +38,7 @@ fn event(n: u64) -> anyhow::Result<(DcbEvent, DcbAppendCondition)> {
     };
     let now = Timestamp::now();
     let decided = AnyState::initial(StreamKind::Purchase)
-        .decide(command, &Moment::new(id, now, now, &Nobody))
+        .decide(command, &Moment::new(id, now, now, &Calendar::taipei(), &Nobody))
         .map_err(|rejection| anyhow::anyhow!("{rejection}"))?;
     let (event_type, body) = decided.first().context("a receipt is recorded")?.encode();
     let tag = format!("purchase/{id}");

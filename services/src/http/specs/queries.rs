@@ -56,11 +56,31 @@ async fn a_page_of_rows_says_what_it_rests_on() {
 }
 
 #[tokio::test]
+async fn a_day_that_is_asked_for_ends_by_the_clocks_of_the_log() {
+    for (time_zone, end) in [
+        ("Asia/Taipei", "2026-03-29T15:59:59.999999Z"),
+        ("Europe/Berlin", "2026-03-29T21:59:59.999999Z"),
+        ("America/Los_Angeles", "2026-03-30T06:59:59.999999Z"),
+    ] {
+        let world = World::in_zone(CannedRows::default(), time_zone).await;
+        for page in [
+            world.get("/api/backlog?as_of=2026-03-29").await,
+            world.post("/api/backlog/query", json!({"as_of": "2026-03-29"})).await,
+        ] {
+            assert_eq!(page.json()["as_of"], end, "{}", page.text);
+        }
+        assert_eq!(world.get("/api/status").await.json()["time_zone"], time_zone);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_is_made_of_so_many_rows_and_no_more() {
     let store: Arc<dyn ReadStore> = Arc::new(customers());
     let ask = async |model: &str, rows: usize| {
-        let queries = Queries::new(Arc::clone(&store), Arc::new(SystemClock)).reading_at_most(rows);
-        queries.ask(ReadModel::find(model).unwrap(), Ask::default()).await
+        let queries =
+            Queries::new(Arc::clone(&store), Arc::new(SystemClock), domain::Calendar::taipei()).reading_at_most(rows);
+        let ask = Ask::of(queries.question());
+        queries.ask(ReadModel::find(model).unwrap(), ask).await
     };
     assert_eq!(ask("customers", 3).await.unwrap().answer.rows.len(), 3);
     // A list has a page of its own; the scores need all rows.
@@ -497,7 +517,7 @@ async fn things_are_found_by_the_key_that_another_system_has_for_them() {
         let pairs = parameters
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let mut asked = question::of_url(model, pairs.collect())?;
+        let mut asked = question::of_url(model, pairs.collect(), &domain::Calendar::taipei())?;
         crate::http::queries::find_by_keys(&world.commands, model, &mut asked).await?;
         Ok::<_, Problem>(asked.ask.question.filters)
     };

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::clock::SystemClock;
 use crate::commands::Commands;
 use crate::http::{Answers, ApiParts, Hosts, router};
-use crate::log::{Checkpoint, EventLog, MemoryLog, create};
+use crate::log::{Checkpoint, EventLog, MemoryLog, NewLog, create};
 use crate::routing::{PeerSecret, Routing};
 use crate::shard::{Assignment, ShardConfig, ShardParts, spawn};
 use crate::states::MemoryStates;
@@ -59,26 +59,42 @@ impl World {
 
     /// A server whose read store gives canned rows, and whose shards are owned.
     pub async fn with(rows: CannedRows) -> World {
-        World::beside(rows, PeerSecret::new(SECRET)).await
+        World::beside(rows, PeerSecret::new(SECRET), "Asia/Taipei").await
+    }
+
+    /// The same of a company whose clocks are of this time zone.
+    pub async fn in_zone(rows: CannedRows, time_zone: &str) -> World {
+        World::beside(rows, None, time_zone).await
     }
 
     /// One that shares its log with no other process.
     pub async fn alone() -> World {
-        World::beside(CannedRows::default(), None).await
+        World::beside(CannedRows::default(), None, "Asia/Taipei").await
     }
 
-    async fn beside(rows: CannedRows, peers: Option<PeerSecret>) -> World {
+    async fn beside(rows: CannedRows, peers: Option<PeerSecret>, time_zone: &str) -> World {
         let log = MemoryLog::new();
-        World::of(rows, peers, log.clone(), Arc::new(log)).await
+        World::of(rows, peers, log.clone(), Arc::new(log), time_zone).await
     }
 
     /// A server whose records go to `memory` by way of `log`.
     pub async fn on(memory: MemoryLog, log: Arc<dyn EventLog>) -> World {
-        World::of(CannedRows::default(), None, memory, log).await
+        World::of(CannedRows::default(), None, memory, log, "Asia/Taipei").await
     }
 
-    async fn of(rows: CannedRows, peers: Option<PeerSecret>, memory: MemoryLog, log: Arc<dyn EventLog>) -> World {
-        create(log.as_ref(), SHARDS, &SystemClock).await.unwrap();
+    async fn of(
+        rows: CannedRows,
+        peers: Option<PeerSecret>,
+        memory: MemoryLog,
+        log: Arc<dyn EventLog>,
+        time_zone: &str,
+    ) -> World {
+        let calendar = domain::Calendar::of(time_zone).unwrap();
+        let new = NewLog {
+            shards: SHARDS,
+            calendar: Some(calendar.clone()),
+        };
+        create(log.as_ref(), &new, &SystemClock).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let parts = ShardParts {
             log: Arc::clone(&log),
@@ -93,14 +109,18 @@ impl World {
             },
         };
         let handles = (0..SHARDS).map(|shard| spawn(shard, parts.clone(), Assignment::alone(), stopped.clone()).0);
-        let commands = Commands::new(Routing::alone(handles.collect()), Arc::new(SystemClock));
+        let commands = Commands::new(
+            Routing::alone(handles.collect()),
+            Arc::new(SystemClock),
+            calendar.clone(),
+        );
         while commands.shards().iter().any(|shard| !shard.status().owned) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let store: Arc<dyn ReadStore> = Arc::new(rows);
         let router = router(ApiParts {
             commands: commands.clone(),
-            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock)).with_log(Arc::clone(&log)),
+            queries: Queries::new(Arc::clone(&store), Arc::new(SystemClock), calendar).with_log(Arc::clone(&log)),
             log: Arc::clone(&log),
             store: Arc::clone(&store),
             workers: Workers::new(log, store, SHARDS, BTreeMap::new()),

@@ -127,7 +127,7 @@ async fn who_seldom_has_much_to_do_is_not_taken_for_slow() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_learns_its_pace_from_the_log() {
     let gate = Gate::default();
-    create(&gate, 1, &SystemClock).await.unwrap();
+    create(&gate, &NewLog::of(1), &SystemClock).await.unwrap();
     let config = ShardConfig {
         steady_wait: Duration::from_millis(5),
         ..config()

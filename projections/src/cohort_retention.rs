@@ -65,7 +65,7 @@ const COLUMNS: &[Column] = &[
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     let page = Page::of(question, COLUMNS)?;
     let months = [Expr::Column("customer"), Expr::Column("month"), Expr::Sum("sales")];
-    let select = question.dated(Select::of(CohortPurchase::TABLE, months), "effective_at");
+    let select = question.dated_by_now(Select::of(CohortPurchase::TABLE, months), "effective_at");
     // Old logs have days of the year 10 and of the year 9999; nobody bought then, and nobody bought tomorrow.
     let today = question.today().unwrap_or(DAY_MAX);
     let months = month_number(&month_of(DAY_MIN))..=month_number(&month_of(today.min(DAY_MAX)));

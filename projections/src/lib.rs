@@ -8,6 +8,8 @@
 mod agree;
 mod kernel;
 #[cfg(test)]
+mod present;
+#[cfg(test)]
 mod zones;
 
 pub mod backlog;

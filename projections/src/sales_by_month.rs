@@ -1,7 +1,9 @@
 //! Sales by month, country and store, and by product: as they were reported at any time, and as they are known to be now.
 //!
 //! What a receipt sold counts at its day of business, whenever it was sent; a void takes it back at that same day, and a
-//! correction puts what is right in its place. So a late receipt changes the month it belongs to, and the question's `known_at` still gives the month as it was reported.
+//! correction puts what is right in its place. A receipt of tomorrow, of a till in a time zone where it is, counts since it was written
+//! down.
+//! So a late receipt changes the month it belongs to, and the question's `known_at` still gives the month as it was reported.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,8 @@ table! {
     /// What a receipt sold, kept until it is void: only then, and when it is corrected, is it needed again.
     entity SalesReceipt "sales_receipts" {
         key purchase: Uuid,
+        /// When it was first written down.
+        set known_since: Timestamp,
         set sold: Vec<Sold>,
     }
 }
@@ -27,7 +31,7 @@ table! {
 table! {
     /// A receipt more, or one less: a row for all of it, with an empty `sku`, and one for each of its products.
     journal SalesChange "sales_changes" {
-        /// When its day of business began.
+        /// When its day of business began, or when it was written down before that.
         set effective_at: Timestamp,
         meta recorded_at: Timestamp,
         set month: String,
@@ -75,7 +79,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "sales_by_month",
     about: "Sales by month, country, store and currency, for all products or sku=<one>; for any past date, as reported or restated",
     group: Group::Analytics,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Purchase],
     tables: &[SalesReceipt::TABLE, SalesChange::TABLE, SalesTotal::TABLE],
     project,
@@ -166,20 +170,23 @@ impl Counted<'_> {
 }
 
 fn put_in(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>) {
+    let before = rows.get::<SalesReceipt>(event.stream.id);
+    let known_since = before.map_or(event.recorded_at, |before| before.known_since);
     rows.put(SalesReceipt {
         purchase: event.stream.id,
+        known_since,
         sold: sold.clone(),
     });
-    count(event, rows, receipt, sold, 1);
+    count(event, rows, receipt, known_since, sold, 1);
 }
 
 fn take_out(event: &Event, rows: &mut Rows, receipt: &Counted<'_>) {
     if let Some(before) = rows.get::<SalesReceipt>(event.stream.id) {
-        count(event, rows, receipt, before.sold, -1);
+        count(event, rows, receipt, before.known_since, before.sold, -1);
     }
 }
 
-fn count(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>, sign: i64) {
+fn count(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, known_since: Timestamp, sold: Vec<Sold>, sign: i64) {
     let country = receipt.store.strip_prefix("country:").unwrap_or_default();
     for part in sold {
         let total = SalesTotal {
@@ -193,7 +200,7 @@ fn count(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>,
             receipts: sign,
             returns: sign * i64::from(receipt.is_return),
         };
-        let since = event.calendar.day_start(receipt.business_date);
+        let since = event.calendar.day_start(receipt.business_date).min(known_since);
         rows.append(total.clone().at(since, event.recorded_at));
         rows.add(total);
     }
@@ -477,6 +484,27 @@ mod specs {
     }
 
     /// Receipts: store, day of business, days late, lines (product, amount), and how many days later it turned out void.
+    #[test]
+    fn a_receipt_of_tomorrow_counts_since_it_was_written_down() {
+        let (tomorrow, today) = (day(2), "2026-03-01T04:00:00Z");
+        let mut world = World::new(&[&MODEL]);
+        let sale = recorded("tokyo", tomorrow, &[("A", "1", 100)], None);
+        world.record(stream("1"), None, sale.clone(), today, today);
+        let as_of = |world: &World, at: &str| {
+            let mut question = question(&[]);
+            question.as_of = Some(at.parse().unwrap());
+            world.ask(&MODEL, question).rows.len()
+        };
+        assert_eq!(as_of(&world, today), 1);
+        assert_eq!(as_of(&world, "2026-03-01T03:59:59Z"), 0);
+        // What is taken back later was never there.
+        let later = "2026-03-05T04:00:00Z";
+        world.record(stream("1"), None, voided(&sale, None), later, later);
+        for at in [today, "2026-03-01T16:00:00Z", later] {
+            assert_eq!(as_of(&world, at), 0, "{at}");
+        }
+    }
+
     #[allow(clippy::type_complexity)]
     fn receipts() -> impl Strategy<Value = Vec<(u8, i8, i8, Vec<(u8, i64)>, Option<i8>)>> {
         let lines = proptest::collection::vec((0_u8..3, -50_i64..100), 1..4);

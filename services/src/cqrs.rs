@@ -187,7 +187,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
             events.push(envelope(
                 aggregate_id,
                 event.sequence,
-                AdaptedEvent::new(payload, event.effective_at.unwrap_or(event.time)),
+                AdaptedEvent::new(payload, event.true_since()),
                 &event.event_id(),
                 event.time,
             ));

@@ -331,9 +331,18 @@ impl Question {
     }
 
     /// Limits a select on a bitemporal journal to what was true by `as_of` and known by `known_until`.
-    pub fn dated(&self, mut select: Select, effective_at: &'static str) -> Select {
-        if let Some(as_of) = self.as_of {
-            select = select.filter(effective_at, Op::Le, Value::Time(as_of));
+    pub fn dated(&self, select: Select, effective_at: &'static str) -> Select {
+        self.true_by(self.as_of, select, effective_at)
+    }
+
+    /// The same of a journal that may hold what is not true yet, such as a receipt of tomorrow: without `as_of` it is limited to now.
+    pub fn dated_by_now(&self, select: Select, effective_at: &'static str) -> Select {
+        self.true_by(self.as_of.or(self.now), select, effective_at)
+    }
+
+    fn true_by(&self, at: Option<Timestamp>, mut select: Select, effective_at: &'static str) -> Select {
+        if let Some(at) = at {
+            select = select.filter(effective_at, Op::Le, Value::Time(at));
         }
         select.until = self.known_until.clone();
         select

@@ -116,7 +116,7 @@ impl StoredEvent {
             customer: self.customer,
             external_key: self.external_key.clone(),
             recorded_at: self.time,
-            effective_at: self.effective_at.unwrap_or(self.time),
+            effective_at: self.true_since(),
             actor: self.actor.clone(),
             event_id: self.event_id(),
             causation: self.causation.clone(),
@@ -124,6 +124,12 @@ impl StoredEvent {
             position: self.position,
             calendar: calendar.clone(),
         })
+    }
+
+    /// Since when it is true in the world. Nothing is dated ahead of the time at which it is written; what an earlier version of the
+    /// program let in is true since it was written, so that it is now what it is as of now.
+    pub fn true_since(&self) -> Timestamp {
+        self.effective_at.map_or(self.time, |at| at.min(self.time))
     }
 
     pub fn event_id(&self) -> String {
@@ -361,6 +367,17 @@ mod specs {
         let envelope = Envelope::parse(&record, event.position).unwrap();
         assert_eq!((envelope.epoch, envelope.n), (5, 9));
         assert_eq!(envelope.meaning, Meaning::Event(Box::new(event)));
+    }
+
+    #[test]
+    fn what_was_dated_ahead_is_true_since_it_was_written() {
+        let mut event = event();
+        let earlier: Timestamp = "2026-03-01T01:00:00Z".parse().unwrap();
+        assert_eq!(event.true_since(), earlier);
+        event.effective_at = None;
+        assert_eq!(event.true_since(), event.time);
+        event.effective_at = Some(event.time + jiff::SignedDuration::from_hours(8));
+        assert_eq!(event.true_since(), event.time);
     }
 
     #[test]

@@ -402,7 +402,7 @@ impl Claimant<'_> {
                 offset,
                 why,
             })?;
-            let next = evolve(current, &fact, event.effective_at.unwrap_or(event.time));
+            let next = evolve(current, &fact, event.true_since());
             states.changed(stream, next.clone());
             changed.insert(stream, next);
         }

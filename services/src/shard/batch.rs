@@ -29,7 +29,8 @@ pub struct Batch {
     pub bytes: usize,
     /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
     pub answers: Vec<(Open, Prepared)>,
-    pub peeks: Vec<(oneshot::Sender<Result<Peeked, Failure>>, Peeked)>,
+    /// Who asks for the state of a stream, and what they are told then.
+    pub peeks: Vec<(StreamRef, oneshot::Sender<Result<Peeked, Failure>>, Peeked)>,
     /// The states after this batch, and its commands with the index of their last event: for the write-behind.
     pub states: HashMap<StreamRef, Cached>,
     pub commands: Vec<(SavedCommand, usize)>,

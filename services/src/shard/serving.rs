@@ -203,16 +203,20 @@ impl Serving {
         has_room || self.pending.is_empty()
     }
 
-    /// Decides these in order; those that the next append has no room for wait on, before all others.
+    /// Decides these in order; those that the next append has no room for wait on, before all others. They wait with the task until it is
+    /// their turn: a panic at one of them takes none of the others along.
     fn answer_while_there_is_room(&mut self, messages: Vec<Message>, task: &mut Task) {
-        let mut messages = messages.into_iter();
-        while self.has_room() {
-            match messages.next() {
+        let count = messages.len();
+        task.put_back(messages.into_iter());
+        for _ in 0..count {
+            if !self.has_room() {
+                return;
+            }
+            match task.try_next() {
                 Some(message) => self.answer(message),
                 None => return,
             }
         }
-        task.put_back(messages);
     }
 
     /// Decides one request; its answer leaves when the batch it rests on is durable.
@@ -226,7 +230,7 @@ impl Serving {
                     Some(in_flight) if self.pending.records() == 0 => &mut in_flight.batch,
                     _ => &mut self.pending,
                 };
-                return batch.peeks.push((reply, (cached.state, cached.version)));
+                return batch.peeks.push((stream, reply, (cached.state, cached.version)));
             }
         };
         if open.reply.is_closed() || !open.ticket.start() {
@@ -501,7 +505,7 @@ impl Serving {
             };
             open.answer(result);
         }
-        for (asker, peeked) in batch.peeks {
+        for (_, asker, peeked) in batch.peeks {
             // The asker may have given up; nothing depends on it.
             asker.send(Ok(peeked)).unwrap_or_default();
         }
@@ -546,7 +550,10 @@ impl Serving {
 }
 
 fn reopen(batch: Batch) -> impl Iterator<Item = Message> {
-    batch.answers.into_iter().map(|(open, _)| Message::Execute(open))
+    let peeks = batch.peeks.into_iter();
+    let peeks = peeks.map(|(stream, reply, _)| Message::Peek { stream, reply });
+    let commands = batch.answers.into_iter().map(|(open, _)| Message::Execute(open));
+    commands.chain(peeks)
 }
 
 /// The result of a task, or never when there is none. A panic in it is passed on.

@@ -181,7 +181,11 @@ impl Task {
         });
         // What was begun here may stand in the log, or may be about to. Its sender asks the owner, with the same id.
         for message in std::mem::take(&mut self.waiting) {
-            message.refuse(Failure::OutcomeUnknown(why.into()));
+            let failure = match &message {
+                Message::Execute(_) => Failure::OutcomeUnknown(why.into()),
+                Message::Peek { .. } => Failure::Elsewhere(why.into()),
+            };
+            message.refuse(failure);
         }
         let mut wanted = self.wanted.clone();
         let time = async {

@@ -181,15 +181,23 @@ impl Stream for Interaction {
                 ..
             } => {
                 let mut companions = customer::companion(*customer);
-                companions.extend(
-                    provider_id
-                        .as_ref()
-                        .and_then(|id| former(*customer, *channel, id))
-                        .map(StreamRef::of),
-                );
+                let former = provider_id.as_ref().and_then(|id| former(*customer, *channel, id));
+                companions.extend(former.map(StreamRef::of));
                 companions
             }
             Command::Correct { .. } => vec![],
+        }
+    }
+
+    fn former(command: &Command) -> Option<Uuid> {
+        match command {
+            Command::Record {
+                customer,
+                channel,
+                provider_id: Some(id),
+                ..
+            } => former(*customer, *channel, id).map(Id::uuid),
+            Command::Record { provider_id: None, .. } | Command::Correct { .. } => None,
         }
     }
 

@@ -449,8 +449,7 @@ impl Stream for Purchase {
     }
 
     fn companions(command: &Command) -> Vec<StreamRef> {
-        let former = identity_of(command).and_then(|identity| identity.former);
-        let former = former.map(|id| StreamRef::of(Id::<Purchase>::new(id)));
+        let former = Purchase::former(command).map(|id| StreamRef::of(Id::<Purchase>::new(id)));
         let mut companions = match command {
             Command::Record {
                 customer: Some(customer),
@@ -468,6 +467,10 @@ impl Stream for Purchase {
         companions.extend(former);
         companions.extend(sale_of(command).map(StreamRef::of));
         companions
+    }
+
+    fn former(command: &Command) -> Option<Uuid> {
+        identity_of(command)?.former
     }
 
     fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>, Rejection> {

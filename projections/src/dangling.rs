@@ -10,7 +10,9 @@ use domain::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Column, ColumnType, Event, Filter, Group, List, Op, Question, ReadModel, Row, Rows, Value, table};
+use crate::{
+    BadQuestion, Column, ColumnType, Event, Filter, Group, List, Op, Plan, Question, ReadModel, Row, Rows, Value, table,
+};
 
 table! {
     /// Everything that a stream refers to, or that could be referred to. The two may live in different shards.
@@ -48,9 +50,18 @@ const COLUMNS: [Column; 5] = [
     Column::shown("example", ColumnType::Text).or_null(),
 ];
 
-fn plan(question: &Question) -> Result<crate::Plan, crate::BadQuestion> {
+fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
-    let mut plan = List::of::<ReferenceRow>().plan(question)?;
+    let known = || COLUMNS.map(|column| column.name).join(", ");
+    if let Some(column) = question.filters.iter().find(|filter| filter.column == "begun") {
+        let column = column.column.clone();
+        return Err(BadQuestion::Column { column, known: known() });
+    }
+    let plan = List::of::<ReferenceRow>().plan(question);
+    let mut plan = plan.map_err(|bad| match bad {
+        BadQuestion::Column { column, .. } => BadQuestion::Column { column, known: known() },
+        other => other,
+    })?;
     let begun = plan.columns.iter().position(|column| column.name == "begun");
     let begun = begun.expect("the table has the column");
     for select in &mut plan.selects {

@@ -523,7 +523,8 @@ fn machine(book: &mut Book, n: usize) {
         line(100 + n, json!({"type": "void", "reason": "wrong machine"}));
     }
     if n % 20 == 3 {
-        book.write("equipment", retired, 150, json!({"type": "retire"}));
+        // After the last visit.
+        book.write("equipment", retired, 400, json!({"type": "retire"}));
     }
 }
 

@@ -111,6 +111,10 @@ macro_rules! streams {
                 match self { $(AnyCommand::$stream(command) => <$module::$stream as $crate::Stream>::home(command)),+ }
             }
 
+            pub fn former(&self) -> Option<uuid::Uuid> {
+                match self { $(AnyCommand::$stream(command) => <$module::$stream as $crate::Stream>::former(command)),+ }
+            }
+
             pub fn companions(&self) -> Vec<$crate::StreamRef> {
                 match self { $(AnyCommand::$stream(command) => <$module::$stream as $crate::Stream>::companions(command)),+ }
             }

@@ -758,7 +758,7 @@ fn a_return_fits_the_sale_that_it_names() {
     let beside = |events: &[Event]| given::<Purchase>([]).with(original(), crate::spec::folded::<Purchase>(events));
     let sold = recorded_for(None);
     assert_eq!(Purchase::companions(&one_back()), vec![StreamRef::of(original())]);
-    assert!(beside(&[sold.clone()]).decide(one_back()).is_ok());
+    assert!(beside(std::slice::from_ref(&sold)).decide(one_back()).is_ok());
     // The sale comes later, or is not known here.
     assert!(beside(&[]).decide(one_back()).is_ok());
     assert!(given::<Purchase>([]).decide(one_back()).is_ok());
@@ -777,14 +777,14 @@ fn a_return_fits_the_sale_that_it_names() {
     beside(&[sold.clone(), void])
         .when(one_back())
         .then_rejected(Rejection::SaleVoided("536365".into()));
-    beside(&[sold.clone()])
+    beside(std::slice::from_ref(&sold))
         .when(return_of("536365", "TWD", &[("71053", "-6", "3")]))
         .then_rejected(Rejection::AnotherCurrency {
             sale: "536365".into(),
             sold: Currency::GBP,
             returned: Currency::TWD,
         });
-    beside(&[sold.clone()])
+    beside(std::slice::from_ref(&sold))
         .when(return_of("536365", "GBP", &[("71053", "-11", "3.39")]))
         .then_rejected(Rejection::MoreThanSold {
             sale: "536365".into(),
@@ -802,7 +802,11 @@ fn a_return_fits_the_sale_that_it_names() {
         .iter()
         .map(|(sku, q, p)| (sku.as_str(), q.as_str(), p.as_str()))
         .collect();
-    assert!(beside(&[sold.clone()]).decide(return_of("536365", "GBP", &all)).is_ok());
+    assert!(
+        beside(std::slice::from_ref(&sold))
+            .decide(return_of("536365", "GBP", &all))
+            .is_ok()
+    );
 
     let mut back = sold;
     if let Event::Recorded { kind, .. } = &mut back {
@@ -816,7 +820,7 @@ fn a_return_fits_the_sale_that_it_names() {
 #[test]
 fn where_receipts_count_by_day_the_sale_of_a_return_cannot_be_looked_up() {
     let mut json = command_to_json(&return_of("17", "GBP", &[("71053", "-1", "3.39")]));
-    assert_eq!(sale_of(&command_from_json(json.clone()).unwrap()).is_some(), true);
+    assert!(sale_of(&command_from_json(json.clone()).unwrap()).is_some());
     for (field, value, is_known) in [
         ("store", "country:Japan", true),
         ("store", "taipei", false),

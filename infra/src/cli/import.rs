@@ -106,8 +106,8 @@ struct Sending {
     /// Send to this server instead of looking for one
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it that is taken, and `crm query dangling`
-    /// lists it until what it means comes
+    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it a thing with an id or a key of its own is
+    /// taken, and `crm query dangling` lists the reference until what it means comes
     #[arg(long)]
     strict: bool,
     /// Show every finding, not only the first ones
@@ -155,6 +155,7 @@ impl Import {
         };
         let lines: BoxedLines = Box::new(jsonl::Lines::new(reader, import, file, Arc::clone(&bytes)));
         let read = move || bytes.load(Ordering::Relaxed);
+        self.sending.report_can_be_written()?;
         let report = send_all(settings, &self.sending, lines, size, read).await?;
         self.sending.show(&report, None)
     }
@@ -174,6 +175,7 @@ impl Ingest {
         };
         let lines = source.lines(&self.path, &reading, Arc::clone(&progress))?;
         let seen = Arc::clone(&progress);
+        self.sending.report_can_be_written()?;
         let report = send_all(settings, &self.sending, lines, size, move || seen.bytes()).await?;
         self.sending.show(&report, Some(&progress))
     }
@@ -189,7 +191,7 @@ async fn send_all(
     let strict = sending.strict;
     match find_server(settings, sending.server.clone()).await? {
         Some(url) => {
-            eprintln!("sending to {url}");
+            eprintln!("sending to {}", shown(&url));
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
             let (ends, address) = ends_at(&http, &url).await?;
             let sender = Sender::Server {
@@ -272,11 +274,26 @@ fn told(dangling: anyhow::Result<Dangling>) -> Option<Dangling> {
         .ok()
 }
 
+/// The address of a server, without a password in it.
+fn shown(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else {
+        return "the server".to_owned();
+    };
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return "the server".to_owned();
+    }
+    url.to_string()
+}
+
 /// Where each shard of the server's log ends now, and the log's address.
 async fn ends_at(http: &reqwest::Client, url: &str) -> anyhow::Result<(Vec<u64>, String)> {
     let answer = http.get(format!("{url}/api/status")).send().await;
     let answer = answer.and_then(reqwest::Response::error_for_status);
-    let status: serde_json::Value = answer.with_context(|| format!("{url} does not answer"))?.json().await?;
+    let status: serde_json::Value = answer
+        .map_err(reqwest::Error::without_url)
+        .with_context(|| format!("{} does not answer", shown(url)))?
+        .json()
+        .await?;
     let groups = status["read_models"]
         .as_array()
         .context("its status has no read models")?;
@@ -407,6 +424,16 @@ pub fn progress_bar(size: u64, counts: &str) -> ProgressBar {
 }
 
 impl Sending {
+    /// Said before anything is sent.
+    fn report_can_be_written(&self) -> anyhow::Result<()> {
+        match &self.report {
+            Some(file) if file.as_os_str() != "-" => std::fs::File::create(file)
+                .map(|_| ())
+                .with_context(|| format!("cannot write the report to {}", file.display())),
+            _ => Ok(()),
+        }
+    }
+
     /// Prints what came of an import; what came to nothing goes to standard error.
     fn show(&self, report: &Report, read: Option<&Progress>) -> anyhow::Result<ExitCode> {
         const SHOWN: usize = 20;

@@ -357,7 +357,7 @@ fn former(request: &Request) -> Option<StreamRef> {
     let Action::Decide(command) = &step.action else {
         return None;
     };
-    let is_exact = matches!(command.home(), Home::Exactly(_));
-    let mut companions = command.companions().into_iter();
-    companions.find(|other| is_exact && other.kind == step.stream.kind && other.id != step.stream.id)
+    let former = command.former().filter(|id| *id != step.stream.id)?;
+    let kind = step.stream.kind;
+    matches!(command.home(), Home::Exactly(_)).then_some(StreamRef { kind, id: former })
 }

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
+use domain::{AnyCommand, AnyState, StreamRef, customer, lead, link};
 use jiff::Timestamp;
 
 use super::Commands;
-use crate::shard::{Elsewhere, Failure, Request, elsewhere_of, rehearse, streams_of};
+use crate::shard::{Action, Elsewhere, Failure, Request, elsewhere_of, rehearse, streams_of};
 
 /// How long a command waits for a look at what it refers to. Then it goes without: who is not strict does not need it.
 pub const REFERENCE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ impl Commands {
         strict: bool,
         now: Timestamp,
     ) -> Result<(), Failure> {
+        self.check_what_nobody_decides_on(request, strict).await?;
         let mut elsewhere = Elsewhere::new();
         for stream in elsewhere_of(request) {
             let looked = match strict {
@@ -47,5 +49,34 @@ impl Commands {
             states.push((stream, self.peek(stream).await?));
         }
         rehearse(request, states, &elsewhere, now, &self.calendar).map(|_| ())
+    }
+
+    /// The customer of a link and the deal of a lead are no companions: a key is reserved before its customer is registered, and a lead
+    /// may be converted to a deal that begins later.
+    async fn check_what_nobody_decides_on(&self, request: &Request, strict: bool) -> Result<(), Failure> {
+        for step in &request.steps {
+            match &step.action {
+                Action::Decide(AnyCommand::Link(link::Command::Link { customer, .. })) => {
+                    let (state, _) = self.peek(StreamRef::of(*customer)).await?;
+                    let AnyState::Customer(state) = state.as_ref() else {
+                        unreachable!("a shard answers the state of the stream's own type")
+                    };
+                    let refused = match state.status {
+                        customer::Status::Closed => customer::Unavailable::Closed(*customer),
+                        customer::Status::NotRegistered if strict => customer::Unavailable::NotRegistered(*customer),
+                        customer::Status::NotRegistered | customer::Status::Active => continue,
+                    };
+                    return Err(Failure::Rejected(refused.to_string()));
+                }
+                Action::Decide(AnyCommand::Lead(lead::Command::Convert {
+                    opportunity: Some(opportunity),
+                    ..
+                })) if strict && !self.has_begun(StreamRef::of(*opportunity)).await? => {
+                    return Err(Failure::Rejected(format!("there is no opportunity {opportunity}")));
+                }
+                Action::Decide(_) | Action::Record(_) => {}
+            }
+        }
+        Ok(())
     }
 }

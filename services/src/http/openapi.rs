@@ -686,8 +686,9 @@ fn parameters() -> Map<String, Value> {
             "Prefer",
             "header",
             text(),
-            "`handling=strict` refuses a reference to a customer, machine or deal that is not there (yet). Without it the reference is \
-             kept, and `dangling` lists it until what it means comes."
+            "`handling=strict` refuses a reference to a customer, machine or deal that is not there (yet). Without it a thing \
+             with an id or a key of its own is taken, and `dangling` lists the reference until what it means comes. A thing that gets its id \
+             here lives beside its customer or machine, which must be there always."
                 .to_owned(),
         ),
         ("traceparent", "header", text(), "W3C trace context.".to_owned()),

@@ -22,6 +22,9 @@ pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one event's body at most: Kafka's default for a message, less room for headers.
 pub const EVENT_BYTES_MAX: usize = 900 * 1024;
 
+/// The state of a stream that somebody asks for, and what they are told when it is proven.
+pub type AskedFor = (StreamRef, oneshot::Sender<Result<Peeked, Failure>>, Peeked);
+
 /// What is appended in one go, and who waits for it.
 #[derive(Default)]
 pub struct Batch {
@@ -29,8 +32,7 @@ pub struct Batch {
     pub bytes: usize,
     /// Answers that may leave once the batch is durable. Requests are kept, to be decided anew if it fails.
     pub answers: Vec<(Open, Prepared)>,
-    /// Who asks for the state of a stream, and what they are told then.
-    pub peeks: Vec<(StreamRef, oneshot::Sender<Result<Peeked, Failure>>, Peeked)>,
+    pub peeks: Vec<AskedFor>,
     /// The states after this batch, and its commands with the index of their last event: for the write-behind.
     pub states: HashMap<StreamRef, Cached>,
     pub commands: Vec<(SavedCommand, usize)>,
@@ -112,16 +114,27 @@ impl Companions for Neighbours<'_> {
     }
 }
 
+/// What a decision rests on besides the shard's own states.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub elsewhere: &'a Elsewhere,
+    pub calendar: &'a Calendar,
+    pub now: Timestamp,
+    pub shard: u16,
+}
+
 /// Decides `request`. All states it needs are in memory.
 pub fn decide(
     request: &Request,
     states: &mut States,
-    elsewhere: &Elsewhere,
     ids: &CommandIds,
     batch: &Batch,
-    now: Timestamp,
-    shard: u16,
-    calendar: &Calendar,
+    Surroundings {
+        elsewhere,
+        calendar,
+        now,
+        shard,
+    }: Surroundings<'_>,
 ) -> Decision {
     if let Some(known) = known(request, ids, batch, shard) {
         return Decision::without_events(known);

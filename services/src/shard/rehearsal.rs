@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::{Calendar, StreamRef};
 use jiff::Timestamp;
 
-use super::batch::{Batch, Elsewhere, Prepared, decide};
+use super::batch::{Batch, Elsewhere, Prepared, Surroundings, decide};
 use super::cache::{Cached, CommandIds, States};
 use super::request::{Action, Failure, Peeked, Request};
 
@@ -53,7 +53,13 @@ pub fn rehearse(
         known.loaded(stream, Cached { version, state });
     }
     let (ids, batch) = (CommandIds::new(0, now), Batch::default());
-    let decision = decide(request, &mut known, elsewhere, &ids, &batch, now, 0, calendar);
+    let around = Surroundings {
+        elsewhere,
+        calendar,
+        now,
+        shard: 0,
+    };
+    let decision = decide(request, &mut known, &ids, &batch, around);
     match decision.prepared {
         Prepared::Failed(failure) => Err(failure),
         Prepared::Wrote { .. } | Prepared::Already { .. } | Prepared::Known(_) => Ok(decision.events.len()),

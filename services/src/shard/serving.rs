@@ -16,7 +16,7 @@ use look_up::Loading;
 use saving::Saving;
 
 use super::admission::Admission;
-use super::batch::{Batch, Elsewhere, Prepared, decide, known_as_given, written};
+use super::batch::{Batch, Elsewhere, Prepared, Surroundings, decide, known_as_given, written};
 use super::cache::{Cached, CommandIds, States, is_ahead};
 use super::inventory::Inventory;
 use super::request::{Ack, Failure, Message, Request};
@@ -269,12 +269,14 @@ impl Serving {
         let decision = decide(
             &open.request,
             &mut self.states,
-            &Elsewhere::default(),
             &self.ids,
             &self.pending,
-            now,
-            self.shard,
-            &self.calendar,
+            Surroundings {
+                elsewhere: &Elsewhere::default(),
+                calendar: &self.calendar,
+                now,
+                shard: self.shard,
+            },
         );
         self.in_hand = None;
         if let Prepared::Known(ack) = decision.prepared {

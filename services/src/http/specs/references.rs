@@ -122,6 +122,24 @@ async fn a_closed_customer_is_refused_in_every_slot_and_what_was_applied_before_
 }
 
 #[tokio::test]
+async fn a_key_is_linked_to_a_customer_who_is_not_closed_and_for_a_strict_sender_is_there() {
+    let world = World::new().await;
+    let link = |key: &str, customer: &str| json!({"type": "link", "source": "web", "key": key, "customer": customer});
+    let nobody = domain::derived_id(&["nobody"]).to_string();
+    let refused = world.post_with("/api/link", &[STRICT], link("1", &nobody)).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    assert_eq!(world.post("/api/link", link("1", &nobody)).await.status, 201);
+    let customer = world.begun("/api/customer", register("Chen")).await;
+    let linked = world.post_with("/api/link", &[STRICT], link("2", &customer)).await;
+    assert_eq!(linked.status, 201, "{}", linked.text);
+    world
+        .post(&format!("/api/customer/{customer}"), json!({"type": "close"}))
+        .await;
+    let refused = world.post("/api/link", link("3", &customer)).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+}
+
+#[tokio::test]
 async fn a_return_in_another_slot_is_measured_by_its_sale() {
     let world = World::new().await;
     let receipt = |kind: &str, receipt: &str, of: Option<&str>, price: &str, quantity: &str| {
@@ -137,9 +155,15 @@ async fn a_return_in_another_slot_is_measured_by_its_sale() {
         assert_eq!(refused.status, 422, "{}", refused.text);
         assert!(refused.text.contains("gives back 300"), "{}", refused.text);
     }
-    world
-        .begun("/api/purchase", receipt("return", "R-9", Some("S-1"), "100", "-1"))
-        .await;
+    let fits = receipt("return", "R-9", Some("S-1"), "100", "-1");
+    let id = world.begun("/api/purchase", fits.clone()).await;
+    let again = world.post("/api/purchase", fits).await;
+    assert_eq!(
+        (again.status, &again.json()["id"], &again.json()["version"]),
+        (200, &json!(id), &json!(1)),
+        "{}",
+        again.text
+    );
     // Its sale may come later.
     world
         .begun("/api/purchase", receipt("return", "R-10", Some("S-2"), "100", "-3"))

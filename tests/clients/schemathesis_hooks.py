@@ -18,6 +18,8 @@ REFUSALS = [
     # `where` is a small language, and what fits a column depends on the column; each read model has an example, which a test of ours asks for.
     (QUESTION, r"where", r".* is no filter; .*|.* has a quoted value that does not end; .*"),
     (QUESTION, WRITTEN, r"there is no column .*|.* does not fit the column .*|.* is compared with null; .*"),
+    # With a past time, `pipeline` answers with sums, which have other columns than the cards of now.
+    (r"(GET /api/pipeline(\.csv)?|POST /api/pipeline/query)", r"[a-z_]+", r"there is no column .*"),
     # Two parameters of a URL that exclude each other: OpenAPI has no word for it. The schema of the body says it.
     (r"GET /api/\w+(\.csv)?", r"known_until", r"known_at and known_until say the same in two ways; .*"),
     # A position is of one log: another one has other shards, and ends elsewhere.
@@ -31,6 +33,8 @@ REFUSALS = [
     (COMMAND_WITH_ID, r"id", r"the id does not carry the slot of what it belongs to; .*"),
     (BUNDLE, r"commands\[\d+\]\.id", r"the command identifies [a-z]+ [0-9a-f-]{36}; .*"),
     (BUNDLE, r"commands\[\d+\]\.id", r"the id does not carry the slot of what it belongs to; .*"),
+    # An item's customer goes to its command, and some commands have none.
+    (BUNDLE, r"commands\[\d+\]\.command\.customer", r"unknown field `customer`, .*"),
     (BUNDLE, r"\.", r"the streams of a bundle live in one slot; .*"),
     # An item of a bundle is one before it in the list; a command that stands alone has none before it.
     (COMMAND, r"[a-z]+(\[\d+\])?", r"there is no earlier item \d+ in the bundle"),

@@ -247,6 +247,8 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     }
     let name = pascal(model.name);
     let mut answers = problems(&["400", "500", "503"]);
+    let too_long = format!("The URL is longer than a server reads. Send the question to `POST /api/{}/query`.", model.name);
+    answers.insert("414".into(), json!({"description": too_long}));
     let page = json!({
         "description": model.about,
         "headers": {
@@ -280,6 +282,7 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
         "parameters": parameters,
         "responses": answers,
     });
+    answers.remove("414");
     answers.extend(problems(&["408", "413", "415"]));
     let mut question = json!({"type": "object", "additionalProperties": false, "properties": fields});
     if model.is_dated() {

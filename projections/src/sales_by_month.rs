@@ -23,7 +23,7 @@ table! {
     entity SalesReceipt "sales_receipts" {
         key purchase: Uuid,
         /// When it was first written down.
-        set known_since: Timestamp,
+        meta known_since: Timestamp,
         set sold: Vec<Sold>,
     }
 }

@@ -45,6 +45,7 @@ impl DomainEvent for Event {
             purchase::Event::Recorded { .. } => "recorded",
             purchase::Event::CustomerAttached { .. } => "customer-attached",
             purchase::Event::Voided { .. } => "voided",
+            purchase::Event::Corrected { .. } => "corrected",
         }
         .into()
     }

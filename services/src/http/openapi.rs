@@ -247,7 +247,10 @@ fn add_read_model(paths: &mut Map<String, Value>, model: &ReadModel) {
     }
     let name = pascal(model.name);
     let mut answers = problems(&["400", "500", "503"]);
-    let too_long = format!("The URL is longer than a server reads. Send the question to `POST /api/{}/query`.", model.name);
+    let too_long = format!(
+        "The URL is longer than a server reads. Send the question to `POST /api/{}/query`.",
+        model.name
+    );
     answers.insert("414".into(), json!({"description": too_long}));
     let page = json!({
         "description": model.about,

@@ -76,7 +76,11 @@ impl Aggregate for Receipt {
             _ => unreachable!("the peer sends receipts only"),
         };
         let now = Timestamp::now();
-        let decided = Purchase::decide(&self.0, command, &Moment::new(id, now, now, &Calendar::taipei(), &Nobody))?;
+        let decided = Purchase::decide(
+            &self.0,
+            command,
+            &Moment::new(id, now, now, &Calendar::taipei(), &Nobody),
+        )?;
         for event in decided {
             sink.write(Event(event), self).await;
         }

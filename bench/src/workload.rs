@@ -120,6 +120,9 @@ mod specs {
 
     use super::*;
 
+    /// After the days of the receipts.
+    const NOW: Timestamp = Timestamp::constant(1_790_000_000, 0);
+
     struct Nobody;
 
     impl Companions for Nobody {
@@ -130,13 +133,7 @@ mod specs {
 
     fn decided<S: Stream>(state: &S::State, command: S::Command) -> Vec<S::Event> {
         let calendar = Calendar::taipei();
-        let at = Moment::new(
-            derived_id(&["here"]),
-            Timestamp::UNIX_EPOCH,
-            Timestamp::UNIX_EPOCH,
-            &calendar,
-            &Nobody,
-        );
+        let at = Moment::new(derived_id(&["here"]), NOW, NOW, &calendar, &Nobody);
         S::decide(state, command, &at).unwrap()
     }
 
@@ -152,7 +149,7 @@ mod specs {
             has_about_420_bytes(decided::<customer::Customer>(&Default::default(), register("b1", n, 3)).remove(0));
             let (_, contact) = contact("b1", n);
             let recorded = decided::<interaction::Interaction>(&Default::default(), contact).remove(0);
-            let state = AnyState::initial(StreamKind::Interaction).evolve(&recorded.into(), Timestamp::UNIX_EPOCH);
+            let state = AnyState::initial(StreamKind::Interaction).evolve(&recorded.into(), NOW);
             let AnyState::Interaction(state) = state else {
                 unreachable!()
             };

@@ -376,63 +376,70 @@ fn counts_by_day(store: Option<&str>, till: Option<&str>) -> bool {
     is_a_place || till.is_some()
 }
 
-/// The sale that a return takes back, where the number of its receipt says which one that is. A return does not name the day of its
-/// sale, so that among receipts that count by day it could be several.
-fn sale_of(command: &Command) -> Option<Id<Purchase>> {
+/// What `record` and `correct` say of their receipt.
+struct Named<'a> {
+    kind: Kind,
+    source: &'a str,
+    store: Option<&'a str>,
+    till: Option<&'a str>,
+    receipt: &'a str,
+    business_date: Date,
+    of: Option<&'a str>,
+}
+
+/// `None` of a command for a receipt that is named by its id alone.
+fn named(command: &Command) -> Option<Named<'_>> {
     match command {
         Command::Record {
-            kind: Kind::Return,
+            kind,
             source,
             store,
             till,
+            receipt,
             business_date,
-            of: Some(sale),
+            of,
             ..
         }
         | Command::Correct {
-            kind: Kind::Return,
+            kind,
             source,
             store,
             till,
+            receipt,
             business_date,
-            of: Some(sale),
+            of,
             ..
-        } if !counts_by_day(store.as_deref(), till.as_deref()) => Some(purchase_id(
+        } => Some(Named {
+            kind: *kind,
             source,
-            store.as_deref(),
-            till.as_deref(),
-            *business_date,
-            sale,
-        )),
-        _ => None,
+            store: store.as_deref(),
+            till: till.as_deref(),
+            receipt,
+            business_date: *business_date,
+            of: of.as_deref(),
+        }),
+        Command::AttachCustomer { .. } | Command::Void { .. } => None,
+    }
+}
+
+impl Named<'_> {
+    /// The identity of this receipt, or of another one of the same till and day.
+    fn identity_of(&self, receipt: &str) -> Identity {
+        identity(self.source, self.store, self.till, self.business_date, receipt)
     }
 }
 
 fn identity_of(command: &Command) -> Option<Identity> {
-    match command {
-        Command::Record {
-            source,
-            store,
-            till,
-            receipt,
-            business_date,
-            ..
-        }
-        | Command::Correct {
-            source,
-            store,
-            till,
-            receipt,
-            business_date,
-            ..
-        } => Some(identity(
-            source,
-            store.as_deref(),
-            till.as_deref(),
-            *business_date,
-            receipt,
-        )),
-        Command::AttachCustomer { .. } | Command::Void { .. } => None,
+    named(command).map(|named| named.identity_of(named.receipt))
+}
+
+/// The sale that a return takes back, where the number of its receipt says which one that is. A return does not name the day of its
+/// sale, so that among receipts that count by day it could be several.
+fn sale_of(command: &Command) -> Option<Id<Purchase>> {
+    let named = named(command)?;
+    match named.kind == Kind::Return && !counts_by_day(named.store, named.till) {
+        true => named.of.map(|sale| Id::new(named.identity_of(sale).id)),
+        false => None,
     }
 }
 
@@ -530,27 +537,17 @@ fn decide(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event>
 
 /// The state of this receipt, when it was recorded while its key was that of another receipt too.
 fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<(Id<Purchase>, &'a State)> {
-    let (Command::Record {
-        store,
-        receipt,
-        business_date,
-        ..
-    }
-    | Command::Correct {
-        store,
-        receipt,
-        business_date,
-        ..
-    }) = command
-    else {
-        return None;
-    };
+    let named = named(command)?;
     // The till is what is left of the key.
     let is_it = |purchase: &Summary| {
-        purchase.store.as_deref().unwrap_or_default() == store.as_deref().unwrap_or_default()
-            && (&purchase.receipt, purchase.business_date) == (receipt, *business_date)
+        purchase.store.as_deref().unwrap_or_default() == named.store.unwrap_or_default()
+            && (purchase.receipt.as_str(), purchase.business_date) == (named.receipt, named.business_date)
     };
-    let former = Id::<Purchase>::new(identity_of(command)?.former.filter(|former| *former != at.id)?);
+    let former = named
+        .identity_of(named.receipt)
+        .former
+        .filter(|former| *former != at.id)?;
+    let former = Id::<Purchase>::new(former);
     match at.state_of(former) {
         Companion::Known(state) if state.purchase.as_ref().is_some_and(is_it) => Some((former, state)),
         Companion::Known(_) | Companion::Elsewhere => None,

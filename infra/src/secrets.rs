@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// The URL of a log or of a store, as the settings have it. It may hold a password, and never shows it.
+/// The URL of a log, a store or a server, as it was given. It may hold a password, and never shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(String);
 
@@ -53,7 +53,7 @@ impl fmt::Display for Url {
         let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
         let place = place.split(['?', '#']).next().unwrap_or_default();
         match scheme {
-            "kafka" | "postgres" | "postgresql" => write!(to, "{scheme}://{place}"),
+            "http" | "https" | "kafka" | "postgres" | "postgresql" => write!(to, "{scheme}://{place}"),
             _ => to.write_str("an unknown place"),
         }
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    BadQuestion, Column, ColumnType, Event, Filter, Group, List, Op, Plan, Question, ReadModel, Row, Rows, Value, table,
+    BadQuestion, Column, ColumnType, Event, Group, List, Op, Plan, Question, ReadModel, Row, Rows, Value, table,
 };
 
 table! {
@@ -52,32 +52,26 @@ const COLUMNS: [Column; 5] = [
 
 fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     question.present_only()?;
-    let known = || COLUMNS.map(|column| column.name).join(", ");
-    if let Some(column) = question.filters.iter().find(|filter| filter.column == "begun") {
-        let column = column.column.clone();
-        return Err(BadQuestion::Column { column, known: known() });
+    let no_column = |column: &str| BadQuestion::Column {
+        column: column.to_owned(),
+        known: COLUMNS.map(|column| column.name).join(", "),
+    };
+    if question.filters.iter().any(|filter| filter.column == "begun") {
+        return Err(no_column("begun"));
     }
     let plan = List::of::<ReferenceRow>().plan(question);
     let mut plan = plan.map_err(|bad| match bad {
-        BadQuestion::Column { column, .. } => BadQuestion::Column { column, known: known() },
+        BadQuestion::Column { column, .. } => no_column(&column),
         other => other,
     })?;
     let begun = plan.columns.iter().position(|column| column.name == "begun");
     let begun = begun.expect("the table has the column");
-    for select in &mut plan.selects {
-        select.filters.extend([
-            Filter {
-                column: "begun",
-                op: Op::Eq,
-                values: vec![Value::Int(0)],
-            },
-            Filter {
-                column: "streams",
-                op: Op::Gt,
-                values: vec![Value::Int(0)],
-            },
-        ]);
-    }
+    let selects = plan.selects.into_iter();
+    let pending = selects.map(|select| {
+        let select = select.filter("begun", Op::Eq, Value::Int(0));
+        select.filter("streams", Op::Gt, Value::Int(0))
+    });
+    plan.selects = pending.collect();
     let plan = plan.then(move |rows| {
         for row in rows {
             row.remove(begun);
@@ -237,7 +231,7 @@ mod specs {
 
         registers(&mut world, "chen");
         assert_eq!(dangling(&world), vec![]);
-        // Who is registered first never dangles.
+        // A customer who is registered first never dangles.
         registers(&mut world, "lin");
         let sale = recorded("taipei", day, &[("tea", "1", 100)], Some("lin"));
         world.record(stream("3"), Some(id("lin")), sale, AT, AT);

@@ -126,7 +126,7 @@ fn every_read_model_answers_of_now_what_it_answers_as_of_now() {
     for time_zone in ["Asia/Taipei", "Europe/Berlin", "America/Los_Angeles"] {
         let mut tale = Tale::begin(time_zone);
         tell(&mut tale);
-        // Nobody may be left out: whoever adds a read model tells of it here.
+        // Every read model is asked: a new one needs events here.
         for model in READ_MODELS {
             assert!(
                 !tale.ask(model, None).rows.is_empty(),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::commands::Commands;
 use crate::log::EventLog;
-use crate::views::{Generation, GenerationStatus, ReadStore};
+use crate::views::ReadStore;
 
 /// How long a shard may be without an owner, and a record unread, unless another time is given.
 pub const UNREAD_FOR_DEFAULT: Duration = Duration::from_secs(10);
@@ -206,8 +206,7 @@ impl Watch {
 /// The next offset of each shard of the group's live read models, and of how many shards they have stopped; `None` without any.
 async fn progress(store: &dyn ReadStore, group: Group) -> Option<(Vec<u64>, usize)> {
     let generations = store.generations(group).await.ok()?;
-    let is_ours = |known: &Generation| known.status == GenerationStatus::Live && known.definition == group.definition();
-    let live = generations.iter().rev().find(|generation| is_ours(generation))?;
+    let live = generations.iter().rev().find(|generation| generation.is_asked())?;
     let mut nexts = Vec::new();
     for shard in 0..live.shards {
         let checkpoint = store.checkpoint(live, shard).await.ok()?;

@@ -763,18 +763,7 @@ fn a_return_fits_the_sale_that_it_names() {
     assert!(beside(&[]).decide(one_back()).is_ok());
     assert!(given::<Purchase>([]).decide(one_back()).is_ok());
 
-    let void = Event::Voided {
-        reason: "training".into(),
-        customer: None,
-        kind: Kind::Sale,
-        source: "online-retail".into(),
-        store: None,
-        receipt: "536365".into(),
-        business_date: date(2010, 12, 1),
-        currency: Currency::GBP,
-        total_minor: 3564,
-    };
-    beside(&[sold.clone(), void])
+    beside(&[sold.clone(), voided(None)])
         .when(one_back())
         .then_rejected(Rejection::SaleVoided("536365".into()));
     beside(std::slice::from_ref(&sold))

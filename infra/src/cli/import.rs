@@ -21,6 +21,7 @@ use super::output::out;
 use crate::config::{Settings, Use};
 use crate::import::{Counts, Dangling, Finding, Found, Report, Sender, jsonl};
 use crate::runtime::Parts;
+use crate::secrets::Url;
 use crate::sources::{self, BadLine, Corrections, ImportLine, Progress, Reading};
 
 /// What `crm import --help` says below its flags.
@@ -191,7 +192,7 @@ async fn send_all(
     let strict = sending.strict;
     match find_server(settings, sending.server.clone()).await? {
         Some(url) => {
-            eprintln!("sending to {}", shown(&url));
+            eprintln!("sending to {}", Url::new(url.as_str()));
             let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
             let (ends, address) = ends_at(&http, &url).await?;
             let sender = Sender::Server {
@@ -274,32 +275,32 @@ fn told(dangling: anyhow::Result<Dangling>) -> Option<Dangling> {
         .ok()
 }
 
-/// The address of a server, without a password in it.
-fn shown(url: &str) -> String {
-    let Ok(mut url) = reqwest::Url::parse(url) else {
-        return "the server".to_owned();
-    };
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return "the server".to_owned();
-    }
-    url.to_string()
+/// What the server says of itself.
+async fn status_of(http: &reqwest::Client, url: &str) -> anyhow::Result<serde_json::Value> {
+    let answer = http.get(format!("{url}/api/status")).send().await;
+    let answer = answer
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(reqwest::Error::without_url)
+        .with_context(|| format!("{} does not answer", Url::new(url)))?;
+    Ok(answer.json().await?)
+}
+
+/// Its groups of read models.
+fn groups_of(status: &serde_json::Value) -> anyhow::Result<&Vec<serde_json::Value>> {
+    let groups = status["read_models"].as_array();
+    groups.context("its status has no read models")
+}
+
+/// How far each group is on each shard.
+fn standings(groups: &[serde_json::Value]) -> impl Iterator<Item = &serde_json::Value> {
+    groups.iter().filter_map(|group| group["shards"].as_array()).flatten()
 }
 
 /// Where each shard of the server's log ends now, and the log's address.
 async fn ends_at(http: &reqwest::Client, url: &str) -> anyhow::Result<(Vec<u64>, String)> {
-    let answer = http.get(format!("{url}/api/status")).send().await;
-    let answer = answer.and_then(reqwest::Response::error_for_status);
-    let status: serde_json::Value = answer
-        .map_err(reqwest::Error::without_url)
-        .with_context(|| format!("{} does not answer", shown(url)))?
-        .json()
-        .await?;
-    let groups = status["read_models"]
-        .as_array()
-        .context("its status has no read models")?;
-    let standings = groups.iter().filter_map(|group| group["shards"].as_array()).flatten();
+    let status = status_of(http, url).await?;
     let mut ends = Vec::new();
-    for standing in standings {
+    for standing in standings(groups_of(&status)?) {
         if let (Some(shard), Some(end)) = (standing["shard"].as_u64(), standing["end"].as_u64()) {
             let shard = usize::try_from(shard)?;
             ends.resize(ends.len().max(shard + 1), 0);
@@ -311,15 +312,13 @@ async fn ends_at(http: &reqwest::Client, url: &str) -> anyhow::Result<(Vec<u64>,
 
 /// Records up to the last ack that a read model of the server has not read yet.
 async fn server_lag(http: &reqwest::Client, url: &str, report: &Report) -> anyhow::Result<u64> {
-    let status: serde_json::Value = http.get(format!("{url}/api/status")).send().await?.json().await?;
-    let groups = status["read_models"]
-        .as_array()
-        .context("its status has no read models")?;
+    let status = status_of(http, url).await?;
+    let groups = groups_of(&status)?;
     if groups.iter().any(|group| group["generation"].is_null()) {
         anyhow::bail!("some of its read models are being built");
     }
     let mut behind = 0;
-    for standing in groups.iter().filter_map(|group| group["shards"].as_array()).flatten() {
+    for standing in standings(groups) {
         let shard = standing["shard"].as_u64().and_then(|shard| u16::try_from(shard).ok());
         if let Some(acked) = shard.and_then(|shard| report.positions.get(&shard)) {
             // What has read nothing has no next.

@@ -23,9 +23,9 @@ use crate::runtime::Parts;
 
 /// How long a shard's owner may take to answer, and the pause before it is asked again.
 const OWNER_WAIT: Duration = Duration::from_secs(2);
+const OWNER_PAUSE: Duration = Duration::from_millis(500);
 /// How many seconds a shard may be without an owner, or a record unread: a day at most, and 0 asks once.
 pub const UNREAD_SECONDS: RangeInclusive<u64> = 0..=86_400;
-const OWNER_PAUSE: Duration = Duration::from_millis(500);
 
 /// Show shards, owners, lag and trouble; the exit code is for monitoring
 ///
@@ -232,10 +232,7 @@ impl Status {
     async fn group(&self, parts: &Parts, group: Group, shards: &[ShardFound]) -> anyhow::Result<GroupFound> {
         let views = parts.stores.views.as_ref();
         let generations = views.generations(group).await?;
-        let live = generations
-            .iter()
-            .rev()
-            .find(|known| known.status == GenerationStatus::Live && known.definition == group.definition());
+        let live = generations.iter().rev().find(|generation| generation.is_asked());
         let Some(live) = live else {
             let lag = shards.iter().map(|shard| shard.records).sum();
             return Ok(GroupFound {

@@ -115,7 +115,7 @@ pub fn customers(answer: &Answer) -> Vec<Uuid> {
     ids.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Puts the customers' names beside their ids. Who is not known has none.
+/// Puts the customers' names beside their ids. An unknown customer has no name.
 pub fn put_names(answer: &mut Answer, names: &HashMap<Uuid, String>) {
     let Some(at) = answer.columns.iter().position(|column| *column == "customer") else {
         return;

@@ -212,8 +212,9 @@ impl<R: BufRead> Iterator for Lines<R> {
     }
 }
 
-/// Does the command itself say which thing it is about? One that cannot be read here may name a customer by a key: the door puts an id
-/// there, and which one does not matter.
+/// Whether the command itself says which thing it is about.
+///
+/// The line may name a customer by a key. The door replaces it by an id later. Here any id does.
 fn has_own_identity(stream: StreamKind, command: &Value) -> bool {
     let mut command = command.clone();
     if let Value::Object(fields) = &mut command {

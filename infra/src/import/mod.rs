@@ -208,6 +208,14 @@ mod specs {
 
     use super::*;
 
+    fn to_server(url: String) -> Sender {
+        Sender::Server {
+            http: reqwest::Client::new(),
+            url,
+            strict: false,
+        }
+    }
+
     fn names_of(line: Value) -> Vec<String> {
         let text = line.to_string();
         let mut lines = jsonl::Lines::new(text.as_bytes(), jsonl::specs::spec_name(), "spec.jsonl", Arc::default());
@@ -263,7 +271,6 @@ mod specs {
             "spec.jsonl",
             Arc::default(),
         );
-        let http = reqwest::Client::new();
         let counts = Arc::new(Counts::default());
         // A line is read when there is room for its command, and not before.
         let (mut given, done) = (0, Arc::clone(&counts));
@@ -272,18 +279,7 @@ mod specs {
             let ahead = given - done.done.load(Ordering::Relaxed);
             assert!(ahead <= IN_FLIGHT_MAX as u64 + 1, "{ahead} lines ahead");
         });
-        let report = run(
-            lines,
-            Sender::Server {
-                http,
-                url,
-                strict: false,
-            },
-            &[],
-            counts,
-        )
-        .await
-        .unwrap();
+        let report = run(lines, to_server(url), &[], counts).await.unwrap();
         assert_eq!(report.applied, 1_500);
         let most = most.load(Ordering::SeqCst);
         assert!((2..=IN_FLIGHT_MAX as u64).contains(&most), "{most} at one time");
@@ -309,18 +305,7 @@ mod specs {
 
         let line = r#"{"stream": "customer", "id": {"key": ["spec", "1"]}, "command": {"type": "close"}}"#;
         let lines = jsonl::Lines::new(line.as_bytes(), jsonl::specs::spec_name(), "spec.jsonl", Arc::default());
-        let http = reqwest::Client::new();
-        let stopped = run(
-            lines,
-            Sender::Server {
-                http,
-                url,
-                strict: false,
-            },
-            &[],
-            Arc::default(),
-        )
-        .await;
+        let stopped = run(lines, to_server(url), &[], Arc::default()).await;
         let why = stopped.unwrap_err().to_string();
         assert!(
             why.starts_with("stopped at spec.jsonl, line 1: ") && why.contains("it is being taken over"),

@@ -174,7 +174,7 @@ struct Attendant {
     settings: ClientConfig,
     group: Group,
     patience: Patience,
-    /// Goes to whoever wants to know for how long the group has said nothing.
+    /// For how long the group has said nothing.
     tell: watch::Sender<Duration>,
     leaving: Arc<AtomicBool>,
 }
@@ -263,7 +263,7 @@ impl Attendant {
     }
 }
 
-/// Does the group, by the broker's account, go on and wait for nobody? False when the broker does not say.
+/// Whether the group waits for no member, as the broker says. False when the broker does not say.
 fn goes_on(consumer: &BaseConsumer<Group>) -> bool {
     let id = consumer.context().id.as_str();
     let Ok(account) = consumer.fetch_group_list(Some(id), ACCOUNT_WAIT) else {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::{AnyState, StreamKind, StreamRef, id_from_key, link};
+use domain::{AnyState, Id, StreamKind, StreamRef, customer, link};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -38,15 +38,11 @@ impl Commands {
         reference: &Reference,
         meanings: &mut Meanings,
     ) -> Result<Uuid, Failure> {
-        let (source, key) = match reference {
-            Reference::Id(id) => return Ok(*id),
-            Reference::Key { source, key } => (source, key),
-        };
-        let derived = id_from_key(kind.name(), source, key);
-        if kind != StreamKind::Customer {
+        let derived = reference.id_by_name(kind);
+        let Some((source, key)) = reference.may_be_linked(kind) else {
             return Ok(derived);
-        }
-        let outside = (source.clone(), key.clone());
+        };
+        let outside = (source.to_owned(), key.to_owned());
         if let Some(fixed) = meanings.fixed.get(&outside) {
             return Ok(*fixed);
         }
@@ -66,6 +62,15 @@ impl Commands {
         let (state, version) = self.peek(StreamRef::of(link::link_id(source, key))).await?;
         match state.as_ref() {
             AnyState::Link(link) => Ok((link.clone(), version)),
+            _ => unreachable!("a shard answers the state of the stream's own type"),
+        }
+    }
+
+    /// How a customer is now.
+    pub(super) async fn customer_status(&self, customer: Id<customer::Customer>) -> Result<customer::Status, Failure> {
+        let (state, _) = self.peek(StreamRef::of(customer)).await?;
+        match state.as_ref() {
+            AnyState::Customer(customer) => Ok(customer.status),
             _ => unreachable!("a shard answers the state of the stream's own type"),
         }
     }

@@ -124,6 +124,22 @@ impl Reference {
         }
     }
 
+    /// The id of a stream of this kind, as far as its name alone says it.
+    pub(crate) fn id_by_name(&self, kind: StreamKind) -> Uuid {
+        match self {
+            Reference::Id(id) => *id,
+            Reference::Key { source, key } => domain::id_from_key(kind.name(), source, key),
+        }
+    }
+
+    /// The source and the key, where a link may say that they mean another stream: a key of a customer.
+    pub(crate) fn may_be_linked(&self, kind: StreamKind) -> Option<(&str, &str)> {
+        match self {
+            Reference::Key { source, key } if kind == StreamKind::Customer => Some((source, key)),
+            Reference::Key { .. } | Reference::Id(_) => None,
+        }
+    }
+
     /// Reads `"0192…"` or `{"key": ["erp", "4711"]}`; `at` is where it stands, for the error.
     ///
     /// # Errors

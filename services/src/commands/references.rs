@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use domain::{AnyCommand, AnyState, StreamRef, customer, lead, link};
+use domain::{AnyCommand, StreamRef, customer, lead, link};
 use jiff::Timestamp;
 
 use super::Commands;
@@ -57,11 +57,7 @@ impl Commands {
         for step in &request.steps {
             match &step.action {
                 Action::Decide(AnyCommand::Link(link::Command::Link { customer, .. })) => {
-                    let (state, _) = self.peek(StreamRef::of(*customer)).await?;
-                    let AnyState::Customer(state) = state.as_ref() else {
-                        unreachable!("a shard answers the state of the stream's own type")
-                    };
-                    let refused = match state.status {
+                    let refused = match self.customer_status(*customer).await? {
                         customer::Status::Closed => customer::Unavailable::Closed(*customer),
                         customer::Status::NotRegistered if strict => customer::Unavailable::NotRegistered(*customer),
                         customer::Status::NotRegistered | customer::Status::Active => continue,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{AnyState, Id, StreamKind, StreamRef, customer, link};
+use domain::{Id, StreamKind, StreamRef, customer, link};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -115,11 +115,7 @@ impl Commands {
     }
 
     async fn is_registered(&self, customer: Id<customer::Customer>) -> Result<bool, Failure> {
-        let (state, _) = self.peek(StreamRef::of(customer)).await?;
-        let AnyState::Customer(state) = state.as_ref() else {
-            unreachable!("a shard answers the state of the stream's own type")
-        };
-        Ok(state.status != customer::Status::NotRegistered)
+        Ok(self.customer_status(customer).await? != customer::Status::NotRegistered)
     }
 
     /// Links the key, away from an owner who was never registered if the link is still of this version. `None` = it was linked so before.

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use domain::{StreamKind, id_from_key, link};
+use domain::{StreamKind, link};
 use projections::customers::CustomerRow;
-use projections::{Expr, Group, Op, Operand, PART_ROWS, Question, ReadModel, Row, Select, Value, Where};
+use projections::{Expr, Group, Op, Operand, Question, ReadModel, Row, Select, Value, Where};
 use uuid::Uuid;
 
 use super::{Ask, AskError, Queries};
@@ -47,14 +47,10 @@ impl Queries {
     /// # Errors
     /// [`AskError`].
     pub async fn resolve(&self, kind: StreamKind, reference: &Reference) -> Result<Uuid, AskError> {
-        let (source, key) = match reference {
-            Reference::Id(id) => return Ok(*id),
-            Reference::Key { source, key } => (source, key),
-        };
-        let derived = id_from_key(kind.name(), source, key);
-        if kind != StreamKind::Customer {
+        let derived = reference.id_by_name(kind);
+        let Some((source, key)) = reference.may_be_linked(kind) else {
             return Ok(derived);
-        }
+        };
         let mut ask = Ask::of(self.question());
         let link = link::link_id(source, key).to_string();
         ask.question.filters.push(Where::equal("link", &link));
@@ -77,15 +73,14 @@ impl Queries {
             return Ok(names);
         }
         let generation = self.live(Group::Sales).await?;
-        for some in customers.chunks(PART_ROWS) {
-            let ids = some.iter().copied().map(Value::Uuid).collect();
+        let select = |ids| {
             let select = Select::of(CustomerRow::TABLE, [Expr::Column("customer"), Expr::Column("name")]);
-            let select = select.filter_any("customer", Op::In, ids);
-            let found = self.store.query(&generation, &[select]).await?.results;
-            for row in found.into_iter().flatten() {
-                if let [Value::Uuid(customer), name] = row.as_slice() {
-                    names.insert(*customer, name.to_text());
-                }
+            select.filter_any("customer", Op::In, ids)
+        };
+        let ids: Vec<Value> = customers.iter().copied().map(Value::Uuid).collect();
+        for row in self.rows_of(&generation, &ids, select).await? {
+            if let [Value::Uuid(customer), name] = row.as_slice() {
+                names.insert(*customer, name.to_text());
             }
         }
         Ok(names)

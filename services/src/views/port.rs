@@ -20,6 +20,13 @@ pub struct Generation {
     pub shards: u16,
 }
 
+impl Generation {
+    /// Whether it answers the questions of this version of the program.
+    pub fn is_asked(&self) -> bool {
+        self.status == GenerationStatus::Live && self.definition == self.group.definition()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerationStatus {
     /// Being folded beside the live one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::{Calendar, Position};
 use jiff::Timestamp;
 use projections::{
-    Answer, BadQuestion, Beside, ColumnRole, Expr, Group, Key, Op, PART_ROWS, Part, Question, ReadModel, Select, Table,
+    Answer, BadQuestion, ColumnRole, Expr, Group, Key, Op, PART_ROWS, Part, Question, ReadModel, Select, Table,
     TableKind, Value,
 };
 use sha2::{Digest, Sha256};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::waiting::Waiting;
-use super::{Generation, GenerationStatus, ReadStore, ViewError};
+use super::{Generation, ReadStore, ViewError};
 use crate::clock::Clock;
 use crate::log::EventLog;
 
@@ -101,7 +101,7 @@ pub enum AskError {
 /// Asks read models; cheap to clone.
 #[derive(Clone)]
 pub struct Queries {
-    pub(super) store: Arc<dyn ReadStore>,
+    store: Arc<dyn ReadStore>,
     clock: Arc<dyn Clock>,
     calendar: Calendar,
     /// The log that the read models must have come from; `None` = any.
@@ -242,7 +242,9 @@ impl Queries {
         }
         let mut answer = (plan.finish)(snapshot.results);
         for beside in plan.beside {
-            let found = self.found_beside(generation, &beside, answer.ids()).await?;
+            let found = self
+                .rows_of(generation, &answer.ids(), |ids| beside.select(ids))
+                .await?;
             answer.put_beside(&beside, found);
         }
         Ok(Answered {
@@ -253,15 +255,16 @@ impl Queries {
         })
     }
 
-    async fn found_beside(
+    /// The rows that `select` finds for these ids, some of them at a time.
+    pub(super) async fn rows_of(
         &self,
         generation: &Generation,
-        beside: &Beside,
-        ids: Vec<Value>,
+        ids: &[Value],
+        select: impl Fn(Vec<Value>) -> Select,
     ) -> Result<Vec<Vec<Value>>, AskError> {
         let mut found = Vec::new();
         for some in ids.chunks(PART_ROWS) {
-            let snapshot = self.store.query(generation, &[beside.select(some.to_vec())]).await?;
+            let snapshot = self.store.query(generation, &[select(some.to_vec())]).await?;
             found.extend(snapshot.results.into_iter().flatten());
         }
         Ok(found)
@@ -368,10 +371,8 @@ impl Queries {
     /// # Errors
     /// [`AskError::Building`] when there is none yet.
     pub async fn live(&self, group: Group) -> Result<Generation, AskError> {
-        let definition = group.definition();
         let known = self.store.generations(group).await?;
-        let is_ours = |known: &Generation| known.status == GenerationStatus::Live && known.definition == definition;
-        let found = known.into_iter().find(is_ours);
+        let found = known.into_iter().find(Generation::is_asked);
         if let Some(generation) = &found {
             self.check_log(generation).await?;
         }

@@ -433,8 +433,8 @@ fn identity_of(command: &Command) -> Option<Identity> {
     named(command).map(|named| named.identity_of(named.receipt))
 }
 
-/// The sale that a return takes back, where the number of its receipt says which one that is. A return does not name the day of its
-/// sale, so that among receipts that count by day it could be several.
+/// The sale that a return takes back, where the number of its receipt says which one that is. A return does not name
+/// the day of its sale, so that among receipts that count by day it could be several.
 fn sale_of(command: &Command) -> Option<Id<Purchase>> {
     let named = named(command)?;
     match named.kind == Kind::Return && !counts_by_day(named.store, named.till) {
@@ -557,8 +557,8 @@ fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<(Id<Purchas
 /// The sale that a return takes back, when there is one.
 type Sale<'a> = Option<Companion<'a, State>>;
 
-/// A sale may come after its return, and several returns may take it back: those are told by the read model `returns_to_check`. What
-/// cannot be right whatever comes is refused.
+/// A sale may come after its return, and several returns may take it back: those are told by the read model
+/// `returns_to_check`. What cannot be right whatever comes is refused.
 fn must_fit_sale(recorded: &Event, sale: &Sale<'_>) -> Result<(), Rejection> {
     let (Some(Companion::Known(sale)), Some(returned)) = (sale, summary(recorded)) else {
         return Ok(());

@@ -46,8 +46,8 @@ pub struct Places {
     /// The same for the read models. PGPASSWORD and PGPASSFILE work as well
     #[arg(long, env = "CRM_VIEWS_PASSWORD_FILE", global = true, value_name = "FILE")]
     pub views_password_file: Option<PathBuf>,
-    /// The time zone whose days the log counts in, such as Europe/Berlin; it is fixed when the log is created [default: that of the log;
-    /// of a new one Asia/Taipei]
+    /// The time zone whose days the log counts in, such as Europe/Berlin; it is fixed when the log is created [default:
+    /// that of the log; of a new one Asia/Taipei]
     #[arg(long, env = "CRM_TIME_ZONE", global = true, value_name = "NAME")]
     pub time_zone: Option<Calendar>,
     /// Settings file; `crm.toml` in the working folder is read when it is there

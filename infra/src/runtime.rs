@@ -66,7 +66,8 @@ pub async fn queries_to_read(settings: &Settings) -> anyhow::Result<Queries> {
             Ok(queries.of_log(opened.log_id))
         }
         Err(error) => {
-            // Read models can be asked while their log is away. Days that they have counted stay; a day that is asked for is one of these.
+            // Read models can be asked while their log is away. Days that they have counted stay; a day that is asked
+            // for is one of these.
             let calendar = settings.calendar.clone().unwrap_or_else(Calendar::taipei);
             eprintln!(
                 "crm: cannot verify that these read models belong to the log, and that its days are those of {}: {error}",

@@ -1,9 +1,9 @@
 //! Sales by month, country and store, and by product: as they were reported at any time, and as they are known to be now.
 //!
-//! What a receipt sold counts at its day of business, whenever it was sent; a void takes it back at that same day, and a
-//! correction puts what is right in its place. A receipt of tomorrow, of a till in a time zone where it is, counts since it was written
-//! down.
-//! So a late receipt changes the month it belongs to, and the question's `known_at` still gives the month as it was reported.
+//! What a receipt sold counts at its day of business, whenever it was sent; a void takes it back at that same day, and
+//! a correction puts what is right in its place. A receipt of tomorrow, of a till in a time zone where it is, counts
+//! since it was written down. So a late receipt changes the month it belongs to, and the question's `known_at` still
+//! gives the month as it was reported.
 
 use std::collections::BTreeMap;
 

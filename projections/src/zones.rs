@@ -137,7 +137,8 @@ fn a_receipt_counts_from_the_midnight_of_its_day() {
     }
 }
 
-/// Whatever clocks do: the last day of the flow is the day of the question, and the pipeline as of the end of a day is what the day shows.
+/// Whatever clocks do: the last day of the flow is the day of the question, and the pipeline as of the end of a day is
+/// what the day shows.
 #[test]
 fn days_have_no_gap_where_clocks_change() {
     let calendar = Calendar::of("Europe/Berlin").unwrap();

@@ -1,5 +1,6 @@
-//! Looks again and again whether each shard is served by some process, how long the oldest record waits that a read model has not read, and
-//! whether the groups that spread the work over processes speak to this one. All of it is normal for a moment, and trouble when it lasts.
+//! Looks again and again whether each shard is served by some process, how long the oldest record waits that a read
+//! model has not read, and whether the groups that spread the work over processes speak to this one. All of it is
+//! normal for a moment, and trouble when it lasts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,6 @@
-//! Why something did not happen, in two voices: a sentence for whoever asked, and the cause for whoever runs the program. A cause has the words
-//! of a store or of the network, which may name files, addresses and statements, so it goes to the log and to no caller.
+//! Why something did not happen, in two voices: a sentence for whoever asked, and the cause for whoever runs the
+//! program. A cause has the words of a store or of the network, which may name files, addresses and statements, so it
+//! goes to the log and to no caller.
 
 use std::fmt;
 use std::ops::Deref;

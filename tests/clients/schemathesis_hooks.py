@@ -15,7 +15,8 @@ WRITTEN = object()
 
 # The route, the field at fault, the sentence, and why no schema says it.
 REFUSALS = [
-    # `where` is a small language, and what fits a column depends on the column; each read model has an example, which a test of ours asks for.
+    # `where` is a small language, and what fits a column depends on the column; each read model has an example, which a
+    # test of ours asks for.
     (QUESTION, r"where", r".* is no filter; .*|.* has a quoted value that does not end; .*"),
     (QUESTION, WRITTEN, r"there is no column .*|.* does not fit the column .*|.* is compared with null; .*"),
     # With a past time, `pipeline` answers with sums, which have other columns than the cards of now.
@@ -47,7 +48,8 @@ REFUSALS = [
 ]
 
 
-# The tester writes nothing but letters and digits into a header whose value it makes up, and leaves these empty, which their schema refuses.
+# The tester writes nothing but letters and digits into a header whose value it makes up, and leaves these empty, which
+# their schema refuses.
 ACTORS = ("X-Actor", "X-On-Behalf-Of")
 
 

@@ -27,8 +27,8 @@ const IMPATIENT: &[&str] = &["serve", "--command-timeout", "20"];
 /// How long a server stands still.
 const STANDSTILL: Duration = Duration::from_secs(60);
 const CUTS: u64 = 30;
-/// A member that the group forgot has its shards again so soon: a session, and a few questions about the group. By itself the client
-/// library waits for half a minute, and for five as it comes.
+/// A member that the group forgot has its shards again so soon: a session, and a few questions about the group. By
+/// itself the client library waits for half a minute, and for five as it comes.
 const SEAT_LOST_MAX: Duration = Duration::from_secs(20);
 /// Streams that begin while the read store stands still.
 const NEW_CUSTOMERS: u64 = 50;

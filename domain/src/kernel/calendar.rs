@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// There is none by default: it comes with what is worked on, as `calendar` of a [`Moment`](crate::Moment), of an event
 /// ([`Recorded`](crate::Recorded)) and of a question to a read model. All three have it from the log.
 ///
-/// Each time lies in one day, and days follow one another without a gap: a day lasts from its first moment to the first moment of the next
-/// one. Where clocks are put forward or back it has 23 or 25 hours, may begin at one o'clock, or have no time at all, where a country
-/// went over the date line.
+/// Each time lies in one day, and days follow one another without a gap: a day lasts from its first moment to the first
+/// moment of the next one. Where clocks are put forward or back it has 23 or 25 hours, may begin at one o'clock, or
+/// have no time at all, where a country went over the date line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar(TimeZone);
 

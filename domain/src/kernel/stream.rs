@@ -41,8 +41,8 @@ pub trait Stream: Sized + 'static {
         Vec::new()
     }
 
-    /// Where an earlier version of the program recorded what the command begins, if that was another stream of the same slot. It is among
-    /// the companions.
+    /// Where an earlier version of the program recorded what the command begins, if that was another stream of the same
+    /// slot. It is among the companions.
     fn former(_command: &Self::Command) -> Option<Uuid> {
         None
     }

@@ -95,8 +95,8 @@ pub fn normalise_texts(json: &mut Value) {
     }
 }
 
-/// The text in the form in which texts are stored and compared. What is asked for is put into it; what its sender alone reads, such as
-/// a cursor, is not.
+/// The text in the form in which texts are stored and compared. What is asked for is put into it; what its sender alone
+/// reads, such as a cursor, is not.
 pub fn normalised(mut text: String) -> String {
     normalise(&mut text);
     text
@@ -238,9 +238,9 @@ fn is_visible(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || is_ignorable)
 }
 
-/// What a text of the field of this name is, as JSON schema says it, and the name of that schema: the characters that it may have, one of
-/// them visible unless it is blank, and how long it is at most. A schema counts characters where a store counts bytes, so it takes some
-/// texts that are too long.
+/// What a text of the field of this name is, as JSON schema says it, and the name of that schema: the characters that
+/// it may have, one of them visible unless it is blank, and how long it is at most. A schema counts characters where a
+/// store counts bytes, so it takes some texts that are too long.
 pub fn text_schema(name: &str) -> (&'static str, Value) {
     let (schema, what) = match (LONG_TEXTS.contains(&name), TEXTS_OF_LINES.contains(&name)) {
         (false, false) => ("Text", "A text of one line"),

@@ -107,8 +107,8 @@ struct Sending {
     /// Send to this server instead of looking for one
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it a thing with an id or a key of its own is
-    /// taken, and `crm query dangling` lists the reference until what it means comes
+    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it a thing with an id or a
+    /// key of its own is taken, and `crm query dangling` lists the reference until what it means comes
     #[arg(long)]
     strict: bool,
     /// Show every finding, not only the first ones

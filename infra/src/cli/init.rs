@@ -12,8 +12,8 @@ use crate::runtime::refuse_orphans;
 
 /// Create the log: the topic with the right settings, the tables or the SQLite file
 ///
-/// Creates the log. Its number of shards and its time zone are fixed for its life: one that exists with others is left as it is, and the
-/// command fails.
+/// Creates the log. Its number of shards and its time zone are fixed for its life: one that exists with others is left
+/// as it is, and the command fails.
 #[derive(Debug, Args)]
 pub struct Init {
     /// Shards (= Kafka partitions); fixed for the life of the log

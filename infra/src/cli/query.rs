@@ -31,9 +31,9 @@ pub struct QueryCommand {
     /// Only what stands up to these positions, as an earlier answer gave them: 0:12,1:99
     #[arg(long, value_parser = positions)]
     known_until: Option<Positions>,
-    /// column=value, with =, !=, <, <=, > or >=; or "column in (a, b)", "column is null", "column is not null". A value may stand in double
-    /// quotes. May be repeated: all are meant, but of several equalities on one column any. A thing may be named by the key of another
-    /// system: customer=key:erp:C-12
+    /// column=value, with =, !=, <, <=, > or >=; or "column in (a, b)", "column is null", "column is not null". A value
+    /// may stand in double quotes. May be repeated: all are meant, but of several equalities on one column any. A thing
+    /// may be named by the key of another system: customer=key:erp:C-12
     #[arg(long = "where", value_name = "FILTER")]
     filters: Vec<String>,
     /// Wait until the read model has passed this position (from an ack): 3:1207

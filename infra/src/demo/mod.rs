@@ -50,7 +50,8 @@ pub fn last_day(calendar: &Calendar) -> Timestamp {
     calendar.time(calendar::LAST_DAY.at(23, 59, 0, 0))
 }
 
-/// All commands, in the order in which people entered them; some late, so that they were true before. The company works by the clocks of
+/// All commands, in the order in which people entered them; some late, so that they were true before. The company works
+/// by the clocks of
 /// `calendar`, wherever those are.
 pub fn lines(scale: Scale, calendar: &Calendar) -> impl Iterator<Item = ImportLine> + Send + use<> {
     let (company, serials) = scale.company();

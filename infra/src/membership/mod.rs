@@ -1,8 +1,8 @@
 //! Which process serves which shard, when several share a Kafka log: a consumer group decides.
 //!
-//! The members subscribe to a small topic with a partition per shard; nothing is ever written to it. Whoever is assigned a partition
-//! serves the shard of its number. Safety does not rest on it, only on the claims in the log: two processes that both believe to be
-//! assigned cost time, no data.
+//! The members subscribe to a small topic with a partition per shard; nothing is ever written to it. Whoever is
+//! assigned a partition serves the shard of its number. Safety does not rest on it, only on the claims in the log: two
+//! processes that both believe to be assigned cost time, no data.
 
 mod patience;
 
@@ -81,8 +81,9 @@ pub fn words(shards: u16) -> (Vec<watch::Sender<Assignment>>, Vec<watch::Receive
 }
 
 impl Membership {
-    /// Takes a seat in the group of this name. From now on the words of the `shares` say which shards are this process's. Before one is
-    /// given to another member, `is_released` must be true of it, so that the other does not take over what is still being finished here.
+    /// Takes a seat in the group of this name. From now on the words of the `shares` say which shards are this
+    /// process's. Before one is given to another member, `is_released` must be true of it, so that the other does not
+    /// take over what is still being finished here.
     ///
     /// # Errors
     /// When the brokers cannot be reached, or a topic of the members has another number of partitions.
@@ -306,7 +307,8 @@ async fn make_topics(log: &KafkaLog, topics: &[Topic]) -> anyhow::Result<()> {
     for (topic, words) in topics {
         let found = match log.leaders_of(topic).await {
             Ok(leaders) => leaders.len(),
-            // A new one may not be known everywhere yet, or have no leaders; its number of partitions is the one that was asked for.
+            // A new one may not be known everywhere yet, or have no leaders; its number of partitions is the one that
+            // was asked for.
             Err(LogError::NotCreated(_) | LogError::Unavailable(_)) => continue,
             Err(error) => return Err(error.into()),
         };
@@ -337,8 +339,8 @@ struct Group {
 struct Heard {
     /// Since somebody looked.
     is_settled: bool,
-    /// False until the first assignment, and from when one was lost until the next. A client that lost its assignment because it did not
-    /// find the topics stays in the group, and may never ask for another.
+    /// False until the first assignment, and from when one was lost until the next. A client that lost its assignment
+    /// because it did not find the topics stays in the group, and may never ask for another.
     is_assigned: bool,
     /// How its seat is, in the words of the client library.
     state: String,

@@ -1,8 +1,8 @@
 //! How long a seat may be without the group's word before it is taken anew.
 //!
-//! A member that joins waits for an answer which comes when the others have joined again too. A broker that stood still may owe it for ever,
-//! and the client library waits on. So a seat is given up when the group goes on without it, by the broker's account, and in any case after
-//! a time in which every rebalance is over. To have no shard is a word too.
+//! A member that joins waits for an answer which comes when the others have joined again too. A broker that stood still
+//! may owe it for ever, and the client library waits on. So a seat is given up when the group goes on without it, by
+//! the broker's account, and in any case after a time in which every rebalance is over. To have no shard is a word too.
 
 use std::time::Duration;
 
@@ -18,13 +18,14 @@ pub const UNSETTLED_MAX: Duration = RELEASE_MAX.saturating_add(Duration::from_se
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// The group goes on without a seat when it was found so for so often in a row.
 const WITHOUT_US_MIN: u32 = 2;
-/// Each seat that was given up doubles the time of the next, so often: a group that needs longer is not disturbed again and again.
+/// Each seat that was given up doubles the time of the next, so often: a group that needs longer is not disturbed again
+/// and again.
 const DOUBLINGS_MAX: u32 = 3;
 /// Time in which the process itself stood still is not counted.
 const STEP_MAX: Duration = Duration::from_secs(1);
 
-/// How long a member may take to join again when the group rebalances: it releases shards first. Who takes longer is put out of the group,
-/// and asks anew for what it was not answered.
+/// How long a member may take to join again when the group rebalances: it releases shards first. Who takes longer is
+/// put out of the group, and asks anew for what it was not answered.
 pub fn rejoin_max(session: Duration) -> Duration {
     RELEASE_MAX + session + MARGIN
 }

@@ -16,8 +16,8 @@ pub const LIMIT_MAX: usize = 10_000;
 pub const PART_ROWS: usize = 1_000;
 /// Written filters of a question at most.
 pub const FILTERS_MAX: usize = 100;
-/// Values at most in all written filters of a question, of which the values of an `in (…)` count each; and values that one column is asked for.
-/// A statement of SQLite has room for the values of thirty columns.
+/// Values at most in all written filters of a question, of which the values of an `in (…)` count each; and values that
+/// one column is asked for. A statement of SQLite has room for the values of thirty columns.
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
 /// What somebody wants to know of a read model.
@@ -149,8 +149,8 @@ impl Where {
         }
     }
 
-    /// Filters as they are asked, written out or each as a column with a value: several that ask one column for equality mean any of their
-    /// values, for nothing is equal to two.
+    /// Filters as they are asked, written out or each as a column with a value: several that ask one column for
+    /// equality mean any of their values, for nothing is equal to two.
     ///
     /// # Errors
     /// [`BadQuestion::TooManyFilters`], [`BadQuestion::TooManyValues`].
@@ -335,7 +335,8 @@ impl Question {
         self.true_by(self.as_of, select, effective_at)
     }
 
-    /// The same of a journal that may hold what is not true yet, such as a receipt of tomorrow: without `as_of` it is limited to now.
+    /// The same of a journal that may hold what is not true yet, such as a receipt of tomorrow: without `as_of` it is
+    /// limited to now.
     pub fn dated_by_now(&self, select: Select, effective_at: &'static str) -> Select {
         self.true_by(self.as_of.or(self.now), select, effective_at)
     }
@@ -421,8 +422,8 @@ pub struct Plan {
     pub beside: Vec<Beside>,
 }
 
-/// A column that stands beside the rows of a page: a list of what another table has for the id that each of them begins with. Rows of
-/// that table live in other shards, so that no fold can put it there.
+/// A column that stands beside the rows of a page: a list of what another table has for the id that each of them begins
+/// with. Rows of that table live in other shards, so that no fold can put it there.
 #[derive(Debug, Clone, Copy)]
 pub struct Beside {
     pub column: Column,

@@ -1,4 +1,5 @@
-//! Days counted and gathered into months. Which day it is at a time is the calendar's to say, which comes with the event and the question.
+//! Days counted and gathered into months. Which day it is at a time is the calendar's to say, which comes with the
+//! event and the question.
 
 use jiff::civil::Date;
 

@@ -168,7 +168,8 @@ impl ReadModel {
 }
 
 impl ReadModel {
-    /// Whether a filter may ask for rows that have no value in this column. What a figure of the day is computed from has always one.
+    /// Whether a filter may ask for rows that have no value in this column. What a figure of the day is computed from
+    /// has always one.
     pub fn may_lack(&self, column: &str) -> bool {
         let none = Where::new(column, Op::Eq, [Operand::None]);
         (self.plan)(&some_time(Some(none))).is_ok()

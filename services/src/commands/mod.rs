@@ -1,8 +1,8 @@
 //! The door for commands: reads JSON, finds ids, routes to the shard, and waits for the ack.
 //!
-//! Whatever way a command comes in, it goes through here: `meaning.rs` finds out which streams it names, `checks.rs` says what is
-//! refused, `references.rs` looks at what they refer to, `registration.rs` reserves the keys of a customer, and `again.rs` finds the
-//! answer that a command had before.
+//! Whatever way a command comes in, it goes through here: `meaning.rs` finds out which streams it names, `checks.rs`
+//! says what is refused, `references.rs` looks at what they refer to, `registration.rs` reserves the keys of a
+//! customer, and `again.rs` finds the answer that a command had before.
 
 mod again;
 mod checks;

@@ -1,5 +1,5 @@
-//! What a command refers to may live in another slot, whose order is not that of the command's shard. It is looked at here, before
-//! the command is sent.
+//! What a command refers to may live in another slot, whose order is not that of the command's shard. It is looked at
+//! here, before the command is sent.
 //!
 //! What is closed is refused, as in the shard's own slots. What is not there (yet) is a promise, unless the sender says that it
 //! is strict; the read model `dangling` lists those.
@@ -51,8 +51,8 @@ impl Commands {
         rehearse(request, states, &elsewhere, now, &self.calendar).map(|_| ())
     }
 
-    /// The customer of a link and the deal of a lead are no companions: a key is reserved before its customer is registered, and a lead
-    /// may be converted to a deal that begins later.
+    /// The customer of a link and the deal of a lead are no companions: a key is reserved before its customer is
+    /// registered, and a lead may be converted to a deal that begins later.
     async fn check_what_nobody_decides_on(&self, request: &Request, strict: bool) -> Result<(), Failure> {
         for step in &request.steps {
             match &step.action {

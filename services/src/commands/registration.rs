@@ -170,8 +170,8 @@ impl Commands {
     }
 }
 
-/// The command id of a step that a registration needs besides its own. A retry of the registration may have to reserve once more, at
-/// another version of the link.
+/// The command id of a step that a registration needs besides its own. A retry of the registration may have to reserve
+/// once more, at another version of the link.
 fn own_id(of: &Request, what: &str, link: StreamRef, version: u64) -> Uuid {
     domain::derived_id(&[
         &of.command_id.to_string(),

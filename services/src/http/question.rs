@@ -60,7 +60,8 @@ impl Asked {
     }
 }
 
-/// Reads the parameters of a URL. A column is a parameter of its own, and its value is taken as it is. Days are those of `calendar`.
+/// Reads the parameters of a URL. A column is a parameter of its own, and its value is taken as it is. Days are those
+/// of `calendar`.
 ///
 /// # Errors
 /// 400 that names the parameter at fault.
@@ -207,7 +208,8 @@ impl Reading {
         Ok(())
     }
 
-    /// `?stage=proposal`. A comparison in a URL falls apart at its `=`, and is put together again: `?due<=2026-05-01` has the parameter
+    /// `?stage=proposal`. A comparison in a URL falls apart at its `=`, and is put together again: `?due<=2026-05-01`
+    /// has the parameter
     /// `due<`, and `?amount_minor>100` has no value at all.
     fn column(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         match name.contains(['<', '>', '!']) {

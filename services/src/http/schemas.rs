@@ -60,8 +60,8 @@ pub fn of_commands() -> Map<String, Value> {
     schemas
 }
 
-/// Says what the door takes in a field of this name, where its type says less: of a text, and of an integer. `texts` gets the schemas that
-/// are referred to.
+/// Says what the door takes in a field of this name, where its type says less: of a text, and of an integer. `texts`
+/// gets the schemas that are referred to.
 fn bound(name: &str, schema: &mut Value, texts: &mut Map<String, Value>) {
     let Value::Object(fields) = schema else { return };
     let is_narrow = ["enum", "const", "format", "pattern"]

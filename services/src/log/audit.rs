@@ -104,7 +104,8 @@ mod specs {
         streams.find(|stream| stream.slot().shard(SHARDS) == shard).unwrap()
     }
 
-    /// What the audit finds in a shard with these commits of one event each: the command, the stream, and the event's number in it.
+    /// What the audit finds in a shard with these commits of one event each: the command, the stream, and the event's
+    /// number in it.
     async fn faults(commits: &[(&str, StreamRef, u64)]) -> Vec<String> {
         let log = MemoryLog::new();
         log.create(SHARDS).await.unwrap();

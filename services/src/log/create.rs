@@ -36,8 +36,8 @@ impl NewLog {
     }
 }
 
-/// Creates the log and writes each shard's first record. One that exists and is like this is left as it is; one whose creation was cut
-/// short is completed.
+/// Creates the log and writes each shard's first record. One that exists and is like this is left as it is; one whose
+/// creation was cut short is completed.
 ///
 /// # Errors
 /// When it exists with another number of shards, another time zone or wrong settings, or cannot be reached.

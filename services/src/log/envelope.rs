@@ -126,8 +126,8 @@ impl StoredEvent {
         })
     }
 
-    /// Since when it is true in the world. Nothing is dated ahead of the time at which it is written; what an earlier version of the
-    /// program let in is true since it was written, so that it is now what it is as of now.
+    /// Since when it is true in the world. Nothing is dated ahead of the time at which it is written; what an earlier
+    /// version of the program let in is true since it was written, so that it is now what it is as of now.
     pub fn true_since(&self) -> Timestamp {
         self.effective_at.map_or(self.time, |at| at.min(self.time))
     }

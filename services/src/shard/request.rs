@@ -22,7 +22,8 @@ pub struct Request {
     /// Of the content, see [`hash_of`](super::hash_of).
     pub hash: String,
     pub steps: Vec<Step>,
-    /// What its sender calls streams that it may begin. The same command by an id is the same command, so it is no part of the hash.
+    /// What its sender calls streams that it may begin. The same command by an id is the same command, so it is no part
+    /// of the hash.
     pub external_keys: Vec<(Uuid, ExternalKey)>,
     /// As it was sent; see [`true_at`](Request::true_at).
     pub effective_at: Option<Timestamp>,

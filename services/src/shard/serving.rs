@@ -203,8 +203,8 @@ impl Serving {
         has_room || self.pending.is_empty()
     }
 
-    /// Decides these in order; those that the next append has no room for wait on, before all others. They wait with the task until it is
-    /// their turn: a panic at one of them takes none of the others along.
+    /// Decides these in order; those that the next append has no room for wait on, before all others. They wait with
+    /// the task until it is their turn: a panic at one of them takes none of the others along.
     fn answer_while_there_is_room(&mut self, messages: Vec<Message>, task: &mut Task) {
         let count = messages.len();
         task.put_back(messages.into_iter());

@@ -23,8 +23,8 @@ const SKIPPING_FOR: Duration = Duration::from_millis(100);
 /// How long the store may not hear of anything while a worker catches up to where the log ended when it began: what changes twice meanwhile is
 /// written once.
 const CATCHING_UP_FOR: Duration = Duration::from_secs(2);
-/// Rows that a generation may hold back meanwhile, and bytes of them as well as of the events that they came from, over all its shards. A
-/// receipt may come to rows that take ten times what it takes.
+/// Rows that a generation may hold back meanwhile, and bytes of them as well as of the events that they came from, over
+/// all its shards. A receipt may come to rows that take ten times what it takes.
 pub const CATCHING_UP_ROWS_MAX: usize = 200_000;
 pub const CATCHING_UP_BYTES_MAX: usize = 128 << 20;
 /// Pause after the store or the log could not be reached.

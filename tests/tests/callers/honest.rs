@@ -1,8 +1,8 @@
 //! Honest clients beside an attack: every request of theirs is answered well, and about as soon as when all is quiet.
 //!
-//! How soon is measured in windows, each with answers of every kind, some before the attack and some during it. The median window counts:
-//! a machine that is busy with something else for a moment spoils one window, and the others stand. What is faster than
-//! [`QUICK`] is never too slow.
+//! How soon is measured in windows, each with answers of every kind, some before the attack and some during it. The
+//! median window counts: a machine that is busy with something else for a moment spoils one window, and the others
+//! stand. What is faster than [`QUICK`] is never too slow.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -61,8 +61,8 @@ pub const ALL_BUT_READINESS: &[Kind] = &[
 /// Windows are measured by one test at a time: the attacks of another would spoil them.
 static MEASURING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Clients who send commands, ask questions and look after the health. They have a thread of their own, so that an attacker in this process
-/// does not keep them from asking.
+/// Clients who send commands, ask questions and look after the health. They have a thread of their own, so that an
+/// attacker in this process does not keep them from asking.
 pub struct Honest {
     shared: Arc<Shared>,
     clients: JoinHandle<()>,
@@ -250,7 +250,8 @@ async fn ask(number: usize, url: &str, kinds: &[Kind], shared: &Shared) {
         let begun = Instant::now();
         let again = request.try_clone().expect("a request without a stream");
         let sent = match request.send().await {
-            // As a load balancer does, it believes that when it hears it twice: on a busy machine a look at the store may take long.
+            // As a load balancer does, it believes that when it hears it twice: on a busy machine a look at the store
+            // may take long.
             Ok(answer) if kinds[at] == Kind::Readiness && !answer.status().is_success() => again.send().await,
             sent => sent,
         };

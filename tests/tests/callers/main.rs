@@ -1,8 +1,8 @@
-//! Hostile callers: the server survives them, on SQLite and on Kafka with PostgreSQL, and honest clients beside them are served all the
-//! while, about as soon as when all is quiet.
+//! Hostile callers: the server survives them, on SQLite and on Kafka with PostgreSQL, and honest clients beside them
+//! are served all the while, about as soon as when all is quiet.
 //!
-//! An attack is a function of a [`Stage`]; `on_both!` runs it on both. What has no server that must go on meanwhile is shown by other
-//! suites, which the table names.
+//! An attack is a function of a [`Stage`]; `on_both!` runs it on both. What has no server that must go on meanwhile is
+//! shown by other suites, which the table names.
 //!
 //! | who | tests |
 //! |---|---|
@@ -34,8 +34,8 @@ mod stage;
 use honest::{Honest, Pace};
 use stage::Stage;
 
-/// Attempts in which honest clients may be much slower beside the attack. All of them: then it was the attack, and not what else this machine
-/// was doing.
+/// Attempts in which honest clients may be much slower beside the attack. All of them: then it was the attack, and not
+/// what else this machine was doing.
 const ATTEMPTS: usize = 3;
 
 macro_rules! on_both {

@@ -58,8 +58,8 @@ impl Stage {
         stage
     }
 
-    /// Starts the server, with these variables too, and waits until it has every shard: a process that has not heard yet which are its own
-    /// is ready as well.
+    /// Starts the server, with these variables too, and waits until it has every shard: a process that has not heard
+    /// yet which are its own is ready as well.
     pub async fn serve(&mut self, more: &[(&str, String)]) {
         let mut env = self.env();
         env.extend(more.iter().map(|(name, value)| (*name, value.as_str())));

@@ -161,7 +161,8 @@ async fn ask_everywhere(world: &World, headers: &[(&str, &str)]) -> Vec<(String,
     answers
 }
 
-/// No answer has the store's words, and each one that hides some has a reference, under which the log has them. How many those are.
+/// No answer has the store's words, and each one that hides some has a reference, under which the log has them. How
+/// many those are.
 fn hidden(answers: &[(String, Answer)], lines: &Lines) -> usize {
     let mut found = 0;
     for (route, answer) in answers {

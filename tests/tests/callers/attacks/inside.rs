@@ -68,8 +68,8 @@ fn hash_of_order(order: &Value) -> Option<String> {
     }))
 }
 
-/// Orders as processes of one log send them to each other: by who does not know their secret, and by who does and sends what no door would
-/// let in.
+/// Orders as processes of one log send them to each other: by who does not know their secret, and by who does and sends
+/// what no door would let in.
 pub async fn orders_that_are_forged(stage: &mut Stage) -> Pace {
     const KNOWN: &[(&str, &str)] = &[("x-crm-peer-secret", SECRET)];
     let mut honest = Honest::beside(stage).await;
@@ -149,8 +149,8 @@ fn spoilt() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A command at which the program panics. There is none that we know of: so a stored state, which is a cache, is damaged in a way that the
-/// program cannot have written.
+/// A command at which the program panics. There is none that we know of: so a stored state, which is a cache, is
+/// damaged in a way that the program cannot have written.
 pub async fn commands_that_the_program_fails_at(stage: &mut Stage) -> Pace {
     let name = unique_topic("till");
     let account = account_with_a_redemption(stage, &name).await;

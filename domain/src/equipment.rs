@@ -478,19 +478,23 @@ fn plan_inspections(card: &Card, checklist: String, plan: Plan) -> Result<Vec<Ev
     }])
 }
 
-/// For streams about a machine: refuses one that is not installed or is retired; one that is down may be worked on.
-/// Gives its owner, if the machine can be looked at: one of another slot passes as a reference without an owner.
+/// For streams about a machine: refuses one that is not installed, or was retired at the command's own time; one that is
+/// down may be worked on. Gives its owner of then, if the machine can be looked at: one of another slot passes as a
+/// reference without an owner.
 ///
 /// # Errors
 /// [`Unavailable`] says which.
 pub fn must_be_in_service(equipment: Id<Equipment>, at: &Moment<'_>) -> Result<Option<Id<Customer>>, Unavailable> {
     match at.state_of(equipment) {
         Companion::Elsewhere => Ok(None),
-        Companion::Known(state) => match state.status {
-            Status::NotInstalled => Err(Unavailable::NotInstalled(equipment)),
-            Status::Retired => Err(Unavailable::Retired(equipment)),
-            Status::InService | Status::Down => Ok(state.customer),
-        },
+        Companion::Known(state) => {
+            let card = state.at(state.not_before_cause(at.effective_at, |_| false));
+            match card.status {
+                Status::NotInstalled => Err(Unavailable::NotInstalled(equipment)),
+                Status::Retired => Err(Unavailable::Retired(equipment)),
+                Status::InService | Status::Down => Ok(card.customer),
+            }
+        }
     }
 }
 

@@ -114,7 +114,8 @@ fn project(event: &Event, rows: &mut Rows) {
             ..
         } => {
             let receipt = Counted::new(*kind, store.as_deref(), *business_date, *currency);
-            put_in(event, rows, &receipt, sold(lines));
+            // It is the first of its stream: nothing is to be looked up.
+            put_in(event, rows, &receipt, event.recorded_at, sold(lines));
         }
         purchase::Event::Voided {
             kind,
@@ -123,11 +124,9 @@ fn project(event: &Event, rows: &mut Rows) {
             currency,
             ..
         } => {
-            take_out(
-                event,
-                rows,
-                &Counted::new(*kind, store.as_deref(), *business_date, *currency),
-            );
+            let receipt = Counted::new(*kind, store.as_deref(), *business_date, *currency);
+            let before = rows.get::<SalesReceipt>(event.stream.id);
+            take_out(event, rows, &receipt, before);
             rows.remove::<SalesReceipt>(purchase);
         }
         purchase::Event::Corrected {
@@ -139,12 +138,14 @@ fn project(event: &Event, rows: &mut Rows) {
             was,
             ..
         } => {
+            let before = rows.get::<SalesReceipt>(event.stream.id);
+            let known_since = before.as_ref().map_or(event.recorded_at, |before| before.known_since);
             if let Some(was) = was {
-                let before = Counted::new(was.kind, was.store.as_deref(), was.business_date, was.currency);
-                take_out(event, rows, &before);
+                let receipt = Counted::new(was.kind, was.store.as_deref(), was.business_date, was.currency);
+                take_out(event, rows, &receipt, before);
             }
             let receipt = Counted::new(*kind, store.as_deref(), *business_date, *currency);
-            put_in(event, rows, &receipt, sold(lines));
+            put_in(event, rows, &receipt, known_since, sold(lines));
         }
         purchase::Event::CustomerAttached { .. } => {}
     }
@@ -169,9 +170,8 @@ impl Counted<'_> {
     }
 }
 
-fn put_in(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>) {
-    let before = rows.get::<SalesReceipt>(event.stream.id);
-    let known_since = before.map_or(event.recorded_at, |before| before.known_since);
+/// `known_since` is when the receipt was first written down.
+fn put_in(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, known_since: Timestamp, sold: Vec<Sold>) {
     rows.put(SalesReceipt {
         purchase: event.stream.id,
         known_since,
@@ -180,8 +180,8 @@ fn put_in(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, sold: Vec<Sold>
     count(event, rows, receipt, known_since, sold, 1);
 }
 
-fn take_out(event: &Event, rows: &mut Rows, receipt: &Counted<'_>) {
-    if let Some(before) = rows.get::<SalesReceipt>(event.stream.id) {
+fn take_out(event: &Event, rows: &mut Rows, receipt: &Counted<'_>, before: Option<SalesReceipt>) {
+    if let Some(before) = before {
         count(event, rows, receipt, before.known_since, before.sold, -1);
     }
 }

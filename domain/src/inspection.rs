@@ -412,7 +412,7 @@ mod specs {
 
     use super::*;
     use crate::slot_of;
-    use crate::spec::{given, neighbour, stranger};
+    use crate::spec::{given, moment, neighbour, stranger};
 
     fn press() -> Id<Equipment> {
         neighbour("press")
@@ -516,6 +516,36 @@ mod specs {
             .then_rejected(equipment::Unavailable::NotInstalled(press()).into());
         given::<Inspection>([])
             .with(press(), machine(equipment::Status::Retired))
+            .when(schedule_for(press()))
+            .then_rejected(equipment::Unavailable::Retired(press()).into());
+    }
+
+    #[test]
+    fn a_machine_counts_as_it_was_at_the_commands_own_time() {
+        let installed = equipment::Event::Installed {
+            customer: stranger("a"),
+            maker: "M".into(),
+            serial: "1".into(),
+            model: "X".into(),
+            site: "S".into(),
+            warranty_until: None,
+        };
+        let retired = equipment::Event::Retired {
+            status_before: equipment::Status::InService,
+        };
+        let life = [
+            ("2026-01-01T09:00:00+08:00", installed),
+            ("2026-03-01T09:00:00+08:00", retired),
+        ];
+        let state = life.iter().fold(equipment::State::default(), |state, (at, event)| {
+            equipment::Equipment::evolve(state, event, moment(at))
+        });
+        let beside = || given::<Inspection>([]).with(press(), state.clone());
+        beside()
+            .effective("2026-02-01T09:00:00+08:00")
+            .when(schedule_for(press()))
+            .then([scheduled()]);
+        beside()
             .when(schedule_for(press()))
             .then_rejected(equipment::Unavailable::Retired(press()).into());
     }

@@ -114,7 +114,7 @@ async fn list(log: &dyn EventLog, shard: u16, from: u64, limit: usize, bodies: b
 
 async fn verify(log: &dyn EventLog) -> anyhow::Result<ExitCode> {
     let shards = log.open().await?;
-    let mut broken = false;
+    let mut faults = 0;
     for shard in 0..shards {
         let found = audit(log, shard, |_| {}).await?;
         out!(
@@ -126,13 +126,15 @@ async fn verify(log: &dyn EventLog) -> anyhow::Result<ExitCode> {
             found.void
         );
         for fault in &found.faults {
-            broken = true;
             out!("  BROKEN {fault}");
         }
+        faults += found.faults.len();
     }
-    Ok(if broken {
+    Ok(if faults > 0 {
+        out!("BROKEN: {faults} promises of the protocol do not hold");
         ExitCode::from(FOUND_TROUBLE)
     } else {
+        out!("the log is whole: every promise of the protocol holds");
         ExitCode::SUCCESS
     })
 }

@@ -172,11 +172,17 @@ impl QueryCommand {
                 .iter()
                 .map(|(shard, offset)| format!("{shard}:{offset}"))
                 .collect();
-            eprintln!(
-                "known until {}; definition {}",
-                positions.join(","),
-                answered.definition
-            );
+            match positions.as_slice() {
+                [] => eprintln!(
+                    "known until the beginning: nothing was recorded yet; definition {}",
+                    answered.definition
+                ),
+                positions => eprintln!(
+                    "known until {}; definition {}",
+                    positions.join(","),
+                    answered.definition
+                ),
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -153,12 +153,16 @@ fn most_telling(answer: &Answer) -> Vec<usize> {
     // The key is what the next command needs: one id stays, whatever else there is.
     let ids: Vec<usize> = shown.iter().copied().filter(|at| is_id(*at)).collect();
     shown.retain(|at| !is_id(*at));
-    shown.sort_by_key(|at| match answer.columns[*at] {
+    let rank = |at: usize| match answer.columns[at] {
         "name" | "subject" | "summary" | "summary_en" => 0,
         CUSTOMER_NAME | "external_key" | "external_keys" => 1,
-        _ => 2,
-    });
+        column if column == "status" || column.ends_with("_minor") => 2,
+        _ => 3,
+    };
+    shown.sort_by_key(|at| rank(*at));
     shown.truncate(COLUMNS_SHOWN - ids.len().min(1));
+    // What is left stands in the order of the read model, behind the names.
+    shown.sort_by_key(|at| (rank(*at).min(2), *at));
     let room = COLUMNS_SHOWN - shown.len();
     shown.extend(ids.into_iter().take(room));
     shown
@@ -330,6 +334,41 @@ mod specs {
         assert_eq!(names, [&Value::Text("Acme".into()), &Value::Null, &Value::Null]);
         let shown: Vec<&str> = most_telling(&answer).into_iter().map(|at| answer.columns[at]).collect();
         assert_eq!(shown, ["name", "customer_name", "status", "opportunity", "customer"]);
+    }
+
+    #[test]
+    fn the_money_and_the_status_of_a_wide_list_are_shown_and_stand_where_they_stood() {
+        let columns: Vec<&'static str> = [
+            "store",
+            "till",
+            "receipt",
+            "day",
+            "currency",
+            "lines",
+            "tax_rate",
+            "note",
+            "total_minor",
+            "status",
+            "name",
+        ]
+        .to_vec();
+        let row = columns.iter().map(|_| Value::Int(1)).collect();
+        let answer = Answer {
+            columns,
+            rows: vec![row],
+            ..Answer::default()
+        };
+        let shown: Vec<&str> = most_telling(&answer).into_iter().map(|at| answer.columns[at]).collect();
+        assert_eq!(shown.len(), COLUMNS_SHOWN);
+        let place = |name: &str| shown.iter().position(|column| *column == name);
+        assert!(
+            place("name") == Some(0) && place("total_minor") < place("status"),
+            "{shown:?}"
+        );
+        assert!(
+            place("store") < place("total_minor") && place("note").is_none(),
+            "{shown:?}"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::log::kafka::{KafkaLog, drop_apart, is_unknown_place};
 pub use patience::UNSETTLED_MAX;
-use patience::{Patience, Statistics, rejoin_max};
+use patience::{Account, Patience, Statistics, rejoin_max};
 
 /// How long the group is kept waiting for shards that are being released.
 pub const RELEASE_MAX: Duration = Duration::from_secs(20);
@@ -247,7 +247,8 @@ impl Attendant {
             self.patience.wait(step);
         }
         if self.patience.asks() {
-            self.patience.hear_that_it_goes_on(goes_on(consumer));
+            let account = self.account_of_the_group();
+            self.patience.hear(account, context.heard().is_in_touch);
         }
         let unsettled = self.patience.unsettled();
         // By the second is enough.
@@ -262,17 +263,28 @@ impl Attendant {
         let (state, seconds) = (context.heard().state.clone(), unsettled.as_secs());
         Some(format!("{why}, for {seconds} s (its client is: {state})"))
     }
-}
 
-/// Whether the group waits for no member, as the broker says. False when the broker does not say.
-fn goes_on(consumer: &BaseConsumer<Group>) -> bool {
-    let id = consumer.context().id.as_str();
-    let Ok(account) = consumer.fetch_group_list(Some(id), ACCOUNT_WAIT) else {
-        return false;
-    };
-    let groups = account.groups();
-    let found = groups.iter().find(|group| group.name() == id);
-    found.is_some_and(|group| matches!(group.state(), "Stable" | "Empty" | "Dead"))
+    /// What the broker says of the group to a client of its own: the member's may be what is stuck.
+    fn account_of_the_group(&self) -> Account {
+        let id = self.group.id.as_str();
+        let client: Result<BaseConsumer, KafkaError> = self.settings.create();
+        let account = client.and_then(|client| {
+            let account = client.fetch_group_list(Some(id), ACCOUNT_WAIT);
+            drop_apart(client, |_| ());
+            account
+        });
+        match account {
+            Ok(account) => {
+                let found = account.groups().iter().find(|group| group.name() == id);
+                match found.map(|group| group.state()) {
+                    Some("Stable" | "Empty" | "Dead") => Account::GoesOn,
+                    Some(_) => Account::Waits,
+                    None => Account::Silent,
+                }
+            }
+            Err(_) => Account::Silent,
+        }
+    }
 }
 
 /// Closes it on a thread of its own, for it may wait for what nobody answers. What it still hears counts no more.
@@ -344,6 +356,8 @@ struct Heard {
     is_assigned: bool,
     /// How its seat is, in the words of the client library.
     state: String,
+    /// As the client library last said.
+    is_in_touch: bool,
     /// Another client sits there now.
     is_given_up: bool,
 }
@@ -361,11 +375,13 @@ impl ClientContext for Group {
             Ok(statistics) => {
                 heard.is_settled |= heard.is_assigned && statistics.is_settled();
                 heard.state = statistics.state();
+                heard.is_in_touch = statistics.is_in_touch();
             }
             // Nothing is known against it.
             Err(error) => {
                 tracing::debug!("the client library's statistics cannot be read: {error}");
                 heard.is_settled |= heard.is_assigned;
+                heard.is_in_touch = true;
             }
         }
     }

@@ -18,6 +18,8 @@ pub const UNSETTLED_MAX: Duration = RELEASE_MAX.saturating_add(Duration::from_se
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// The group goes on without a seat when it was found so for so often in a row.
 const WITHOUT_US_MIN: u32 = 2;
+/// The client has lost the group when the broker answered others for so often in a row, and it was not in touch.
+const OUT_OF_TOUCH_MIN: u32 = 3;
 /// Each seat that was given up doubles the time of the next, so often: a group that needs longer is not disturbed again
 /// and again.
 const DOUBLINGS_MAX: u32 = 3;
@@ -28,6 +30,17 @@ const STEP_MAX: Duration = Duration::from_secs(1);
 /// put out of the group, and asks anew for what it was not answered.
 pub fn rejoin_max(session: Duration) -> Duration {
     RELEASE_MAX + session + MARGIN
+}
+
+/// What the broker says of the group, to another client than the member's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// It does not answer.
+    Silent,
+    /// The group waits for a member.
+    Waits,
+    /// The group waits for nobody.
+    GoesOn,
 }
 
 /// The time that seats have been without the group's word.
@@ -42,6 +55,7 @@ pub struct Patience {
     /// The next question is due when the seat has been unsettled for so long.
     ask_at: Duration,
     found_without_us: u32,
+    found_out_of_touch: u32,
 }
 
 impl Patience {
@@ -53,6 +67,7 @@ impl Patience {
             given_up: 0,
             ask_at: Duration::ZERO,
             found_without_us: 0,
+            found_out_of_touch: 0,
         };
         patience.settle();
         patience
@@ -78,7 +93,7 @@ impl Patience {
     fn begin_seat(&mut self) {
         self.seated = Duration::ZERO;
         self.ask_at = (self.session + MARGIN) * self.factor();
-        self.found_without_us = 0;
+        (self.found_without_us, self.found_out_of_touch) = (0, 0);
     }
 
     fn factor(&self) -> u32 {
@@ -101,15 +116,21 @@ impl Patience {
         asks
     }
 
-    /// What the broker said: does the group wait for nobody?
-    pub fn hear_that_it_goes_on(&mut self, goes_on: bool) {
-        self.found_without_us = if goes_on { self.found_without_us + 1 } else { 0 };
+    /// What the broker said, and whether the member's client is in touch with the group itself.
+    pub fn hear(&mut self, account: Account, is_in_touch: bool) {
+        let count = |so_far: u32, is_so: bool| if is_so { so_far + 1 } else { 0 };
+        self.found_without_us = count(self.found_without_us, account == Account::GoesOn);
+        let is_out_of_touch = account != Account::Silent && !is_in_touch;
+        self.found_out_of_touch = count(self.found_out_of_touch, is_out_of_touch);
     }
 
     /// Why the seat is to be given up, when it is.
     pub fn end(&self) -> Option<&'static str> {
         if self.found_without_us >= WITHOUT_US_MIN {
             return Some("the group goes on without it");
+        }
+        if self.found_out_of_touch >= OUT_OF_TOUCH_MIN {
+            return Some("the broker answers others, and its client does not find the group");
         }
         let is_over = self.seated >= (UNSETTLED_MAX + self.session) * self.factor();
         is_over.then_some("the group has said nothing")
@@ -135,6 +156,11 @@ impl Statistics {
         self.cgrp.as_ref().is_some_and(is_settled)
     }
 
+    /// Is the client in touch with the broker that coordinates the group?
+    pub fn is_in_touch(&self) -> bool {
+        self.cgrp.as_ref().is_some_and(|seat| seat.state == "up")
+    }
+
     /// In the library's words.
     pub fn state(&self) -> String {
         let state = |seat: &State| format!("{}, {}", seat.state, seat.join_state);
@@ -150,7 +176,7 @@ mod specs {
     const STEP: Duration = Duration::from_millis(50);
 
     /// Waits until the seat is to be given up, while the broker says the same all the time; after how long, and why.
-    fn wait(patience: &mut Patience, broker_says: Option<bool>) -> (Duration, &'static str) {
+    fn wait(patience: &mut Patience, broker_says: Account, is_in_touch: bool) -> (Duration, &'static str) {
         let mut waited = Duration::ZERO;
         loop {
             if let Some(why) = patience.end() {
@@ -158,8 +184,8 @@ mod specs {
             }
             patience.wait(STEP);
             waited += STEP;
-            if let (true, Some(goes_on)) = (patience.asks(), broker_says) {
-                patience.hear_that_it_goes_on(goes_on);
+            if patience.asks() {
+                patience.hear(broker_says, is_in_touch);
             }
         }
     }
@@ -167,7 +193,7 @@ mod specs {
     #[test]
     fn a_seat_is_given_up_when_the_group_goes_on_without_it() {
         let mut patience = Patience::new(SESSION);
-        let (waited, why) = wait(&mut patience, Some(true));
+        let (waited, why) = wait(&mut patience, Account::GoesOn, true);
         assert_eq!(why, "the group goes on without it");
         assert_eq!(waited, SESSION + MARGIN + ASK_EVERY);
         assert!(
@@ -178,8 +204,12 @@ mod specs {
 
     #[test]
     fn a_seat_without_a_word_is_given_up_after_a_time_in_which_every_rebalance_is_over() {
-        for broker_says in [None, Some(false)] {
-            let (waited, why) = wait(&mut Patience::new(SESSION), broker_says);
+        for (broker_says, is_in_touch) in [
+            (Account::Silent, true),
+            (Account::Silent, false),
+            (Account::Waits, true),
+        ] {
+            let (waited, why) = wait(&mut Patience::new(SESSION), broker_says, is_in_touch);
             assert_eq!((waited, why), (UNSETTLED_MAX + SESSION, "the group has said nothing"));
             assert!(
                 waited > rejoin_max(SESSION) + Duration::from_secs(3),
@@ -193,21 +223,37 @@ mod specs {
         let mut patience = Patience::new(SESSION);
         let mut waits = vec![];
         for _ in 0..6 {
-            waits.push(wait(&mut patience, None).0 / (UNSETTLED_MAX + SESSION).as_secs() as u32);
+            waits.push(wait(&mut patience, Account::Silent, false).0 / (UNSETTLED_MAX + SESSION).as_secs() as u32);
             patience.give_up();
         }
         assert_eq!(waits, [1, 2, 4, 8, 8, 8].map(Duration::from_secs));
         assert_eq!(patience.unsettled(), (UNSETTLED_MAX + SESSION) * 31);
         patience.settle();
         assert_eq!(patience.unsettled(), Duration::ZERO);
-        assert_eq!(wait(&mut patience, None).0, UNSETTLED_MAX + SESSION);
+        assert_eq!(wait(&mut patience, Account::Silent, false).0, UNSETTLED_MAX + SESSION);
     }
 
     #[test]
     fn a_group_that_is_found_to_go_on_once_and_then_waits_is_waited_for() {
         let mut patience = Patience::new(SESSION);
-        for goes_on in [true, false, true, false] {
-            patience.hear_that_it_goes_on(goes_on);
+        for account in [Account::GoesOn, Account::Waits, Account::GoesOn, Account::Silent] {
+            patience.hear(account, true);
+            assert_eq!(patience.end(), None);
+        }
+    }
+
+    #[test]
+    fn a_seat_is_given_up_when_others_reach_the_broker_and_its_client_does_not_find_the_group() {
+        let (waited, why) = wait(&mut Patience::new(SESSION), Account::Waits, false);
+        assert_eq!(why, "the broker answers others, and its client does not find the group");
+        assert_eq!(waited, SESSION + MARGIN + ASK_EVERY * (OUT_OF_TOUCH_MIN - 1));
+    }
+
+    #[test]
+    fn a_client_that_finds_the_group_now_and_then_is_waited_for() {
+        let mut patience = Patience::new(SESSION);
+        for is_in_touch in [false, false, true, false, false] {
+            patience.hear(Account::Waits, is_in_touch);
             assert_eq!(patience.end(), None);
         }
     }

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::{COMMAND_COLUMNS, FORGOTTEN_AT_ONCE, STATEMENTS, STREAM_COLUMNS, StateTables, WatermarkRow};
 use crate::views::PostgresViews;
-use crate::views::postgres::{DURABLE, Finder, Write, bounded, execute, put, query, send, settle, values_of};
+use crate::views::postgres::DURABLE;
 use crate::views::sql::Dialect::Postgres;
+use crate::views::statements::{Finder, Write, bounded, execute, put, query, send, settle, values_of};
 
 static TABLES: LazyLock<StateTables> = LazyLock::new(|| StateTables::of(Postgres));
 

@@ -8,14 +8,16 @@ pub(crate) mod postgres;
 mod public;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
+pub(crate) mod statements;
 mod together;
 
 use projections::Value;
 use services::states::StateError;
 use services::views::ViewError;
 
-pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews, STATEMENTS_KEPT};
+pub use postgres::{CONNECTIONS_MAX, INDEXES_MAX, INDEXING_MAX, KEYED_CONNECTIONS_MAX, PostgresViews};
 pub use sqlite::{READERS, SqliteViews};
+pub use statements::STATEMENTS_KEPT;
 pub use together::SMALL_ROWS_MAX;
 
 /// Why the database did not do it, before a port gives it a name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deadpool_postgres::{Client, Transaction};
+use deadpool_postgres::{Client, Pool, Transaction};
 use futures::future::join_all;
 use projections::{Key, Value};
 use services::log::Checkpoint;
@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::Failure;
-use super::postgres::{Changed, PostgresViews, Write, arrays, bounded, delete, put, settle, values_of};
 use super::sql::{self, Stored};
+use super::statements::{Changed, Write, arrays, bounded, connection, delete, put, settle, values_of};
 
 /// Rows of a small commit, changed and removed.
 pub const SMALL_ROWS_MAX: usize = 100;
@@ -95,7 +95,7 @@ impl Part {
 impl Together {
     /// Whoever has the turn writes for all that wait. A worker that is not waiting any more, because it was stopped, has written nothing, or all
     /// of it.
-    pub async fn commit(&self, views: &PostgresViews, part: Part) -> Outcome {
+    pub async fn commit(&self, keyed: &Pool, part: Part) -> Outcome {
         let (told, mut outcome) = oneshot::channel();
         self.waiting().push(Waiting { part, told });
         let _turn = self.turn.lock().await;
@@ -108,7 +108,7 @@ impl Together {
         all.retain(|waiting| !waiting.told.is_closed());
         all.sort_unstable_by_key(|waiting| waiting.part.place);
         let (parts, told): (Vec<Part>, Vec<_>) = all.into_iter().map(|waiting| (waiting.part, waiting.told)).unzip();
-        let outcome = write(views, parts).await;
+        let outcome = write(keyed, parts).await;
         for told in told {
             // Who was stopped meanwhile does not hear of it.
             let _ = told.send(outcome.clone());
@@ -121,9 +121,9 @@ impl Together {
     }
 }
 
-async fn write(views: &PostgresViews, parts: Vec<Part>) -> Outcome {
+async fn write(keyed: &Pool, parts: Vec<Part>) -> Outcome {
     let written = async {
-        let mut client = views.keyed().await?;
+        let mut client = connection(keyed).await?;
         let written = bounded(in_one_transaction(&mut client, parts)).await;
         settle(client, written)
     };

@@ -7,6 +7,7 @@ mod answers;
 mod body;
 mod commands;
 mod examples;
+mod file;
 mod gzip;
 mod hosts;
 mod openapi;
@@ -16,6 +17,7 @@ mod problem;
 mod queries;
 mod question;
 mod render;
+mod request_id;
 mod room;
 mod schemas;
 mod status;
@@ -34,7 +36,7 @@ use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use domain::StreamKind;
-use projections::{READ_MODELS, ReadModel};
+use projections::READ_MODELS;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -149,7 +151,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 /// The stream of a name in a path.
 fn stream(name: &str) -> Result<StreamKind, Problem> {
     StreamKind::parse(name).ok_or_else(|| {
-        if ReadModel::find(name.strip_suffix(question::FILE_ENDING).unwrap_or(name)).is_some() {
+        if file::named(name).is_some() {
             return Problem::wrong_method("POST", &format!("/api/{name}"));
         }
         let names: Vec<&str> = StreamKind::ALL.iter().map(|kind| kind.name()).collect();

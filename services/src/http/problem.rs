@@ -6,8 +6,8 @@ use domain::StreamKind;
 use projections::{BadQuestion, ReadModel};
 use serde_json::{Map, Value, json};
 
-use super::question::FILE_ENDING;
-use super::trail;
+use super::file;
+use super::request_id::reference;
 use crate::commands::CommandFailure;
 use crate::shard::Failure;
 use crate::views::{AskError, ViewError};
@@ -202,7 +202,7 @@ impl IntoResponse for Problem {
         body.insert("title".into(), self.kind.title().into());
         body.insert("status".into(), status.as_u16().into());
         body.insert("detail".into(), self.detail.into());
-        let reference = self.cause.as_ref().and_then(|_| trail::reference());
+        let reference = self.cause.as_ref().and_then(|_| reference());
         if let Some(reference) = reference {
             body.insert("reference".into(), reference.into());
         }
@@ -243,7 +243,7 @@ fn allowed(path: &str) -> Option<&'static str> {
         ["api", name] if StreamKind::parse(name).is_some() => WRITE,
         ["api", name, "query"] if ReadModel::find(name).is_some() => WRITE,
         ["api", name, _] if StreamKind::parse(name).is_some() => BOTH,
-        ["api", name] if ReadModel::find(name.strip_suffix(FILE_ENDING).unwrap_or(name)).is_some() => READ,
+        ["api", name] if file::named(name).is_some() => READ,
         ["api", "openapi.json" | "status" | "docs"] | ["api", "docs", "page.js" | "page.css"] => READ,
         ["" | "api" | "metrics"] | ["health", "live" | "ready"] => READ,
         _ => None,

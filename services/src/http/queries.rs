@@ -9,8 +9,9 @@ use domain::StreamKind;
 use projections::{READ_MODELS, ReadModel};
 
 use super::body::{self, COMMAND_BYTES_MAX};
+use super::file;
 use super::problem::Problem;
-use super::question::{self, Asked, FILE_ENDING, Format};
+use super::question::{self, Asked, Format};
 use super::{Api, reference, render};
 use crate::commands::Commands;
 use crate::views::{Named, named_by_keys};
@@ -77,9 +78,8 @@ pub async fn find_by_keys(commands: &Commands, model: &ReadModel, asked: &mut As
 /// The read model of a path, and whether it is asked for as a file: `/api/customers.csv`.
 fn read_model(name: Result<Path<String>, PathRejection>) -> Result<(&'static ReadModel, bool), Problem> {
     let Path(name) = name.map_err(|_| Problem::malformed("path", "the path is not UTF-8 when decoded"))?;
-    let stem = name.strip_suffix(FILE_ENDING);
-    if let Some(model) = ReadModel::find(stem.unwrap_or(&name)) {
-        return Ok((model, stem.is_some()));
+    if let Some(found) = file::named(&name) {
+        return Ok(found);
     }
     if StreamKind::parse(&name).is_some() {
         return Err(Problem::wrong_method("GET", &format!("/api/{name}")));

@@ -13,9 +13,6 @@ use crate::views::Ask;
 /// Positions of one `known_until` or `at_least`: one per shard is enough.
 const POSITIONS_MAX: usize = 4096;
 
-/// `/api/customers.csv` is the file of `/api/customers`.
-pub const FILE_ENDING: &str = ".csv";
-
 /// The parameters that are no columns.
 pub const PARAMETERS: [&str; 8] = [
     "where",

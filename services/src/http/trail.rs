@@ -9,20 +9,12 @@ use projections::ReadModel;
 use tokio::time::Instant;
 
 use super::problem::Cause;
+use super::request_id::REFERENCE;
 use super::terms;
 use crate::commands::Commands;
 
 /// The header that has an answer's reference, where the log says more of it than the answer.
 const REFERENCE_HEADER: HeaderName = HeaderName::from_static("x-reference");
-
-tokio::task_local! {
-    static REFERENCE: String;
-}
-
-/// By which an answer, and what the log says of it, are found together; `None` outside of a request.
-pub fn reference() -> Option<String> {
-    REFERENCE.try_with(Clone::clone).ok()
-}
 
 /// Logs method, route, status and latency, counts them, and keeps answers out of caches: they may hold personal data.
 pub async fn trail(State(commands): State<Commands>, request: Request, next: Next) -> Response {

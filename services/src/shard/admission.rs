@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::handle::ShardConfig;
+use super::config::ShardConfig;
 
 /// Appends that must be open for the log never to wait: one that is answered, one on its way, one that fills.
 const APPENDS_OPEN: f64 = 3.0;

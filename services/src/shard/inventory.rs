@@ -6,12 +6,11 @@ use std::time::Duration;
 use domain::StreamRef;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::serving::wait;
-use super::task::ShardParts;
+use super::config::ShardParts;
 use crate::states::{Held, StateError, StateStore};
 
 /// After a page, also one that did not come, it rests so many times as long as it took: there is no hurry, and all shards of a process do
@@ -94,5 +93,18 @@ impl<T: Copy + Send + 'static> Inventory<T> {
                 error => return error,
             }
         }
+    }
+}
+
+/// The result of a task, or never when there is none. A panic in it is passed on.
+pub(super) async fn wait<T>(handle: Option<&mut JoinHandle<T>>) -> T {
+    match handle {
+        Some(handle) => match handle.await.map_err(JoinError::try_into_panic) {
+            Ok(value) => value,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime shuts down, and this task with it.
+            Err(Err(_)) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ mod admission;
 mod assignment;
 mod batch;
 mod cache;
+mod config;
 mod handle;
 mod inventory;
 mod rehearsal;
@@ -21,7 +22,8 @@ mod task;
 pub use assignment::{Assignment, Wanted};
 pub use batch::Elsewhere;
 pub use cache::{CLOCK_SKEW_MAX, hash_of, id_made_at, made_at};
-pub use handle::{Lane, ShardConfig, ShardHandle, ShardStatus};
+pub use config::{ShardConfig, ShardParts};
+pub use handle::{Lane, ShardHandle, ShardStatus};
 pub use rehearsal::{elsewhere_of, rehearse, streams_of};
 pub use request::{
     Ack, Action, Failure, Message, Peeked, Request, Step, TRACE_ID_CHARACTERS_MAX, Who, is_trace_id, is_traceparent,
@@ -29,4 +31,4 @@ pub use request::{
 pub use takeover::{
     TakeOverError, find_quarantine, fingerprint_at, judge_or_step_over, read_creation, resume, step_over,
 };
-pub use task::{PANICKED_MAX, PANICS_MAX, ShardParts, spawn};
+pub use task::{PANICKED_MAX, PANICS_MAX, spawn};

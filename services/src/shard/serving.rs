@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use domain::{Calendar, Position, StreamRef};
 use jiff::Timestamp;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,10 +18,11 @@ use saving::Saving;
 use super::admission::Admission;
 use super::batch::{Batch, Elsewhere, Prepared, Surroundings, decide, known_as_given, written};
 use super::cache::{Cached, CommandIds, States, is_ahead};
-use super::inventory::Inventory;
+use super::config::ShardParts;
+use super::inventory::{Inventory, wait};
 use super::request::{Ack, Failure, Message, Request};
 use super::takeover::Owned;
-use super::task::{ShardParts, Task};
+use super::task::Task;
 use crate::bugs::{self, Bug};
 use crate::clock::CLOCK_AHEAD_MAX;
 use crate::log::{AppendError, Checkpoint, Envelope, LogWriter, Record, StoredEvent};
@@ -556,17 +557,4 @@ fn reopen(batch: Batch) -> impl Iterator<Item = Message> {
     let peeks = peeks.map(|(stream, reply, _)| Message::Peek { stream, reply });
     let commands = batch.answers.into_iter().map(|(open, _)| Message::Execute(open));
     commands.chain(peeks)
-}
-
-/// The result of a task, or never when there is none. A panic in it is passed on.
-pub(super) async fn wait<T>(handle: Option<&mut JoinHandle<T>>) -> T {
-    match handle {
-        Some(handle) => match handle.await.map_err(JoinError::try_into_panic) {
-            Ok(value) => value,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // The runtime shuts down, and this task with it.
-            Err(Err(_)) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::assignment::Wanted;
 use super::batch::{evolve, written};
 use super::cache::{Cached, CommandIds, States, saved};
-use super::handle::ShardConfig;
+use super::config::ShardConfig;
 use crate::bugs::{self, Bug};
 use crate::clock::{CLOCK_AHEAD_MAX, Clock};
 use crate::log::{

@@ -14,35 +14,18 @@ use uuid::Uuid;
 
 use super::admission::Admission;
 use super::assignment::{Assignment, Wanted};
-use super::handle::{ShardConfig, ShardHandle, ShardStatus};
+use super::config::ShardParts;
+use super::handle::{ShardHandle, ShardStatus};
 use super::request::{Failure, Message};
 use super::serving::{End, Serving};
 use super::takeover::{Claimant, Owned, TakeOverError};
 use crate::bugs::{self, Bug};
-use crate::clock::Clock;
-use crate::log::EventLog;
-use crate::states::StateStore;
 use crate::why::Why;
 
 /// A command at which work on the shard has panicked so often is not begun again.
 pub const PANICS_MAX: u32 = 3;
 /// Commands whose panics are counted at one time. More of them cannot be told from a program that fails everywhere.
 pub const PANICKED_MAX: usize = 100;
-
-/// What a shard's task works with.
-#[derive(Clone)]
-pub struct ShardParts {
-    pub log: Arc<dyn EventLog>,
-    pub states: Arc<dyn StateStore>,
-    pub clock: Arc<dyn Clock>,
-    /// Names this process; a later claim by another one means that this one is not the owner any more.
-    pub node: String,
-    /// Where this process answers commands, for other processes to send theirs to.
-    pub address: String,
-    /// `/crm/<instance>`, the CloudEvents source.
-    pub source: String,
-    pub config: ShardConfig,
-}
 
 /// Starts the task of a shard. It claims the shard as long as `assignment` says that it is to be served here, and ends after `stop` turns
 /// true, when what it had accepted is answered and saved.

@@ -180,6 +180,75 @@ fn two_thousand_incidents_end_closed_and_say_nothing_new_the_second_time() {
 }
 
 #[test]
+fn a_case_that_comes_with_another_history_is_reported_and_stays_as_it_is() {
+    let Some(folder) = real_input("incidents") else {
+        return;
+    };
+    let whole = std::fs::read_to_string(folder.join("incident_event_log_first_2000.csv")).unwrap();
+    let mut lines = whole.lines();
+    let header = lines.next().unwrap();
+    let columns: Vec<&str> = header.split(',').collect();
+    let place = |name: &str| columns.iter().position(|column| *column == name).unwrap();
+    let (number, state, updated) = (place("number"), place("ident_state"), place("sys_updated_at"));
+    let first: Vec<&str> = lines.clone().next().unwrap().split(',').collect();
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    let case: Vec<Vec<&str>> = rows.into_iter().filter(|row| row[number] == first[number]).collect();
+
+    let desk = Shop::new();
+    let file = desk.dir.path().join("desk.csv");
+    let ingest = |rows: &[Vec<&str>]| {
+        let rows: Vec<String> = rows.iter().map(|row| row.join(",")).collect();
+        std::fs::write(&file, format!("{header}\n{}\n", rows.join("\n"))).unwrap();
+        let report = desk.dir.path().join("report.json");
+        let output = desk.run(&["ingest", "incidents", text(&file), "--report", text(&report)]);
+        let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        (output.status.code(), report)
+    };
+    let mut backwards = case.clone();
+    backwards.reverse();
+    assert_eq!(ingest(&backwards).0, Some(0));
+    assert_eq!(desk.ask(&["cases"])[0]["status"], "closed");
+    let (checksums, events) = (desk.status().checksums, desk.events());
+    assert_eq!(ingest(&case).0, Some(0));
+    assert_eq!(desk.events(), events);
+
+    // Resolved a minute later, and with another group at the same time.
+    let resolved = case.iter().position(|row| row[state] == "Resolved").unwrap();
+    let mut later = case.clone();
+    let time = later[resolved][updated].to_owned();
+    let (hour, minute) = time.rsplit_once(':').unwrap();
+    let time = format!("{hour}:{:02}", (minute.parse::<u32>().unwrap() + 1) % 60);
+    later[resolved][updated] = &time;
+    let mut other = case.clone();
+    let group = place("assignment_group");
+    let assigned = case.iter().position(|row| row[group] != "?").unwrap();
+    other[assigned][group] = "Group 99999";
+    for (what, rows) in [("another time", later), ("another group", other)] {
+        let (code, report) = ingest(&rows);
+        assert_eq!(code, Some(FOUND_TROUBLE), "{what}: {report}");
+        let count = |name: &str| report[name].as_u64().unwrap();
+        assert_eq!(
+            (count("differs") + count("refused"), count("new")),
+            (1, 0),
+            "{what}: {report}"
+        );
+        let findings = report["findings"].as_array().unwrap();
+        for finding in findings {
+            assert_eq!(finding["document"], first[number], "{what}: {report}");
+            assert!(
+                !finding["reason"].as_str().unwrap().contains("command id"),
+                "{what}: {report}"
+            );
+        }
+        assert_eq!(
+            (desk.events(), desk.status().checksums),
+            (events, checksums.clone()),
+            "{what}"
+        );
+    }
+}
+
+#[test]
 fn a_file_of_commands_is_applied_once_and_each_bad_line_is_named_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("commands.jsonl");

@@ -62,8 +62,10 @@ fn sources_help() -> String {
     }
     help += "
 A document (an invoice, a case) is taken whole, or held back whole when one of its lines makes no sense: mend the file and send it
-again. Give the files that have parts of a document in one run. A document that the log has with other content is corrected; the
-figures as they were reported before are still there (--known-at). The exit code is 2 when something was held back or refused.";
+again. Give the files that have parts of an invoice in one run. An invoice that the log has with other content is corrected; the
+figures as they were reported before are still there (--known-at). A case is a history: rows that come later continue it, and a
+row that says otherwise than the log does is reported and changes nothing. The exit code is 2 when something was held back, was
+refused, or differs.";
     help
 }
 
@@ -94,7 +96,7 @@ pub struct Ingest {
     /// online-retail <folder or day file>, incidents <file>
     source: String,
     path: PathBuf,
-    /// What becomes of a document that the log has with other content
+    /// What becomes of an invoice that the log has with other content
     #[arg(long, value_enum, default_value_t)]
     corrections: Corrections,
     #[command(flatten)]

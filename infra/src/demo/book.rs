@@ -175,6 +175,7 @@ impl Book {
                 line,
                 document: None,
                 by_content: false,
+                is_change: false,
                 key: entry.key,
             })
     }

@@ -169,6 +169,7 @@ impl<R: BufRead> Lines<R> {
             line: self.line,
             document: None,
             by_content: !has_own_identity,
+            is_change: false,
             key: derived,
         })
     }

@@ -195,6 +195,10 @@ async fn send(sender: &Sender, mut line: ImportLine, is_double: bool, ends: &[u6
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(100 * u64::from(attempt.min(20)))).await;
             }
+            Err(CommandFailure::Shard(Failure::IdReused(_))) if line.is_change => {
+                let reason = "it was imported with other content before; the log keeps what it has, and a file does not change it";
+                return Outcome::Rejected(Finding::of(&line, Found::Differs, reason));
+            }
             Err(failure) => return Outcome::Rejected(finding(&line, failure.to_string())),
         }
     }

@@ -29,6 +29,8 @@ pub struct Report {
     pub doubles: u64,
     /// Documents that were not taken, for a part of them makes no sense.
     pub held_back: u64,
+    /// Changes of something that the log knows with another history.
+    pub differs: u64,
     /// Commands that were refused.
     pub rejected: u64,
     /// Lines that make no sense.
@@ -62,6 +64,8 @@ pub enum Found {
     NoSense,
     /// The document is not taken at all.
     HeldBack,
+    /// The document says something else than the log does, and the log is as it was.
+    Differs,
     /// The document says something else than the log did, and the log says it now.
     Corrected,
     /// It came twice in this run.
@@ -74,7 +78,7 @@ impl Found {
     /// Did the line come to nothing although it should have come to something?
     pub fn is_trouble(self) -> bool {
         match self {
-            Found::Refused | Found::NoSense | Found::HeldBack => true,
+            Found::Refused | Found::NoSense | Found::HeldBack | Found::Differs => true,
             Found::Corrected | Found::Double | Found::AppliedBefore(_) => false,
         }
     }
@@ -84,6 +88,7 @@ impl Found {
             Found::Refused => "refused",
             Found::NoSense => "no-sense",
             Found::HeldBack => "held-back",
+            Found::Differs => "differs",
             Found::Corrected => "corrected",
             Found::Double => "double",
             Found::AppliedBefore(_) => "applied-before",
@@ -147,6 +152,9 @@ impl Report {
             self.doubles += 1;
             let reason = "a line of this run has this command id already";
             self.note(Finding::of(line, Found::Double, reason));
+        } else if taken.events == 0 && line.is_change {
+            let reason = "the log has this already, but not by this row: it knows another history, and a file does not change it";
+            self.add_finding(Finding::of(line, Found::Differs, reason));
         } else if taken.events == 0 {
             self.unchanged += 1;
         } else if taken.is_of_before(&self.ends) {
@@ -173,6 +181,7 @@ impl Report {
             Found::Refused => self.rejected += 1,
             Found::NoSense => self.bad += 1,
             Found::HeldBack => self.held_back += 1,
+            Found::Differs => self.differs += 1,
             Found::Double => self.doubles += 1,
             Found::Corrected | Found::AppliedBefore(_) => {}
         }
@@ -187,7 +196,7 @@ impl Report {
     }
 
     pub fn found_trouble(&self) -> bool {
-        self.rejected + self.bad + self.held_back > 0
+        self.rejected + self.bad + self.held_back + self.differs > 0
     }
 
     /// For people: what came of all lines.
@@ -199,6 +208,7 @@ impl Report {
         let more = [
             (self.corrected, "documents corrected"),
             (self.held_back, "documents held back"),
+            (self.differs, "changes that differ from the log"),
             (self.doubles, "doubles"),
             (self.applied_before, "applied before"),
         ];
@@ -232,6 +242,7 @@ impl Report {
             "applied_before": self.applied_before,
             "doubles": self.doubles,
             "held_back": self.held_back,
+            "differs": self.differs,
             "refused": self.rejected,
             "no_sense": self.bad,
             "dangling": self.dangling,

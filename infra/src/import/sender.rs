@@ -119,12 +119,16 @@ async fn send_to_server(
         });
     }
     let detail = body["detail"].as_str().unwrap_or("no reason was given").to_owned();
+    let is_reused = body["type"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("command-id-reused"));
     Err(match status {
         400 | 404 | 413 | 415 => {
             let at = body["at"].as_str().unwrap_or(".").to_owned();
             CommandFailure::Malformed { at, message: detail }
         }
         // It was not decided: the body did not come in time, or too many wait.
+        _ if is_reused => CommandFailure::Shard(Failure::IdReused(line.command_id)),
         408 | 429 | 503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail.into())),
         500.. => unknown(detail),
         _ => CommandFailure::Shard(Failure::Rejected(detail)),

@@ -122,6 +122,7 @@ impl Membership {
             is_released: Arc::new(is_released),
             heard: Arc::default(),
         };
+        metrics::counter!("crm_seats_taken_anew_total", "group" => name).increment(0);
         let leaving = Arc::new(AtomicBool::new(false));
         let (tell, unsettled) = watch::channel(Duration::ZERO);
         let mut attendant = Attendant {

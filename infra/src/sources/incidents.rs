@@ -1,6 +1,6 @@
 //! A service desk's log (UCI incident management process): every change of every incident, as the incident stood after it.
 //!
-//! The rows of a case stand together, in the order of the changes. What differs from the row before becomes commands:
+//! The rows of a case stand together. What differs from the row before becomes commands:
 //!
 //! | column | command |
 //! |---|---|
@@ -174,7 +174,10 @@ impl Log {
                     ready.push(Err(self.bad(change.line, number, What::NoSense, reason.into())));
                 }
             }
-            None => self.give_out(&changes, &mut ready),
+            None => {
+                put_in_order(&mut changes);
+                self.give_out(&changes, &mut ready);
+            }
             Some((file, line)) => {
                 ready.extend(bad.into_iter().map(Err));
                 let begins = changes.first().map_or(line, |change| change.line.min(line));
@@ -190,6 +193,7 @@ impl Log {
         let first = &changes[0];
         let key = keyed_id(StreamKind::Customer, NAME, &first.caller).id;
         let line = |change: &Change, stream: StreamKind, id: &str, ids: &[&str], at: Timestamp, command: Value| {
+            let is_change = stream == StreamKind::Case && command["type"] != "open";
             Ok(ImportLine {
                 incoming: incoming(stream, keyed(NAME, id), command),
                 command_id: command_id(NAME, ids),
@@ -201,6 +205,7 @@ impl Log {
                 line: change.line,
                 document: Some(change.number.as_str().into()),
                 by_content: false,
+                is_change,
                 key,
             })
         };
@@ -236,6 +241,15 @@ impl Log {
             what,
             reason,
         }
+    }
+}
+
+/// Rows that stand in another order than they were written in are put in order. The desk's counter slips now and then, and so
+/// does its clock: the file's order is wrong where both go back at once.
+fn put_in_order(changes: &mut [Change]) {
+    let goes_back = |pair: &[Change]| pair[1].count < pair[0].count && pair[1].updated_at < pair[0].updated_at;
+    if changes.windows(2).any(goes_back) {
+        changes.sort_by_key(|change| (change.count, change.updated_at));
     }
 }
 
@@ -426,6 +440,8 @@ struct Change {
     state: State,
     /// With `updated` it tells a change of a case from all others: the desk's counter slips now and then.
     modification: String,
+    /// The desk's counter as a number.
+    count: u64,
     updated: String,
     updated_at: Timestamp,
     opened_at: Timestamp,
@@ -543,6 +559,7 @@ fn change(row: &Row) -> Result<Change, &'static str> {
         number: known(number).ok_or("the number is blank")?,
         state: State::parse(state).ok_or("the state is none that a case can be in")?,
         modification: modification.to_owned(),
+        count: modification.parse().map_err(|_| "sys_mod_count is no number")?,
         updated: updated.to_owned(),
         updated_at: time(updated).ok_or("sys_updated_at is no time such as 29/2/2016 01:16")?,
         opened_at: time(opened).ok_or("opened_at is no time such as 29/2/2016 01:16")?,
@@ -744,6 +761,32 @@ mod specs {
         });
         assert_eq!(facts[7], taken_from_the_agent);
         assert_eq!((bad, unchanged), (vec![], 1));
+    }
+
+    #[test]
+    fn rows_that_stand_in_another_order_are_taken_in_that_of_the_desk() {
+        let rows = [
+            row(["1", "New", "0", "true", "1/3/2016 08:01", "55", "3", "?", "?"]),
+            row(["1", "Active", "1", "true", "1/3/2016 09:00", "55", "3", "?", "4"]),
+            row(["1", "Resolved", "2", "true", "1/3/2016 10:00", "55", "3", "?", "4"]),
+            row(["1", "Closed", "3", "true", "1/3/2016 11:00", "55", "3", "?", "4"]),
+        ];
+        let in_order = facts_of(&rows).0;
+        assert_eq!(names(&in_order).last().map(String::as_str), Some("closed"));
+        for order in [[2, 0, 1, 3], [3, 2, 1, 0], [1, 0, 3, 2]] {
+            let (facts, bad, _) = facts_of(&order.map(|at| rows[at].clone()));
+            assert_eq!((&facts, &bad), (&in_order, &vec![]), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_or_a_clock_that_slips_by_itself_changes_no_order() {
+        let (facts, _, _) = facts_of(&[
+            row(["1", "New", "5", "true", "1/3/2016 08:01", "55", "3", "?", "?"]),
+            row(["1", "Active", "4", "true", "1/3/2016 09:00", "55", "3", "?", "4"]),
+            row(["1", "Resolved", "6", "true", "1/3/2016 08:30", "55", "3", "?", "4"]),
+        ]);
+        assert_eq!(names(&facts), ["opened", "classified", "assigned", "resolved"]);
     }
 
     #[test]

@@ -589,6 +589,7 @@ fn register(customer: u64, invoice: &Invoice, key: Uuid) -> ImportLine {
         line: invoice.parts[0].line,
         document: Some(invoice.number.as_str().into()),
         by_content: false,
+        is_change: false,
         key,
     }
 }
@@ -626,6 +627,7 @@ fn record(mut invoice: Invoice, reading: &Reading, key: Uuid) -> ImportLine {
         line: part.line,
         document: Some(invoice.number.into()),
         by_content: false,
+        is_change: false,
         key,
     }
 }

@@ -37,7 +37,7 @@ impl People {
     /// Times are those of the calendar's clocks.
     pub fn of(columns: &[&'static str], calendar: &Calendar) -> People {
         People {
-            columns: columns.iter().map(|column| Shown::of(column)).collect(),
+            columns: shown(columns),
             currency: columns.iter().position(|column| *column == "currency"),
             calendar: calendar.clone(),
         }
@@ -100,6 +100,19 @@ pub fn harmless((shown, cell): (String, &Value)) -> String {
         Value::Text(_) | Value::Json(_) if shown.starts_with(FORMULA) => format!("'{shown}"),
         _ => shown,
     }
+}
+
+/// The columns with their headings. Two that would have one heading, such as a count `won` and the money `won_minor`, keep their own names.
+fn shown(columns: &[&'static str]) -> Vec<Shown> {
+    let mut all: Vec<Shown> = columns.iter().map(|column| Shown::of(column)).collect();
+    let headings: Vec<String> = all.iter().map(|shown| shown.heading.clone()).collect();
+    for shown in &mut all {
+        let named_alike = headings.iter().filter(|heading| **heading == shown.heading);
+        if named_alike.count() > 1 && shown.unit == Unit::Minor {
+            shown.heading += "_amount";
+        }
+    }
+    all
 }
 
 impl Shown {
@@ -215,6 +228,28 @@ mod specs {
                 ""
             ]
         );
+    }
+
+    #[test]
+    fn a_count_and_its_money_have_two_headings() {
+        let people = People::of(
+            &["currency", "won", "lost", "won_minor", "lost_minor"],
+            &Calendar::taipei(),
+        );
+        let headings: Vec<&str> = people.headings().collect();
+        assert_eq!(headings, ["currency", "won", "lost", "won_amount", "lost_amount"]);
+    }
+
+    #[test]
+    fn no_answer_has_two_columns_of_one_heading() {
+        for model in crate::READ_MODELS {
+            let question = crate::spec::question(&[]);
+            let Ok(plan) = (model.plan)(&question) else { continue };
+            let columns: Vec<&'static str> = plan.columns.iter().map(|column| column.name).collect();
+            let people = People::of(&columns, &Calendar::taipei());
+            let headings: std::collections::BTreeSet<&str> = people.headings().collect();
+            assert_eq!(headings.len(), columns.len(), "{}: {columns:?}", model.name);
+        }
     }
 
     #[test]

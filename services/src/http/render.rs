@@ -1,5 +1,6 @@
 //! Writes the answer to a question: as JSON, as CSV for programs, or as CSV for spreadsheets.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +122,8 @@ impl Sending {
 
 /// What an answer's headers say before anything is read.
 pub fn head(model: &ReadModel, format: Format) -> Response {
-    let mut response = Body::empty().into_response();
+    // Of a length that is not known, so that none is said: that of the answer would be another.
+    let mut response = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()).into_response();
     response.headers_mut().extend(about_format(model, format));
     response
 }

@@ -273,6 +273,7 @@ async fn who_asks_for_the_head_only_makes_nobody_read() {
         (answer.status, answer.header("content-type")),
         (200, Some("text/csv; charset=utf-8"))
     );
+    assert_eq!(answer.header("content-length"), None, "that of the answer is not known");
     assert_eq!(head("/api/customers?colour=red").await.status, 400);
     assert_eq!(world.get("/api/customers").await.status, 503);
 }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use super::{Api, GroupStatus, LOOK_WAIT_MAX, ends, group_status, groups, shard_trouble, shards};
 use crate::shard::{Lane, ShardHandle};
@@ -87,6 +87,11 @@ pub fn describe() {
         "crm_status_unknown",
         "Could the log or the store not say in time how it stands? Then the other measurements are old."
     );
+    // What seldom happens is told from the start: an increase from nothing at all is none for Prometheus.
+    for part in ["projector", "reader", "shard", "membership"] {
+        counter!("crm_panics_total", "part" => part).increment(0);
+    }
+    counter!("crm_http_connections_cut_total").increment(0);
     describe_gauge!("crm_http_connections", "Open HTTP connections.");
     describe_counter!(
         "crm_http_connections_cut_total",

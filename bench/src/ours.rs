@@ -209,6 +209,7 @@ pub async fn send(commands: &Commands, kind: StreamKind, command: serde_json::Va
         who: Who::new(Actor::system("bench")),
         lane: Lane::People,
         strict: false,
+        upsert: false,
     };
     let accepted = commands.send(incoming, terms).await?;
     match accepted.ack.events {

@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::interaction::Channel;
-use crate::{Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, same_beginning};
+use crate::{
+    Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, UPSERT_REASON, same_beginning,
+};
 
 /// So long after it was resolved or closed a case is reopened; what comes later is another case.
 pub const REOPEN_DAYS_MAX: i64 = 30;
@@ -433,6 +435,7 @@ pub struct Case;
 impl Stream for Case {
     const NAME: &'static str = "case";
     const KIND: StreamKind = StreamKind::Case;
+    const BEGINS: &'static str = "open";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -559,6 +562,49 @@ impl Stream for Case {
                 Status::NotOpened => unreachable!("refused above"),
             },
         })
+    }
+
+    /// Another priority is a classification, which needs a category: of a case that has none yet the priority stays.
+    fn upsert(state: &State, command: Command, at: &Moment<'_>) -> Vec<Command> {
+        let (
+            Command::Open {
+                customer,
+                subject,
+                kind,
+                priority,
+                channel,
+                about,
+            },
+            Some(Event::Opened {
+                priority: first_priority,
+                about: first_about,
+                ..
+            }),
+        ) = (&command, state.begun())
+        else {
+            return vec![command];
+        };
+        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let category = card.category.clone().filter(|_| *priority != card.priority);
+        let stays = *priority == card.priority || category.is_some();
+        let mut commands = vec![Command::Open {
+            customer: *customer,
+            subject: subject.clone(),
+            kind: *kind,
+            priority: if stays { *first_priority } else { *priority },
+            channel: *channel,
+            about: if about.is_empty() {
+                first_about.clone()
+            } else {
+                about.clone()
+            },
+        }];
+        commands.extend(category.map(|category| Command::Classify {
+            category,
+            priority: Some(*priority),
+            reason: Some(UPSERT_REASON.to_owned()),
+        }));
+        commands
     }
 
     fn evolve(state: State, event: &Event, at: Timestamp) -> State {

@@ -250,6 +250,7 @@ pub struct Customer;
 impl Stream for Customer {
     const NAME: &'static str = "customer";
     const KIND: StreamKind = StreamKind::Customer;
+    const BEGINS: &'static str = "register";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -312,6 +313,38 @@ impl Stream for Customer {
             Command::Reopen if card.status == Status::Active => already_so(state, card, at)?,
             Command::Reopen => vec![Event::Reopened],
         })
+    }
+
+    fn upsert(state: &State, command: Command, at: &Moment<'_>) -> Vec<Command> {
+        let (
+            Command::Register {
+                kind,
+                name,
+                country,
+                locale,
+                external,
+            },
+            Some(Event::Registered {
+                name: first,
+                country: known_country,
+                locale: known_locale,
+                ..
+            }),
+        ) = (&command, state.begun())
+        else {
+            return vec![command];
+        };
+        let mut commands = vec![Command::Register {
+            kind: *kind,
+            name: first.clone(),
+            country: country.clone().or_else(|| known_country.clone()),
+            locale: locale.clone().or_else(|| known_locale.clone()),
+            external: external.clone(),
+        }];
+        if *name != state.at(state.not_before_cause(at.effective_at, |_| false)).name {
+            commands.push(Command::Rename { name: name.clone() });
+        }
+        commands
     }
 
     fn evolve(state: State, event: &Event, at: Timestamp) -> State {

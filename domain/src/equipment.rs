@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::{
-    Companion, Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, at_the_door, id_from_key,
-    same_beginning,
+    Companion, Differing, History, Home, Id, Moment, Personal, Stream, StreamKind, StreamRef, UPSERT_REASON,
+    at_the_door, id_from_key, same_beginning,
 };
 
 /// More checklists than this on one machine are a loop in somebody's program.
@@ -270,6 +270,7 @@ pub fn equipment_id(maker: &str, serial: &str) -> Id<Equipment> {
 impl Stream for Equipment {
     const NAME: &'static str = "equipment";
     const KIND: StreamKind = StreamKind::Equipment;
+    const BEGINS: &'static str = "install";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -374,6 +375,47 @@ impl Stream for Equipment {
         })
     }
 
+    fn upsert(state: &State, command: Command, at: &Moment<'_>) -> Vec<Command> {
+        let (
+            Command::Install {
+                customer,
+                maker,
+                serial,
+                model,
+                site,
+                warranty_until,
+            },
+            Some(Event::Installed {
+                customer: first_customer,
+                site: first_site,
+                warranty_until: known_warranty,
+                ..
+            }),
+        ) = (&command, state.begun())
+        else {
+            return vec![command];
+        };
+        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let mut commands = vec![Command::Install {
+            customer: *first_customer,
+            maker: maker.clone(),
+            serial: serial.clone(),
+            model: model.clone(),
+            site: first_site.clone(),
+            warranty_until: warranty_until.or(*known_warranty),
+        }];
+        if *site != card.site {
+            commands.push(Command::Move { site: site.clone() });
+        }
+        if Some(*customer) != card.customer {
+            commands.push(Command::TransferOwner {
+                to: *customer,
+                reason: UPSERT_REASON.to_owned(),
+            });
+        }
+        commands
+    }
+
     fn evolve(state: State, event: &Event, at: Timestamp) -> State {
         state.record(event, at)
     }
@@ -419,7 +461,7 @@ fn install(state: &State, command: Command, at: &Moment<'_>) -> Result<Vec<Event
         return match same {
             Ok(()) => Ok(vec![]),
             Err(_) if is_now(state, &installed) => Ok(vec![]),
-            Err(_) if owner != customer => Err(Rejection::BelongsTo(owner)),
+            Err(differing) if owner != customer && differing.has("customer") => Err(Rejection::BelongsTo(owner)),
             Err(differing) => Err(Rejection::AlreadyInstalled(differing)),
         };
     }

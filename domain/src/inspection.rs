@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::equipment::{self, Equipment};
-use crate::{Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, in_sequence};
+use crate::{Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, in_sequence};
 
 /// More items than this are no checklist but a measurement series, which belongs in a file.
 pub const ITEMS_MAX: usize = 1_000;
@@ -100,8 +100,10 @@ pub enum Command {
 pub enum Rejection {
     #[error("there is no such inspection; schedule it first")]
     NotScheduled,
-    #[error("this inspection is already scheduled for other equipment, another day or another checklist")]
-    AlreadyScheduled,
+    #[error(
+        "this inspection is already scheduled with other data: {0}; it is the inspection of its equipment, day and checklist"
+    )]
+    AlreadyScheduled(Differing),
     #[error("start the inspection first")]
     NotStarted,
     #[error("this inspection is finished")]
@@ -178,6 +180,7 @@ pub fn inspection_id(equipment: Id<Equipment>, checklist: &str, due: Date) -> Id
 impl Stream for Inspection {
     const NAME: &'static str = "inspection";
     const KIND: StreamKind = StreamKind::Inspection;
+    const BEGINS: &'static str = "schedule";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -222,13 +225,15 @@ impl Stream for Inspection {
                 due,
                 checklist,
             } => {
-                let wanted = Subject {
-                    equipment,
-                    due,
-                    checklist,
-                };
-                if wanted != subject {
-                    return Err(Rejection::AlreadyScheduled);
+                let differing = [
+                    ("checklist", checklist != subject.checklist),
+                    ("due", due != subject.due),
+                    ("equipment", equipment != subject.equipment),
+                ];
+                let differing = differing.iter().filter(|(_, differs)| *differs);
+                let differing: Vec<String> = differing.map(|(field, _)| (*field).to_owned()).collect();
+                if !differing.is_empty() {
+                    return Err(Rejection::AlreadyScheduled(Differing(differing)));
                 }
                 vec![]
             }
@@ -563,7 +568,7 @@ mod specs {
             .then_nothing();
         given::<Inspection>([scheduled()])
             .when(schedule_for(neighbour("lathe")))
-            .then_rejected(Rejection::AlreadyScheduled);
+            .then_rejected(Rejection::AlreadyScheduled(Differing(vec!["equipment".into()])));
     }
 
     #[test]

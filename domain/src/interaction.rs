@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::{
-    Companion, Differing, Home, Id, Identity, Moment, Personal, Stream, StreamKind, StreamRef, id_beside,
-    same_beginning,
+    Companion, Differing, Home, Id, Identity, Moment, Personal, Stream, StreamKind, StreamRef, UPSERT_REASON,
+    id_beside, same_beginning,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -154,6 +154,7 @@ pub struct Interaction;
 impl Stream for Interaction {
     const NAME: &'static str = "interaction";
     const KIND: StreamKind = StreamKind::Interaction;
+    const BEGINS: &'static str = "record";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -207,6 +208,36 @@ impl Stream for Interaction {
             Command::Correct { .. } if state.customer.is_none() => Err(Rejection::NotRecorded),
             Command::Correct { fields, reason } => correct(state, fields, reason),
         }
+    }
+
+    /// The customer and the provider's id are its identity.
+    fn upsert(state: &State, command: Command, _: &Moment<'_>) -> Vec<Command> {
+        let Command::Record {
+            customer,
+            channel,
+            direction,
+            subject,
+            body,
+            provider_id,
+            about,
+        } = &command
+        else {
+            return vec![command];
+        };
+        let is_it = Some(*customer) == state.customer && (provider_id.is_none() || *provider_id == state.provider_id);
+        if !is_it {
+            return vec![command];
+        }
+        vec![Command::Correct {
+            fields: Fields {
+                channel: Some(*channel),
+                direction: Some(*direction),
+                subject: Some(subject.clone()),
+                body: body.clone(),
+                about: Some(about.clone()).filter(|about| !about.is_empty()),
+            },
+            reason: UPSERT_REASON.to_owned(),
+        }]
     }
 
     fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {

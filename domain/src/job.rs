@@ -248,6 +248,7 @@ pub struct Job;
 impl Stream for Job {
     const NAME: &'static str = "job";
     const KIND: StreamKind = StreamKind::Job;
+    const BEGINS: &'static str = "create";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -325,6 +326,24 @@ impl Stream for Job {
             Command::SignOff { by } => sign_off(state, by, at),
             Command::Close => close(state, at),
             Command::Cancel { reason } => cancel(state, reason, at),
+        }
+    }
+
+    /// No command changes what it was created with.
+    fn upsert(state: &State, command: Command, _: &Moment<'_>) -> Vec<Command> {
+        match command {
+            Command::Create {
+                customer,
+                equipment,
+                origin,
+                summary,
+            } => vec![Command::Create {
+                customer,
+                equipment: equipment.or(state.equipment),
+                origin: origin.or_else(|| state.origin.clone()),
+                summary,
+            }],
+            other => vec![other],
         }
     }
 

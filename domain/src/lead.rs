@@ -263,6 +263,7 @@ pub struct Lead;
 impl Stream for Lead {
     const NAME: &'static str = "lead";
     const KIND: StreamKind = StreamKind::Lead;
+    const BEGINS: &'static str = "capture";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -352,6 +353,40 @@ impl Stream for Lead {
                 from,
             }],
         })
+    }
+
+    /// No command changes what was captured.
+    fn upsert(state: &State, command: Command, _: &Moment<'_>) -> Vec<Command> {
+        let (
+            Command::Capture {
+                source,
+                name,
+                company,
+                contact_points,
+                campaign,
+            },
+            Some(Event::Captured {
+                company: known_company,
+                contact_points: known_points,
+                campaign: known_campaign,
+                ..
+            }),
+        ) = (&command, state.begun())
+        else {
+            return vec![command];
+        };
+        let points = if contact_points.is_empty() {
+            known_points
+        } else {
+            contact_points
+        };
+        vec![Command::Capture {
+            source: source.clone(),
+            name: name.clone(),
+            company: company.clone().or_else(|| known_company.clone()),
+            contact_points: points.clone(),
+            campaign: campaign.clone().or_else(|| known_campaign.clone()),
+        }]
     }
 
     fn evolve(state: State, event: &Event, at: Timestamp) -> State {

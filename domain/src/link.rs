@@ -75,6 +75,7 @@ pub fn link_id(source: &str, key: &str) -> Id<Link> {
 impl Stream for Link {
     const NAME: &'static str = "link";
     const KIND: StreamKind = StreamKind::Link;
+    const BEGINS: &'static str = "link";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -121,6 +122,13 @@ impl Stream for Link {
             }
             (Command::Unlink, None) => Ok(vec![]),
             (Command::Unlink, Some(customer)) => Ok(vec![Event::Unlinked { customer }]),
+        }
+    }
+
+    fn upsert(state: &State, command: Command, _: &Moment<'_>) -> Vec<Command> {
+        match (&command, state.customer) {
+            (Command::Link { customer, .. }, Some(owner)) if owner != *customer => vec![Command::Unlink, command],
+            _ => vec![command],
         }
     }
 

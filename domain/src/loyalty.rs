@@ -328,6 +328,7 @@ pub struct Loyalty;
 impl Stream for Loyalty {
     const NAME: &'static str = "loyalty";
     const KIND: StreamKind = StreamKind::Loyalty;
+    const BEGINS: &'static str = "enrol";
     type State = State;
     type Command = Command;
     type Event = Event;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use crate::customer::{self, Customer};
 use crate::pipeline::{PIPELINE, PIPELINE_VERSION, stage, stage_names};
 use crate::{
-    Currency, Differing, History, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, at_the_door, same_beginning,
+    Currency, Differing, History, Home, Id, Moment, Money, Stream, StreamKind, StreamRef, UPSERT_REASON, at_the_door,
+    same_beginning,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -400,6 +401,7 @@ pub struct Opportunity;
 impl Stream for Opportunity {
     const NAME: &'static str = "opportunity";
     const KIND: StreamKind = StreamKind::Opportunity;
+    const BEGINS: &'static str = "open";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -552,6 +554,73 @@ impl Stream for Opportunity {
                 _ => vec![],
             },
         })
+    }
+
+    fn upsert(state: &State, command: Command, at: &Moment<'_>) -> Vec<Command> {
+        let (
+            Command::Open {
+                customer,
+                name,
+                pipeline,
+                stage,
+                amount,
+                close_date,
+                owner,
+                source,
+            },
+            Some(Event::Opened {
+                customer: first_customer,
+                name: first_name,
+                pipeline: first_pipeline,
+                stage: first_stage,
+                amount: first_amount,
+                close_date: first_close_date,
+                owner: first_owner,
+                source: first_source,
+                ..
+            }),
+        ) = (&command, state.begun())
+        else {
+            return vec![command];
+        };
+        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let mut commands = vec![Command::Open {
+            customer: *first_customer,
+            name: first_name.clone(),
+            pipeline: pipeline.clone().or_else(|| Some(first_pipeline.clone())),
+            stage: Some(first_stage.clone()),
+            amount: *first_amount,
+            close_date: *first_close_date,
+            owner: first_owner.clone(),
+            source: source.clone().or_else(|| first_source.clone()),
+        }];
+        if *name != card.name {
+            commands.push(Command::Rename { name: name.clone() });
+        }
+        if Some(*customer) != card.customer {
+            commands.push(Command::ChangeCustomer {
+                customer: *customer,
+                reason: UPSERT_REASON.to_owned(),
+            });
+        }
+        if let Some(to) = stage.clone().filter(|stage| *stage != card.stage) {
+            commands.push(Command::ChangeStage { to, reason: None });
+        }
+        if let Some(amount) = amount.filter(|amount| card.amount != Some(*amount)) {
+            commands.push(match card.amount {
+                Some(set) if set.currency != amount.currency => Command::ChangeCurrency { amount },
+                Some(_) | None => Command::SetAmount { amount },
+            });
+        }
+        if Some(*close_date) != card.close_date {
+            commands.push(Command::SetCloseDate {
+                close_date: *close_date,
+            });
+        }
+        if *owner != card.owner {
+            commands.push(Command::AssignOwner { owner: owner.clone() });
+        }
+        commands
     }
 
     fn evolve(state: State, event: &Event, at: Timestamp) -> State {

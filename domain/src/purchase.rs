@@ -446,6 +446,7 @@ fn sale_of(command: &Command) -> Option<Id<Purchase>> {
 impl Stream for Purchase {
     const NAME: &'static str = "purchase";
     const KIND: StreamKind = StreamKind::Purchase;
+    const BEGINS: &'static str = "record";
     type State = State;
     type Command = Command;
     type Event = Event;
@@ -488,6 +489,41 @@ impl Stream for Purchase {
                 // An event belongs to the stream that has the receipt.
                 false => Err(Rejection::RecordedAs(id)),
             },
+        }
+    }
+
+    /// A receipt is a document: it is replaced whole, and only its customer stays when it is left out.
+    fn upsert(_: &State, command: Command, _: &Moment<'_>) -> Vec<Command> {
+        match command {
+            Command::Record {
+                kind,
+                source,
+                store,
+                till,
+                receipt,
+                business_date,
+                currency,
+                lines,
+                tax_minor,
+                tenders,
+                customer,
+                of,
+            } => vec![Command::Correct {
+                kind,
+                source,
+                store,
+                till,
+                receipt,
+                business_date,
+                currency,
+                lines,
+                tax_minor,
+                tenders,
+                customer,
+                of,
+                reinstate: false,
+            }],
+            other => vec![other],
         }
     }
 

@@ -236,6 +236,7 @@ impl<S: Stream> EventStore<Adapted<S>> for LogStore {
             steps: vec![step],
             external_keys: vec![],
             effective_at: None,
+            upsert: false,
             who: self.who.clone(),
         };
         request.hash = hash_of(&request);

@@ -582,6 +582,103 @@ fn what_refers_to_nothing_is_counted_listed_and_refused_when_it_must_be_there() 
     );
 }
 
+/// Yesterday's file and today's, of an ERP that sends all it has each day: on the data themselves, and through a server on them.
+#[test]
+fn a_changed_file_updates_what_is_there_when_it_is_said_and_the_report_tells_new_from_changed() {
+    let shop = Shop::new();
+    let file = |name: &str, lines: &[Value]| {
+        let path = shop.dir.path().join(name);
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path
+    };
+    let customer = |name: &str| json!({"stream": "customer", "id": {"key": ["erp", "C-1"]}, "command": {"type": "register", "kind": "organisation", "name": name}});
+    let deal = |number: &str, amount: i64, close_date: &str, source: &str| {
+        json!({"stream": "opportunity", "id": {"key": ["erp", number]}, "customer": {"key": ["erp", "C-1"]},
+               "command": {"type": "open", "name": number, "amount": {"minor": amount, "currency": "TWD"},
+                           "close_date": close_date, "owner": "mei", "source": source}})
+    };
+    let call = json!({"stream": "interaction", "customer": {"key": ["erp", "C-1"]},
+                      "command": {"type": "record", "channel": "phone", "direction": "out", "subject": "no answer"}});
+    let monday = [
+        customer("Chen"),
+        deal("D-1", 100, "2026-12-31", "fair"),
+        deal("D-2", 100, "2026-12-31", "fair"),
+        call.clone(),
+    ];
+    let tuesday = [
+        customer("Chen & Co."),
+        deal("D-1", 200, "2027-01-31", "fair"),
+        deal("D-2", 100, "2026-12-31", "fair"),
+        call,
+        deal("D-3", 300, "2026-12-31", "fair"),
+        deal("D-2", 900, "2026-12-31", "web"),
+    ];
+    let (monday, tuesday) = (file("monday.jsonl", &monday), file("tuesday.jsonl", &tuesday));
+    let import = |file: &Path, more: &[&str]| {
+        let output = shop.run(&[&["import", text(file), "--report", "-"], more].concat());
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let counts = |report: &Value| {
+        ["new", "updated", "events", "unchanged", "refused"].map(|name| report[name].as_i64().unwrap())
+    };
+    let amounts = || {
+        let mut rows: Vec<(String, i64)> = shop
+            .ask(&["pipeline"])
+            .iter()
+            .map(|row| {
+                (
+                    row["name"].as_str().unwrap().to_owned(),
+                    row["amount_minor"].as_i64().unwrap(),
+                )
+            })
+            .collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|(_, amount)| amount).collect::<Vec<_>>()
+    };
+    // Files that were imported without the word.
+    assert_eq!(counts(&import(&monday, &[])), [4, 0, 4, 0, 0]);
+    let plain = import(&tuesday, &[]);
+    assert_eq!(counts(&plain), [1, 0, 1, 2, 3], "{plain}");
+    assert_eq!(amounts(), [100, 100, 300]);
+
+    let report = import(&tuesday, &["--upsert"]);
+    assert_eq!(counts(&report), [0, 2, 3, 3, 1], "{report}");
+    let findings: Vec<(u64, &str)> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| (finding["line"].as_u64().unwrap(), finding["what"].as_str().unwrap()))
+        .collect();
+    for finding in [(1, "updated"), (2, "updated"), (4, "applied-before"), (6, "refused")] {
+        assert!(findings.contains(&finding), "{finding:?} is not in {report}");
+    }
+    assert!(report.to_string().contains("different data: source"), "{report}");
+    assert_eq!(amounts(), [200, 100, 300]);
+    assert_eq!(shop.ask(&["customers"])[0]["name"], "Chen & Co.");
+
+    // The same file changes nothing, and yesterday's is right again when it is sent again.
+    let report = import(&tuesday, &["--upsert"]);
+    assert_eq!(counts(&report), [0, 0, 0, 5, 1], "{report}");
+    let words = said(&shop.run(&["import", text(&monday), "--upsert"]));
+    assert!(
+        words.starts_with("2 commands applied (3 events), 2 unchanged, 0 rejected") && words.contains("2 updated"),
+        "{words}"
+    );
+    assert_eq!(amounts(), [100, 100, 300]);
+
+    let server = Crm::start(&["serve"], &shop.env());
+    let url = server.url("");
+    let report = import(&tuesday, &["--upsert", "--server", &url]);
+    assert_eq!(counts(&report), [0, 2, 3, 3, 1], "{report}");
+    let report = import(&tuesday, &["--upsert", "--server", &url]);
+    assert_eq!(counts(&report), [0, 0, 0, 5, 1], "{report}");
+    assert_eq!(amounts(), [200, 100, 300]);
+    drop(server);
+    let verified = shop.run(&["log", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+}
+
 #[test]
 fn a_folder_is_no_file_and_a_file_of_windows_is_one() {
     let shop = Shop::new();

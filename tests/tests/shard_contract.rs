@@ -185,6 +185,7 @@ fn request(n: u64, command: customer::Command) -> Request {
         steps: vec![step],
         external_keys: vec![],
         effective_at: None,
+        upsert: false,
         who,
     };
     request.hash = hash_of(&request);

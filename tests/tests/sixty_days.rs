@@ -276,6 +276,7 @@ impl World {
                 who: Who::new(Actor::parse("user:mei").unwrap()),
                 lane: Lane::People,
                 strict: false,
+                upsert: false,
             };
             let shown = format!("{} {:?} {}", order.stream.name(), order.id, order.command);
             let incoming = Incoming {

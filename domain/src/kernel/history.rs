@@ -252,6 +252,12 @@ pub fn in_sequence(last: Timestamp, effective_at: Timestamp) -> Timestamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Differing(pub Vec<String>);
 
+impl Differing {
+    pub fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|differing| differing == field)
+    }
+}
+
 impl fmt::Display for Differing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(", "))

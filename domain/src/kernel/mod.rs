@@ -27,7 +27,7 @@ pub use identity::{
 pub use money::{Currency, MINOR_MAX, Money, MoneyError};
 pub use personal::Personal;
 pub use recorded::{Actor, Position, Recorded};
-pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef};
+pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef, UPSERT_REASON};
 pub use text::{
     BadText, TEXT_BYTES_MAX, is_blank, key_pattern, normalise_texts, normalised, text_schema, tidy_key, tidy_texts,
 };

@@ -12,11 +12,16 @@ use uuid::Uuid;
 use super::{Calendar, Id, Slot, slot_of};
 use crate::StreamKind;
 
+/// The reason that events have which need one and come of an [`upsert`](Stream::upsert): its sender gives none.
+pub const UPSERT_REASON: &str = "update or create";
+
 /// A stream type (an aggregate): events, commands, and two pure functions.
 pub trait Stream: Sized + 'static {
     /// The stream's name outside: in URLs, event types and subjects.
     const NAME: &'static str;
     const KIND: StreamKind;
+    /// The name of the command that begins a stream.
+    const BEGINS: &'static str;
     type State: Default
         + Clone
         + PartialEq
@@ -56,6 +61,16 @@ pub trait Stream: Sized + 'static {
         command: Self::Command,
         at: &Moment<'_>,
     ) -> Result<Vec<Self::Event>, Self::Rejection>;
+
+    /// What `command` means to a stream that is begun, for a sender who says "update or create" (upsert): the commands that are decided in
+    /// its place, in order. All others mean themselves, and so does a beginning of which nothing can be changed.
+    ///
+    /// A beginning means the commands that change the fields in which it differs from the stream as it stood at the command's own time,
+    /// and before them itself with those fields as they were at the beginning: `decide` refuses the other ones that differ, by name. An
+    /// optional field that is left out stays as it is. What `decide` looks at for these commands is among the companions of `command`.
+    fn upsert(_state: &Self::State, command: Self::Command, _at: &Moment<'_>) -> Vec<Self::Command> {
+        vec![command]
+    }
 
     /// The state after `event`, which is true in the world since `at` (its effective time). It happened, so there is
     /// nothing to validate. An event may be recorded late: `at` can lie before that of an event that came earlier.

@@ -42,6 +42,11 @@ macro_rules! streams {
                 match self { $(StreamKind::$stream => $crate::variants::<<$module::$stream as $crate::Stream>::Event>()),+ }
             }
 
+            /// The name of the command that begins a stream.
+            pub fn begins(self) -> &'static str {
+                match self { $(StreamKind::$stream => <$module::$stream as $crate::Stream>::BEGINS),+ }
+            }
+
             /// The names of the stream's commands.
             pub fn command_names(self) -> &'static [&'static str] {
                 match self { $(StreamKind::$stream => $crate::variants::<<$module::$stream as $crate::Stream>::Command>()),+ }
@@ -152,6 +157,20 @@ macro_rules! streams {
                     $((AnyState::$stream(state), AnyCommand::$stream(command)) => {
                         let events = <$module::$stream as $crate::Stream>::decide(state, command, at)?;
                         Ok(events.into_iter().map(Fact::$stream).collect())
+                    })+
+                    (state, command) => panic!("a {:?} command for a {:?} stream", command.kind(), state.kind()),
+                }
+            }
+
+            /// What a command of the same stream type means to a stream that is begun, for a sender who says "update or create".
+            ///
+            /// # Panics
+            /// When the command belongs to another type of stream.
+            pub fn upsert(&self, command: AnyCommand, at: &$crate::Moment<'_>) -> Vec<AnyCommand> {
+                match (self, command) {
+                    $((AnyState::$stream(state), AnyCommand::$stream(command)) => {
+                        let commands = <$module::$stream as $crate::Stream>::upsert(state, command, at);
+                        commands.into_iter().map(AnyCommand::$stream).collect()
                     })+
                     (state, command) => panic!("a {:?} command for a {:?} stream", command.kind(), state.kind()),
                 }

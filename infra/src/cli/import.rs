@@ -45,6 +45,19 @@ A line is applied once. It may come again in another file, or under another name
 has neither an id nor a command_id, such as a telephone call, could be a second one: it is not applied again but reported, with
 the import that applied it. --again --name <name> says that all lines are meant, once more under that name.
 
+A line that begins a thing which is there already with other data (register, capture, open, record, install, create …) is refused, and
+the reason names the fields. With --upsert (update or create) the thing is changed to what the line says, by the events of its commands:
+  customer          name
+  opportunity       customer, name, stage, amount, close_date, owner
+  interaction       channel, direction, subject, body, about
+  case              priority, once the case has a category
+  equipment         customer, site
+  purchase          all but source and receipt: the receipt is corrected, and an earlier version of it is refused
+  link              customer
+The line counts for what it says, whatever was changed since by others, at its effective_at. A field that is left out stays as it is,
+except in a receipt, which is replaced whole but for its customer. A field that no command changes is refused by name, and with it the
+line. The report counts these lines as updated. What a line says that neither names its thing nor begins one is not concerned.
+
 Files begin with a UTF-8 mark or do not; blank lines are skipped. The exit code is 2 when a line was refused or made no sense."#;
 
 /// What `crm ingest --help` says below its flags: the columns of each source.
@@ -83,6 +96,10 @@ pub struct Import {
     /// Apply lines once more that were applied before: they are meant. Under the same name they are applied once again only
     #[arg(long, requires = "name")]
     again: bool,
+    /// Update or create: where a line begins a thing that is there already and says something else, change that thing to what the line says
+    /// instead of refusing the line
+    #[arg(long)]
+    upsert: bool,
     #[command(flatten)]
     sending: Sending,
 }
@@ -155,6 +172,7 @@ impl Import {
         let import = jsonl::Name {
             name,
             again: self.again,
+            upsert: self.upsert.then(|| SystemClock.now().to_string()),
         };
         let lines: BoxedLines = Box::new(jsonl::Lines::new(reader, import, file, Arc::clone(&bytes)));
         let read = move || bytes.load(Ordering::Relaxed);

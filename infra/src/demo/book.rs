@@ -168,6 +168,7 @@ impl Book {
                 },
                 command_id: derived_id(&["demo", company, &line.to_string()]),
                 ask_anew: None,
+                upsert: false,
                 effective_at: Some(on_clocks_of(&calendar, entry.effective_at)),
                 actor: Actor::parse(entry.actor).expect("an actor"),
                 correlation: None,

@@ -41,6 +41,9 @@ pub struct Name {
     pub name: String,
     /// Are lines that were applied before meant again? Then they get ids of their own under this name.
     pub again: bool,
+    /// Are things that are there already changed to what lines say? Names the run: part of the ids under which lines are asked anew, for a
+    /// thing may have been changed since a line was applied.
+    pub upsert: Option<String>,
 }
 
 impl Name {
@@ -144,8 +147,15 @@ impl<R: BufRead> Lines<R> {
         if self.import.again {
             parts.extend(["again", &self.import.name]);
         }
+        let names_a_thing = id.is_some() || has_own_identity(stream, &command);
+        let has_own_identity = names_a_thing || command_id.is_some();
+        // Of a line that begins another thing each time, or nothing, there is nothing to update.
+        let begins = command["type"] == stream.begins();
+        let run = self.import.upsert.as_deref().filter(|_| names_a_thing && begins);
+        parts.extend(run.map(|_| "upsert"));
         let derived = derived_id(&parts);
-        let has_own_identity = id.is_some() || command_id.is_some() || has_own_identity(stream, &command);
+        parts.extend(run);
+        let ask_anew = run.filter(|_| command_id.is_none()).map(|_| derived_id(&parts));
         if !has_own_identity && first != self.line {
             self.ready = Some(Err(BadLine {
                 what: What::Double,
@@ -161,7 +171,8 @@ impl<R: BufRead> Lines<R> {
                 expected_version,
             },
             command_id: command_id.unwrap_or(derived),
-            ask_anew: None,
+            upsert: run.is_some(),
+            ask_anew,
             effective_at,
             actor,
             correlation: correlation.or_else(|| Some(self.import.correlation())),
@@ -244,6 +255,7 @@ pub(super) mod specs {
         Name {
             name: "spec".to_owned(),
             again: false,
+            upsert: None,
         }
     }
 
@@ -251,6 +263,7 @@ pub(super) mod specs {
         let import = Name {
             name: name.to_owned(),
             again,
+            upsert: None,
         };
         Lines::new(text, import, "spec.jsonl", Arc::default()).collect()
     }
@@ -272,6 +285,42 @@ pub(super) mod specs {
         assert!(again.iter().all(|id| !today.contains(id)), "{again:?}");
         assert_eq!(ids(twice.as_bytes(), "tuesday.jsonl", true), again);
         assert_ne!(ids(twice.as_bytes(), "wednesday.jsonl", true), again);
+    }
+
+    /// Whether it updates, its id, and that under which it is asked anew.
+    fn upserted(line: &str, run: Option<&str>) -> (bool, Uuid, Option<Uuid>) {
+        let import = Name {
+            upsert: run.map(str::to_owned),
+            ..spec_name()
+        };
+        let mut lines = Lines::new(line.as_bytes(), import, "spec.jsonl", Arc::default());
+        let line = lines.next().unwrap().unwrap();
+        (line.upsert, line.command_id, line.ask_anew)
+    }
+
+    #[test]
+    fn a_line_that_begins_a_thing_it_names_updates_it_and_is_asked_anew_in_each_run() {
+        let register = r#"{"stream": "customer", "id": {"key": ["erp", "1"]}, "command": {"type": "register"}}"#;
+        let (updates, plain, anew) = upserted(register, None);
+        assert_eq!((updates, anew), (false, None));
+        let (updates, monday, anew_on_monday) = upserted(register, Some("monday"));
+        assert!(updates && anew_on_monday.is_some() && monday != plain);
+        let (_, tuesday, anew_on_tuesday) = upserted(register, Some("tuesday"));
+        assert!(tuesday == monday && anew_on_tuesday != anew_on_monday);
+        // Its sender says by the id whether it is the same.
+        let with_id = register.replace(r#""command":"#, r#""command_id": "r-1", "command":"#);
+        let (updates, _, anew) = upserted(&with_id, Some("monday"));
+        assert_eq!((updates, anew), (true, None));
+    }
+
+    #[test]
+    fn a_line_that_begins_nothing_or_something_else_each_time_is_applied_once_as_ever() {
+        let rename =
+            r#"{"stream": "customer", "id": {"key": ["erp", "1"]}, "command": {"type": "rename", "name": "a"}}"#;
+        let open = r#"{"stream": "case", "command_id": "c-1", "command": {"type": "open"}}"#;
+        for line in [CALL, rename, open] {
+            assert_eq!(upserted(line, Some("monday")), upserted(line, None), "{line}");
+        }
     }
 
     #[test]
@@ -359,6 +408,7 @@ pub(super) mod specs {
         let name = |name: &str| Name {
             name: name.to_owned(),
             again: false,
+            upsert: None,
         };
         assert_eq!(name("calls.jsonl").correlation(), "import:calls.jsonl");
         assert_eq!(name("my \u{96fb}\u{8a71}.jsonl").correlation(), "import:my___.jsonl");

@@ -21,6 +21,8 @@ pub struct Report {
     pub events: u64,
     /// How many of those changed a document that the log had with other content.
     pub corrected: u64,
+    /// How many of them changed another thing that was there already, for it was said that they may.
+    pub updated: u64,
     /// Commands whose intent was so already, or that had been applied before.
     pub unchanged: u64,
     /// How many of those had been applied before, under the same id.
@@ -68,6 +70,8 @@ pub enum Found {
     Differs,
     /// The document says something else than the log did, and the log says it now.
     Corrected,
+    /// The thing was there already and said something else, and says it now.
+    Updated,
     /// It came twice in this run.
     Double,
     /// It has nothing that tells it from the same line of an earlier import, which was applied and ends at this position.
@@ -79,7 +83,7 @@ impl Found {
     pub fn is_trouble(self) -> bool {
         match self {
             Found::Refused | Found::NoSense | Found::HeldBack | Found::Differs => true,
-            Found::Corrected | Found::Double | Found::AppliedBefore(_) => false,
+            Found::Corrected | Found::Updated | Found::Double | Found::AppliedBefore(_) => false,
         }
     }
 
@@ -90,6 +94,7 @@ impl Found {
             Found::HeldBack => "held-back",
             Found::Differs => "differs",
             Found::Corrected => "corrected",
+            Found::Updated => "updated",
             Found::Double => "double",
             Found::AppliedBefore(_) => "applied-before",
         }
@@ -168,10 +173,15 @@ impl Report {
             self.applied += 1;
             let events = u64::from(taken.events);
             self.events += events;
-            if line.incoming.command["type"] == "correct" && taken.version > events {
+            let was_there = taken.version > events;
+            if was_there && line.incoming.command["type"] == "correct" {
                 self.corrected += 1;
                 let reason = "it was in the log already, and is corrected or has got its customer";
                 self.note(Finding::of(line, Found::Corrected, reason));
+            } else if was_there && line.upsert {
+                self.updated += 1;
+                let reason = format!("it was there already, and is updated ({events} events)");
+                self.note(Finding::of(line, Found::Updated, reason));
             }
         }
     }
@@ -183,7 +193,7 @@ impl Report {
             Found::HeldBack => self.held_back += 1,
             Found::Differs => self.differs += 1,
             Found::Double => self.doubles += 1,
-            Found::Corrected | Found::AppliedBefore(_) => {}
+            Found::Corrected | Found::Updated | Found::AppliedBefore(_) => {}
         }
         self.note(finding);
     }
@@ -207,6 +217,7 @@ impl Report {
         );
         let more = [
             (self.corrected, "documents corrected"),
+            (self.updated, "updated"),
             (self.held_back, "documents held back"),
             (self.differs, "changes that differ from the log"),
             (self.doubles, "doubles"),
@@ -235,8 +246,9 @@ impl Report {
             })
         });
         json!({
-            "new": self.applied - self.corrected,
+            "new": self.applied - self.corrected - self.updated,
             "corrected": self.corrected,
+            "updated": self.updated,
             "events": self.events,
             "unchanged": self.unchanged,
             "applied_before": self.applied_before,

@@ -53,6 +53,7 @@ impl Sender {
                     who,
                     lane: Lane::Imports,
                     strict: *strict,
+                    upsert: line.upsert,
                 };
                 let accepted = commands.send(line.incoming.clone(), terms).await?;
                 Ok(Taken {
@@ -96,6 +97,9 @@ async fn send_to_server(
     }
     if strict {
         request = request.header("Prefer", "handling=strict");
+    }
+    if line.upsert {
+        request = request.query(&[("upsert", "true")]);
     }
     if let Some(effective_at) = line.effective_at {
         request = request.query(&[("effective_at", effective_at.to_string())]);

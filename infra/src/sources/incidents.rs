@@ -198,6 +198,7 @@ impl Log {
                 incoming: incoming(stream, keyed(NAME, id), command),
                 command_id: command_id(NAME, ids),
                 ask_anew: None,
+                upsert: false,
                 effective_at: Some(at),
                 actor: Actor::parse("integration:incidents").expect("an actor"),
                 correlation: None,

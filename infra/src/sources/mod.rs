@@ -105,6 +105,8 @@ pub struct ImportLine {
     pub command_id: Uuid,
     /// The id under which it is asked anew when it was applied in an earlier run: a document may have been corrected or voided since.
     pub ask_anew: Option<Uuid>,
+    /// Update or create: a beginning changes what is begun to what it says.
+    pub upsert: bool,
     pub effective_at: Option<Timestamp>,
     pub actor: Actor,
     pub correlation: Option<String>,

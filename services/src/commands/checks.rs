@@ -90,10 +90,16 @@ impl Commands {
                 let why = format!("the command identifies {kind} {own}; send it to that id, or leave the id out");
                 Err(malformed("id", why))
             }
-            Home::With(other) if slot_of(other) != stream.slot() && stream.id.get_version_num() != 8 => Err(malformed(
-                "id",
-                "the id does not carry the slot of what it belongs to; leave it out, and one is made",
-            )),
+            Home::With(other)
+                if slot_of(other) != stream.slot()
+                    && stream.id.get_version_num() != 8
+                    && !self.has_begun(stream).await? =>
+            {
+                Err(malformed(
+                    "id",
+                    "the id does not carry the slot of what it belongs to; leave it out, and one is made",
+                ))
+            }
             Home::Exactly(_) | Home::With(_) | Home::Anywhere => Ok(()),
         }
     }

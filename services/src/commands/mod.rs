@@ -66,6 +66,8 @@ pub struct Terms {
     pub lane: Lane,
     /// Refuse a reference to something that is not there (yet).
     pub strict: bool,
+    /// Update or create: a command that begins a stream changes one that is begun to what it says.
+    pub upsert: bool,
 }
 
 /// Done: where, and under which command id it is recorded.
@@ -302,7 +304,7 @@ impl Commands {
         let external_keys = external_keys.collect();
         Ok(Request {
             external_keys,
-            ..Request::new(given, steps, effective_at, terms.who.clone())
+            ..Request::new(given, steps, effective_at, terms.who.clone()).upserting(terms.upsert)
         })
     }
 

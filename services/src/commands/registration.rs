@@ -45,15 +45,19 @@ impl Commands {
         lane: Lane,
         now: Timestamp,
     ) -> Result<Ack, Failure> {
-        let wanted = wanted_keys(&request);
+        let mut wanted = wanted_keys(&request);
         let guards = guards(&request, bundle);
         if wanted.is_empty() {
             request.steps.splice(0..0, guards);
             return self.execute(request, lane).await;
         }
-        let mut states = Vec::new();
+        let (mut states, mut registered) = (Vec::new(), Vec::new());
         for stream in streams_of(&request) {
-            states.push((stream, self.peek(stream).await?));
+            let peeked = self.peek(stream).await?;
+            if stream.kind == StreamKind::Customer && peeked.1 > 0 {
+                registered.push(Id::new(stream.id));
+            }
+            states.push((stream, peeked));
         }
         match rehearse(&request, states, &Elsewhere::new(), now, &self.calendar) {
             // Unless it was applied, and the customer is another by now.
@@ -61,6 +65,8 @@ impl Commands {
             Ok(0) => return self.execute(request, lane).await,
             Ok(_) => {}
         }
+        // A registered customer has got its keys; who changes something else of it takes none that was moved since.
+        wanted.retain(|wanted| !registered.contains(&wanted.customer));
         let mut free = Vec::new();
         for wanted in &wanted {
             free.push(self.must_be_free(wanted, now).await?);

@@ -593,6 +593,7 @@ fn command_parameters(has_id: bool) -> Vec<Value> {
         "Idempotency-Key",
         "If-Match",
         "effective_at",
+        "upsert",
         "X-Actor",
         "X-On-Behalf-Of",
         "X-Correlation-Id",
@@ -657,6 +658,17 @@ fn parameters() -> Map<String, Value> {
             "query",
             at_the_door::time_schema(&mut SchemaGenerator::default()).into(),
             "When it was true in the world, if that was not now.".to_owned(),
+        ),
+        (
+            "upsert",
+            "query",
+            json!({"type": "boolean", "default": false}),
+            "Update or create. A command that begins a stream which is begun already with other data is refused (422). With `true` it changes \
+             the stream to what it says, by the events of the stream's other commands, all or none of them. It is measured by the stream \
+             as it stood at its `effective_at`; the same again writes nothing. An optional field that is left out stays as it is; only a \
+             receipt is replaced whole but for its customer. A field that no command changes is refused by name. To other commands it \
+             means nothing. With it a command is another one for its Idempotency-Key."
+                .to_owned(),
         ),
         (
             "X-Actor",

@@ -24,12 +24,14 @@ pub fn terms(headers: &HeaderMap, parameters: &[(String, String)]) -> Result<Ter
         correlation: trace_id(headers, "X-Correlation-Id")?,
         traceparent: traceparent(headers),
     };
+    let (effective_at, upsert) = read(parameters)?;
     Ok(Terms {
         command_id: command_id(headers)?,
-        effective_at: effective_at(parameters)?,
+        effective_at,
         who,
         lane: lane(headers)?,
         strict: is_strict(headers),
+        upsert,
     })
 }
 
@@ -122,21 +124,28 @@ pub fn applied_preference(is_strict: bool) -> Option<(HeaderName, HeaderValue)> 
     is_strict.then_some((name, HeaderValue::from_static("handling=strict")))
 }
 
-fn effective_at(parameters: &[(String, String)]) -> Result<Option<Timestamp>, Problem> {
-    let mut effective_at = None;
+/// The effective time, and whether what is begun is updated.
+fn read(parameters: &[(String, String)]) -> Result<(Option<Timestamp>, bool), Problem> {
+    let (mut effective_at, mut upsert) = (None, None);
     for (name, value) in parameters {
-        if name != "effective_at" {
-            return Err(Problem::malformed(
-                name,
-                format!("there is no parameter {name:?}; there is: effective_at"),
-            ));
+        let is_second = match name.as_str() {
+            "effective_at" => effective_at.replace(time("effective_at", value)?).is_some(),
+            "upsert" => upsert.replace(is_true("upsert", value)?).is_some(),
+            _ => {
+                let what = format!("there is no parameter {name:?}; there are: effective_at, upsert");
+                return Err(Problem::malformed(name, what));
+            }
+        };
+        if is_second {
+            return Err(Problem::malformed(name, "it is given twice"));
         }
-        if effective_at.is_some() {
-            return Err(Problem::malformed("effective_at", "it is given twice"));
-        }
-        effective_at = Some(time("effective_at", value)?);
     }
-    Ok(effective_at)
+    Ok((effective_at, upsert.unwrap_or_default()))
+}
+
+fn is_true(parameter: &str, text: &str) -> Result<bool, Problem> {
+    text.parse()
+        .map_err(|_| Problem::malformed(parameter, format!("{text:?} is neither true nor false")))
 }
 
 fn command_id(headers: &HeaderMap) -> Result<Option<Uuid>, Problem> {

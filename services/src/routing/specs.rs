@@ -385,6 +385,37 @@ fn every_command_survives_the_way_to_another_process() {
 }
 
 #[tokio::test]
+async fn an_update_is_one_at_whatever_process_it_arrives_and_is_read_by_no_version_that_does_not_know_it() {
+    let world = World::new().await;
+    world.assign(0, 0);
+    let update = |n: u32, name: &str| {
+        request(derived_id(&["update", &n.to_string()]), stream(0), register(name)).upserting(true)
+    };
+    for (n, name) in ["a", "b"].into_iter().enumerate() {
+        let ack = world.nodes[1]
+            .routing
+            .execute(0, update(n as u32, name), Lane::People)
+            .await;
+        assert_eq!(ack.map(|ack| (ack.events, ack.streams[0].1)), Ok((1, n as u64 + 1)));
+    }
+    let order = serde_json::to_value(Order::of(&update(1, "b"), Lane::People, 7)).unwrap();
+    let read = |order: &Value| serde_json::from_value::<Order>(order.clone()).unwrap().read();
+    assert!(read(&order).unwrap().0.upsert);
+    let mut older = order.clone();
+    older.as_object_mut().unwrap().remove("upsert");
+    assert!(read(&older).unwrap_err().to_string().contains("another content"));
+    // What an older version sends says nothing of it.
+    let plain = serde_json::to_value(Order::of(
+        &request(derived_id(&["plain"]), stream(0), register("a")),
+        Lane::People,
+        7,
+    ))
+    .unwrap();
+    assert!(plain.get("upsert").is_none());
+    assert!(!read(&plain).unwrap().0.upsert);
+}
+
+#[tokio::test]
 async fn facts_are_taken_by_the_process_that_serves_the_shard_and_sent_to_no_other() {
     let world = World::new().await;
     world.assign(0, 0);

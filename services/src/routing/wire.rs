@@ -20,6 +20,9 @@ pub struct Order {
     #[serde(default)]
     external_keys: Vec<(Uuid, ExternalKey)>,
     effective_at: Option<Timestamp>,
+    /// A version that does not know the field reads a request of another hash, and refuses it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    upsert: bool,
     who: Who,
     lane: Lane,
     /// How long the sender waits.
@@ -73,6 +76,7 @@ impl Order {
             steps: steps.collect::<Option<_>>()?,
             external_keys: request.external_keys.clone(),
             effective_at: request.effective_at,
+            upsert: request.upsert,
             who: request.who.clone(),
             lane,
             within_ms,
@@ -94,6 +98,7 @@ impl Order {
             steps,
             external_keys: self.external_keys,
             effective_at: self.effective_at,
+            upsert: self.upsert,
             who: self.who,
         };
         // Of what came, not of what the sender says that it is.

@@ -142,7 +142,7 @@ pub fn decide(
     let mut after: Vec<(StreamRef, Cached)> = Vec::new();
     let mut events: Vec<StoredEvent> = Vec::new();
     for step in &request.steps {
-        let current = look_up(step.stream, &after, states);
+        let mut current = look_up(step.stream, &after, states);
         if let Some(expected) = step.expected_version.filter(|expected| *expected != current.version) {
             let conflict = Failure::Conflict {
                 stream: step.stream.to_string(),
@@ -151,8 +151,16 @@ pub fn decide(
             };
             return Decision::without_events(Prepared::Failed(conflict));
         }
-        let facts = match &step.action {
-            Action::Record(facts) => facts.clone(),
+        let true_at = request.true_at(now).unwrap_or(now);
+        let mut take = |current: Cached, facts: &[Fact]| {
+            facts.iter().fold(current, |current, fact| {
+                let next = evolve(current, fact, true_at);
+                events.push(stored(request, step.stream, fact, &next, now, shard));
+                next
+            })
+        };
+        match &step.action {
+            Action::Record(facts) => current = take(current, facts),
             Action::Decide(command) => {
                 let companions = command
                     .companions()
@@ -166,24 +174,28 @@ pub fn decide(
                     declared: &declared,
                     elsewhere,
                 };
-                let effective_at = request.true_at(now).unwrap_or(now);
-                let at = Moment::new(step.stream.id, now, effective_at, calendar, &neighbours);
-                match current.state.decide(command.clone(), &at) {
-                    Ok(facts) => facts,
-                    Err(rejection) => {
-                        return Decision::without_events(Prepared::Failed(Failure::Rejected(rejection.to_string())));
+                let at = Moment::new(step.stream.id, now, true_at, calendar, &neighbours);
+                // The door's guard of a registration asks, and changes nothing.
+                let updates = request.upsert && current.version > 0 && !step.is_guard();
+                let commands = match updates {
+                    true => current.state.upsert(command.clone(), &at),
+                    false => vec![command.clone()],
+                };
+                for command in commands {
+                    match current.state.decide(command, &at) {
+                        Ok(facts) => current = take(current, &facts),
+                        Err(rejection) => {
+                            return Decision::without_events(Prepared::Failed(Failure::Rejected(
+                                rejection.to_string(),
+                            )));
+                        }
                     }
                 }
             }
-        };
-        let changed = facts.iter().fold(current, |current, fact| {
-            let next = evolve(current, fact, request.true_at(now).unwrap_or(now));
-            events.push(stored(request, step.stream, fact, &next, now, shard));
-            next
-        });
+        }
         match after.iter_mut().find(|(stream, _)| *stream == step.stream) {
-            Some((_, cached)) => *cached = changed,
-            None => after.push((step.stream, changed)),
+            Some((_, cached)) => *cached = current,
+            None => after.push((step.stream, current)),
         }
     }
     if let Err(failure) = check_size(&events) {

@@ -307,8 +307,8 @@ pub fn made_at(id: Uuid) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
-/// Sixteen hex digits of a request's content: streams, commands and effective time as it was sent, but not who sent it or when. What the
-/// door adds to it does not count.
+/// Sixteen hex digits of a request's content: streams, commands, effective time and whether it updates what is begun, as it was sent, but
+/// not who sent it or when. What the door adds to it does not count.
 pub fn hash_of(request: &Request) -> String {
     let mut hasher = Hashing(Sha256::new());
     for step in request.steps.iter().filter(|step| !step.is_guard()) {
@@ -320,6 +320,9 @@ pub fn hash_of(request: &Request) -> String {
     }
     if let Some(effective_at) = request.effective_at {
         hasher.0.update(effective_at.to_string());
+    }
+    if request.upsert {
+        hasher.0.update("upsert");
     }
     domain::hex(&hasher.0.finalize()[..8])
 }

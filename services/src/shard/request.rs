@@ -27,6 +27,8 @@ pub struct Request {
     pub external_keys: Vec<(Uuid, ExternalKey)>,
     /// As it was sent; see [`true_at`](Request::true_at).
     pub effective_at: Option<Timestamp>,
+    /// A command that begins a stream updates one that is begun; see [`Stream::upsert`](domain::Stream::upsert).
+    pub upsert: bool,
     pub who: Who,
 }
 
@@ -50,10 +52,18 @@ impl Request {
             steps,
             external_keys: vec![],
             effective_at,
+            upsert: false,
             who,
         };
         request.hash = hash_of(&request);
         request
+    }
+
+    /// The same for a sender who says "update or create", which is another content.
+    pub fn upserting(mut self, upsert: bool) -> Request {
+        self.upsert = upsert;
+        self.hash = hash_of(&self);
+        self
     }
 }
 

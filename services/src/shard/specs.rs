@@ -10,6 +10,7 @@ mod look_up;
 mod panics;
 mod restart;
 mod stale_owner;
+mod upsert;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -145,6 +146,7 @@ pub fn bundle(id: Uuid, steps: Vec<Step>) -> Request {
         steps,
         external_keys: vec![],
         effective_at: None,
+        upsert: false,
         who,
     };
     request.hash = hash_of(&request);

@@ -87,6 +87,7 @@ async fn send(cluster: &Arc<Cluster>, order: &Order) -> Option<Result<Accepted, 
             Lane::People
         },
         strict: false,
+        upsert: false,
     };
     let bundle = order.steps.iter().map(super::orders::Wish::incoming).collect();
     let call = async {

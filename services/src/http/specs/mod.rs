@@ -10,4 +10,5 @@ mod limits;
 mod peers;
 mod queries;
 mod references;
+mod upsert;
 mod world;

@@ -57,6 +57,7 @@ fn hash_of(order: &Value) -> Option<String> {
         steps: steps.collect::<Option<_>>()?,
         external_keys: vec![],
         effective_at: order["effective_at"].as_str().and_then(|at| at.parse().ok()),
+        upsert: order["upsert"] == true,
         who: crate::shard::Who::new(domain::Actor::system("spec")),
     }))
 }

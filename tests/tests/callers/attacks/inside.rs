@@ -64,6 +64,7 @@ fn hash_of_order(order: &Value) -> Option<String> {
         steps: steps.collect::<Option<_>>()?,
         external_keys: vec![],
         effective_at: order["effective_at"].as_str().and_then(|at| at.parse().ok()),
+        upsert: order["upsert"] == true,
         who: Who::new(domain::Actor::system("callers")),
     }))
 }

@@ -1,7 +1,10 @@
 //! What streams refer to and nobody has begun: promises of another system, or mistakes.
 //!
 //! A receipt may come before its customer does, from another system or in another shard. It is taken, and its customer is
-//! listed here until the customer is registered.
+//! listed here until the customer is registered. What a case or an interaction is `about` may be a thing of any kind, of which
+//! only the id is known: it is listed as `any` until some stream of that id begins.
+
+use std::collections::BTreeSet;
 
 use domain::{
     Fact, Id, Stream, StreamKind, case, equipment, inspection, interaction, job, lead, link, loyalty, opportunity,
@@ -17,7 +20,7 @@ use crate::{
 table! {
     /// Everything that a stream refers to, or that could be referred to. The two may live in different shards.
     rollup ReferenceRow "dangling_references" {
-        /// `customer`, `equipment` or `opportunity`.
+        /// `customer`, `equipment` or `opportunity`; `any` where a thing is referred to by its id alone.
         key kind: String,
         key id: Uuid,
         /// How many streams refer to it.
@@ -33,9 +36,9 @@ table! {
 
 pub static MODEL: ReadModel = ReadModel {
     name: "dangling",
-    about: "Customers, machines and deals that something refers to and that are not there (yet): by how many streams, and since when",
+    about: "Customers, machines, deals and other things that something refers to and that are not there (yet): by how many streams, and since when",
     group: Group::Journal,
-    version: 1,
+    version: 2,
     streams: &[],
     tables: &[ReferenceRow::TABLE],
     project,
@@ -80,21 +83,26 @@ fn plan(question: &Question) -> Result<Plan, BadQuestion> {
     Ok(plan.showing(COLUMNS.to_vec()))
 }
 
+/// The kind of what is referred to by its id alone.
+const ANY: &str = "any";
+
 fn project(event: &Event, rows: &mut Rows) {
-    if begins_what_is_referred_to(&event.fact) {
-        rows.add(ReferenceRow {
-            kind: event.stream.kind.name().to_owned(),
-            id: event.stream.id,
-            streams: 0,
-            begun: 1,
-            since: None,
-            example: None,
-        });
+    if event.version == 1 {
+        for kind in names_of(event.stream.kind) {
+            rows.add(ReferenceRow {
+                kind: kind.to_owned(),
+                id: event.stream.id,
+                streams: 0,
+                begun: 1,
+                since: None,
+                example: None,
+            });
+        }
     }
     for Reference { kind, id, streams } in references(&event.fact) {
         let is_new = streams > 0;
         rows.add(ReferenceRow {
-            kind: kind.name().to_owned(),
+            kind: kind.map_or(ANY, StreamKind::name).to_owned(),
             id,
             streams,
             begun: 0,
@@ -104,25 +112,33 @@ fn project(event: &Event, rows: &mut Rows) {
     }
 }
 
-fn begins_what_is_referred_to(fact: &Fact) -> bool {
-    matches!(
-        fact,
-        Fact::Customer(domain::customer::Event::Registered { .. })
-            | Fact::Equipment(equipment::Event::Installed { .. })
-            | Fact::Opportunity(opportunity::Event::Opened { .. })
-    )
+/// The kinds under which a stream is referred to.
+fn names_of(kind: StreamKind) -> impl Iterator<Item = &'static str> {
+    let own = match kind {
+        StreamKind::Customer | StreamKind::Equipment | StreamKind::Opportunity => Some(kind.name()),
+        StreamKind::Lead
+        | StreamKind::Interaction
+        | StreamKind::Case
+        | StreamKind::Inspection
+        | StreamKind::Job
+        | StreamKind::Purchase
+        | StreamKind::Loyalty
+        | StreamKind::Link => None,
+    };
+    own.into_iter().chain([ANY])
 }
 
 /// A stream that is referred to by one stream more (1) or less (-1).
 struct Reference {
-    kind: StreamKind,
+    /// Unknown where only an id is given.
+    kind: Option<StreamKind>,
     id: Uuid,
     streams: i64,
 }
 
 fn to<S: Stream>(id: Id<S>) -> Option<Reference> {
     Some(Reference {
-        kind: S::KIND,
+        kind: Some(S::KIND),
         id: id.uuid(),
         streams: 1,
     })
@@ -175,12 +191,36 @@ fn references(fact: &Fact) -> impl Iterator<Item = Reference> {
         | Fact::Job(_)
         | Fact::Loyalty(_) => [None, None],
     };
-    one.into_iter().chain(other)
+    one.into_iter().chain(other).chain(about(fact))
+}
+
+/// What an event says that a case or an interaction is about, or is about no longer.
+fn about(fact: &Fact) -> Vec<Reference> {
+    let none = Vec::new();
+    let (before, now) = match fact {
+        Fact::Case(case::Event::Opened { about, .. })
+        | Fact::Interaction(interaction::Event::Recorded { about, .. }) => (&none, about),
+        Fact::Interaction(interaction::Event::Corrected { from, fields, .. }) => match &fields.about {
+            Some(now) => (from.about.as_ref().unwrap_or(&none), now),
+            None => return vec![],
+        },
+        _ => return vec![],
+    };
+    let [before, now] = [before, now].map(|ids| ids.iter().copied().collect::<BTreeSet<Uuid>>());
+    let reference = |streams: i64| {
+        move |id: &Uuid| Reference {
+            kind: None,
+            id: *id,
+            streams,
+        }
+    };
+    let gone = before.difference(&now).map(reference(-1));
+    gone.chain(now.difference(&before).map(reference(1))).collect()
 }
 
 #[cfg(test)]
 mod specs {
-    use domain::{StreamRef, customer, derived_id};
+    use domain::{Personal, StreamRef, customer, derived_id};
     use jiff::civil::date;
     use proptest::prelude::*;
 
@@ -272,6 +312,99 @@ mod specs {
                 ("opportunity".into(), 1)
             ]
         );
+    }
+
+    fn interaction(about: &[&str]) -> interaction::Event {
+        interaction::Event::Recorded {
+            customer: Id::new(id("chen")),
+            channel: interaction::Channel::Email,
+            direction: interaction::Direction::In,
+            subject: Personal::from("noise"),
+            body: None,
+            provider_id: None,
+            about: about.iter().map(|name| id(name)).collect(),
+        }
+    }
+
+    fn corrected_about(from: &[&str], to: &[&str]) -> interaction::Event {
+        let about = |names: &[&str]| interaction::Fields {
+            about: Some(names.iter().map(|name| id(name)).collect()),
+            ..Default::default()
+        };
+        interaction::Event::Corrected {
+            of: 1,
+            from: about(from),
+            fields: about(to),
+            reason: "slip".into(),
+        }
+    }
+
+    /// Things that are known by their ids alone, and how many streams refer to each.
+    fn dangling_any(world: &World) -> Vec<(Uuid, i64)> {
+        let rows = world.ask(&MODEL, question(&["kind=any"])).rows.into_iter();
+        let mut found: Vec<_> = rows.map(|row| (row[1].clone(), row[2].as_int())).collect();
+        found.sort_unstable();
+        let uuid = |value: Value| match value {
+            Value::Uuid(id) => id,
+            other => panic!("{other:?} is no id"),
+        };
+        found.into_iter().map(|(id, streams)| (uuid(id), streams)).collect()
+    }
+
+    fn sorted(mut expected: Vec<(Uuid, i64)>) -> Vec<(Uuid, i64)> {
+        expected.sort_unstable();
+        expected
+    }
+
+    #[test]
+    fn what_a_case_or_a_contact_is_about_is_listed_until_a_thing_of_any_kind_has_that_id() {
+        let mut world = World::new(&[&MODEL]);
+        let open = case::Event::Opened {
+            customer: Id::new(id("chen")),
+            subject: Personal::from("leaks"),
+            kind: case::Kind::Incident,
+            priority: case::Priority::High,
+            channel: interaction::Channel::Phone,
+            about: vec![id("press"), id("receipt"), id("press")],
+        };
+        let case = StreamRef::of(Id::<case::Case>::new(id("case")));
+        world.record(case, Some(id("chen")), open, AT, AT);
+        let mail = StreamRef::of(Id::<interaction::Interaction>::new(id("mail")));
+        world.record(mail, Some(id("chen")), interaction(&["press", "case"]), AT, AT);
+        assert_eq!(dangling_any(&world), sorted(vec![(id("press"), 2), (id("receipt"), 1)]));
+
+        let receipt = StreamRef::of(Id::<purchase::Purchase>::new(id("receipt")));
+        let sale = recorded("taipei", date(2026, 3, 2), &[("tea", "1", 100)], None);
+        world.record(receipt, None, sale, AT, AT);
+        assert_eq!(dangling_any(&world), vec![(id("press"), 2)]);
+        let press = StreamRef::of(Id::<equipment::Equipment>::new(id("press")));
+        let installed = equipment::Event::Installed {
+            customer: Id::new(id("chen")),
+            maker: "M".into(),
+            serial: "1".into(),
+            model: "X".into(),
+            site: Personal::from("Taipei"),
+            warranty_until: None,
+        };
+        world.record(press, Some(id("chen")), installed, AT, AT);
+        assert_eq!(dangling_any(&world), vec![]);
+    }
+
+    #[test]
+    fn a_contact_is_about_what_it_was_corrected_to() {
+        let mut world = World::new(&[&MODEL]);
+        let mail = StreamRef::of(Id::<interaction::Interaction>::new(id("mail")));
+        world.record(mail, Some(id("chen")), interaction(&["press", "lathe"]), AT, AT);
+        world.record(
+            mail,
+            Some(id("chen")),
+            corrected_about(&["press", "lathe"], &["lathe", "deal"]),
+            AT,
+            AT,
+        );
+        assert_eq!(dangling_any(&world), sorted(vec![(id("lathe"), 1), (id("deal"), 1)]));
+        world.record(mail, Some(id("chen")), corrected_about(&["lathe", "deal"], &[]), AT, AT);
+        assert_eq!(dangling_any(&world), vec![]);
     }
 
     proptest! {

@@ -126,7 +126,7 @@ struct Sending {
     /// Send to this server instead of looking for one
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Refuse what refers to a customer, machine or deal that is not there (yet). Without it a thing with an id or a
+    /// Refuse what refers to a customer, machine, deal or other thing that is not there (yet). Without it a thing with an id or a
     /// key of its own is taken, and `crm query dangling` lists the reference until what it means comes
     #[arg(long)]
     strict: bool,

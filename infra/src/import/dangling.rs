@@ -10,7 +10,7 @@ use services::views::{Ask, Queries};
 /// What the read model `dangling` lists. Serialized as it is shown in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Dangling {
-    /// Customers, machines and deals that something refers to.
+    /// Customers, machines, deals and other things that something refers to.
     pub things: usize,
     /// There are more of them.
     pub more: bool,
@@ -50,8 +50,8 @@ impl fmt::Display for Dangling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = if self.more { "more than " } else { "" };
         let things = match self.things {
-            1 => "1 customer, machine or deal that something refers to is".to_owned(),
-            things => format!("{things} customers, machines or deals that something refers to are"),
+            1 => "1 thing (customer, machine, deal …) that something refers to is".to_owned(),
+            things => format!("{things} things (customers, machines, deals …) that something refers to are"),
         };
         write!(f, "{more}{things} not there (yet): crm query dangling")
     }

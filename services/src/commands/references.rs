@@ -4,10 +4,12 @@
 //! What is closed is refused, as in the shard's own slots. What is not there (yet) is a promise, unless the sender says that it
 //! is strict; the read model `dangling` lists those.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use domain::{AnyCommand, StreamRef, customer, lead, link};
+use domain::{AnyCommand, StreamKind, StreamRef, case, customer, interaction, lead, link};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::Commands;
 use crate::shard::{Action, Elsewhere, Failure, Request, elsewhere_of, rehearse, streams_of};
@@ -51,8 +53,9 @@ impl Commands {
         rehearse(request, states, &elsewhere, now, &self.calendar).map(|_| ())
     }
 
-    /// The customer of a link and the deal of a lead are no companions: a key is reserved before its customer is
-    /// registered, and a lead may be converted to a deal that begins later.
+    /// The customer of a link, the deal of a lead, and what a case or an interaction is about are no companions: a key is
+    /// reserved before its customer is registered, a lead may be converted to a deal that begins later, and what
+    /// something is about decides nothing.
     async fn check_what_nobody_decides_on(&self, request: &Request, strict: bool) -> Result<(), Failure> {
         for step in &request.steps {
             match &step.action {
@@ -67,12 +70,50 @@ impl Commands {
                 Action::Decide(AnyCommand::Lead(lead::Command::Convert {
                     opportunity: Some(opportunity),
                     ..
-                })) if strict && !self.has_begun(StreamRef::of(*opportunity)).await? => {
+                })) if strict && !self.is_there(request, StreamRef::of(*opportunity)).await? => {
                     return Err(Failure::Rejected(format!("there is no opportunity {opportunity}")));
+                }
+                Action::Decide(command) if strict => {
+                    for id in about(command) {
+                        if !self.is_anything(request, id).await? {
+                            return Err(Failure::Rejected(format!(
+                                "there is nothing with the id {id}, which it is about"
+                            )));
+                        }
+                    }
                 }
                 Action::Decide(_) | Action::Record(_) => {}
             }
         }
         Ok(())
     }
+
+    /// Is there a stream of any kind with this id?
+    async fn is_anything(&self, request: &Request, id: Uuid) -> Result<bool, Failure> {
+        for kind in StreamKind::ALL {
+            if self.is_there(request, StreamRef { kind: *kind, id }).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Is it begun, or does the request itself have a command for it?
+    async fn is_there(&self, request: &Request, stream: StreamRef) -> Result<bool, Failure> {
+        let is_own = request.steps.iter().any(|step| step.stream == stream);
+        Ok(is_own || self.has_begun(stream).await?)
+    }
+}
+
+/// What a case or an interaction is about: things of any kind, each once.
+fn about(command: &AnyCommand) -> BTreeSet<Uuid> {
+    let ids: &[Uuid] = match command {
+        AnyCommand::Case(case::Command::Open { about, .. })
+        | AnyCommand::Interaction(interaction::Command::Record { about, .. }) => about,
+        AnyCommand::Interaction(interaction::Command::Correct { fields, .. }) => {
+            fields.about.as_deref().unwrap_or_default()
+        }
+        _ => &[],
+    };
+    ids.iter().copied().collect()
 }

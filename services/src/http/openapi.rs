@@ -704,7 +704,7 @@ fn parameters() -> Map<String, Value> {
             "Prefer",
             "header",
             text(),
-            "`handling=strict` refuses a reference to a customer, machine or deal that is not there (yet). Without it a thing \
+            "`handling=strict` refuses a reference to a customer, machine, deal or other thing that is not there (yet). Without it a thing \
              with an id or a key of its own is taken, and `dangling` lists the reference until what it means comes. A thing that gets its id \
              here lives beside its customer or machine, which must be there always."
                 .to_owned(),

@@ -122,6 +122,51 @@ async fn a_closed_customer_is_refused_in_every_slot_and_what_was_applied_before_
 }
 
 #[tokio::test]
+async fn what_a_case_or_a_contact_is_about_must_be_there_for_a_strict_sender() {
+    let world = World::new().await;
+    let customer = world.begun("/api/customer", register("Chen")).await;
+    let nothing = domain::derived_id(&["nothing"]).to_string();
+    let receipt = world
+        .begun(
+            "/api/purchase",
+            json!({"type": "record", "kind": "sale", "source": "pos", "receipt": "R-1", "business_date": "2026-11-01",
+                "currency": "TWD", "lines": [{"sku": "A", "quantity": 1, "unit_price": "100"}]}),
+        )
+        .await;
+    let open = |about: &[&str]| {
+        json!({"type": "open", "customer": customer, "subject": "leaks", "kind": "incident", "priority": "high", "channel": "phone",
+            "about": about})
+    };
+    let record = |about: &[&str]| json!({"type": "record", "customer": customer, "channel": "phone", "direction": "in", "subject": "call", "about": about});
+    let call = world.begun("/api/interaction", record(&[])).await;
+    let correct = |about: &[&str]| json!({"type": "correct", "fields": {"about": about}, "reason": "slip"});
+    let call = format!("/api/interaction/{call}");
+    for (path, command) in [
+        ("/api/case", &open as &dyn Fn(&[&str]) -> Value),
+        ("/api/interaction", &record),
+        (&call, &correct),
+    ] {
+        let refused = world.post_with(path, &[STRICT], command(&[&receipt, &nothing])).await;
+        assert_eq!(refused.status, 422, "{path}: {}", refused.text);
+        assert!(refused.text.contains(&nothing), "{path}: {}", refused.text);
+        let taken = world.post_with(path, &[STRICT], command(&[&receipt, &customer])).await;
+        assert!([200, 201].contains(&taken.status), "{path}: {}", taken.text);
+        // Who is not strict makes a promise.
+        let taken = world.post(path, command(&[&nothing])).await;
+        assert!([200, 201].contains(&taken.status), "{path}: {}", taken.text);
+    }
+    // What begins in the same bundle is there.
+    let deal =
+        json!({"type": "open", "customer": customer, "name": "lathe", "close_date": "2026-12-30", "owner": "mei"});
+    let mut about_it = open(&[]);
+    about_it["about"] = json!([{"item": 0}]);
+    let bundle =
+        json!({"commands": [{"stream": "opportunity", "command": deal}, {"stream": "case", "command": about_it}]});
+    let taken = world.post_with("/api/bundle", &[STRICT], bundle).await;
+    assert_eq!(taken.status, 200, "{}", taken.text);
+}
+
+#[tokio::test]
 async fn a_key_is_linked_to_a_customer_who_is_not_closed_and_for_a_strict_sender_is_there() {
     let world = World::new().await;
     let link = |key: &str, customer: &str| json!({"type": "link", "source": "web", "key": key, "customer": customer});

@@ -1,6 +1,6 @@
 //! What a till or a shop took, receipt by receipt (消費紀錄; POS transaction, a sale or a return).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::ToSpan;
@@ -294,6 +294,23 @@ pub enum Rejection {
         sold_minor: i64,
         returned_minor: i64,
     },
+    #[error("receipt {sale:?} has no {sku:?}, and this return gives some back")]
+    NeverSold { sale: String, sku: String },
+    #[error("receipt {sale:?} has {sold} of {sku:?}, and this return gives back {returned}")]
+    MorePiecesThanSold {
+        sale: String,
+        sku: String,
+        sold: Decimal,
+        returned: Decimal,
+    },
+    #[error(
+        "receipt {sale:?} is of {sold_on}, and this return is of {returned_on}: nothing comes back before it is sold"
+    )]
+    BeforeSale {
+        sale: String,
+        sold_on: Date,
+        returned_on: Date,
+    },
     #[error("the tenders sum to {tendered_minor}, the lines to {total_minor} (minor units)")]
     TendersDiffer { tendered_minor: i64, total_minor: i64 },
     #[error("the business date {business_date} is still to come, today is {today}")]
@@ -314,6 +331,9 @@ pub struct State {
     /// Digests of what it said before it was corrected: an old file that comes again is no correction.
     pub superseded: BTreeSet<String>,
     pub voided: bool,
+    /// How much a sale has of each SKU, kept where a return can find its sale by the number; elsewhere nobody would ask.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pieces: BTreeMap<String, Decimal>,
 }
 
 /// What a receipt says, without its customer.
@@ -531,6 +551,7 @@ impl Stream for Purchase {
         match event {
             Event::Recorded { customer, .. } => {
                 state.purchase = summary(event);
+                state.pieces = pieces_to_find(event);
                 state.customer = *customer;
             }
             Event::CustomerAttached { from, to, .. } => {
@@ -548,6 +569,7 @@ impl Stream for Purchase {
                     state.former_customers.extend(state.customer);
                 }
                 state.purchase = now;
+                state.pieces = pieces_to_find(event);
                 state.customer = *customer;
                 state.voided = false;
             }
@@ -593,8 +615,9 @@ fn recorded_before<'a>(command: &Command, at: &Moment<'a>) -> Option<(Id<Purchas
 /// The sale that a return takes back, when there is one.
 type Sale<'a> = Option<Companion<'a, State>>;
 
-/// A sale may come after its return, and several returns may take it back: those are told by the read model
-/// `returns_to_check`. What cannot be right whatever comes is refused.
+/// What cannot be right whatever comes is refused. A sale may come after its return, be void after it, or be taken back by
+/// several returns, each of which fits. Those are other streams, in other slots: a sale does not know its returns, and no
+/// return knows the others. So these are not refused, but listed by the read model `returns_to_check`, which sees them all.
 fn must_fit_sale(recorded: &Event, sale: &Sale<'_>) -> Result<(), Rejection> {
     let (Some(Companion::Known(sale)), Some(returned)) = (sale, summary(recorded)) else {
         return Ok(());
@@ -614,13 +637,77 @@ fn must_fit_sale(recorded: &Event, sale: &Sale<'_>) -> Result<(), Rejection> {
             returned: returned.currency,
         });
     }
-    match returned.total_minor.saturating_neg() > sold.total_minor {
-        true => Err(Rejection::MoreThanSold {
+    // Both are days of business: a till says no more exactly when something was sold.
+    if returned.business_date < sold.business_date {
+        return Err(Rejection::BeforeSale {
+            sale: receipt(),
+            sold_on: sold.business_date,
+            returned_on: returned.business_date,
+        });
+    }
+    let mut come_back = pieces(recorded);
+    come_back.retain(|_, quantity| !quantity.is_zero());
+    // Of a sale that was corrected into a receipt of a till's day nothing is kept.
+    let is_kept = !sale.pieces.is_empty();
+    let never_sold = come_back.keys().find(|sku| !sale.pieces.contains_key(*sku));
+    if let Some(sku) = never_sold.filter(|_| is_kept) {
+        return Err(Rejection::NeverSold {
+            sale: receipt(),
+            sku: sku.clone(),
+        });
+    }
+    if returned.total_minor.saturating_neg() > sold.total_minor {
+        return Err(Rejection::MoreThanSold {
             sale: receipt(),
             sold_minor: sold.total_minor,
             returned_minor: returned.total_minor.saturating_neg(),
-        }),
-        false => Ok(()),
+        });
+    }
+    for (sku, quantity) in come_back {
+        match sale.pieces.get(&sku) {
+            Some(sold) if -quantity > *sold => {
+                return Err(Rejection::MorePiecesThanSold {
+                    sale: receipt(),
+                    sku,
+                    sold: *sold,
+                    returned: -quantity,
+                });
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// How much a receipt has of each SKU, all its lines together.
+fn pieces(event: &Event) -> BTreeMap<String, Decimal> {
+    let mut pieces: BTreeMap<String, Decimal> = BTreeMap::new();
+    let (Event::Recorded { lines, .. } | Event::Corrected { lines, .. }) = event else {
+        return pieces;
+    };
+    for line in lines {
+        let quantity = pieces.entry(line.sku.clone()).or_default();
+        *quantity = quantity.saturating_add(line.quantity).normalize();
+    }
+    pieces
+}
+
+/// The [`pieces`] of a sale that a return can find ([`sale_of`]).
+fn pieces_to_find(event: &Event) -> BTreeMap<String, Decimal> {
+    match event {
+        Event::Recorded {
+            kind: Kind::Sale,
+            store,
+            till,
+            ..
+        }
+        | Event::Corrected {
+            kind: Kind::Sale,
+            store,
+            till,
+            ..
+        } if !counts_by_day(store.as_deref(), till.as_deref()) => pieces(event),
+        _ => BTreeMap::new(),
     }
 }
 

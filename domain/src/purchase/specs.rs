@@ -842,3 +842,115 @@ fn a_correction_fits_the_sale_too() {
             returned_minor: 20_340,
         });
 }
+
+#[test]
+fn a_return_gives_back_no_more_pieces_than_were_sold() {
+    let sold = |lines| given::<Purchase>([]).decide(sale(lines, None)).unwrap();
+    let two_and_a_half_kilos = vec![
+        rung("A", "2", "100"),
+        rung("tea", "1.25", "8"),
+        rung("tea", "1.25", "8"),
+        rung("tea", "-0.5", "8"),
+    ];
+    let state = crate::spec::folded::<Purchase>(&sold(two_and_a_half_kilos));
+    let decide = |lines: &[_]| {
+        let beside = given::<Purchase>([]).with(original(), state.clone());
+        beside
+            .decide(return_of("536365", "GBP", lines))
+            .map(|events| events.len())
+    };
+    let more = |sku: &str, sold: &str, returned: &str| {
+        Err(Rejection::MorePiecesThanSold {
+            sale: "536365".into(),
+            sku: sku.into(),
+            sold: decimal(sold),
+            returned: decimal(returned),
+        })
+    };
+    assert_eq!(decide(&[("A", "-3", "60")]), more("A", "2", "3"));
+    assert_eq!(
+        decide(&[("A", "-1", "60"), ("A", "-1.001", "60")]),
+        more("A", "2", "2.001")
+    );
+    assert_eq!(decide(&[("tea", "-2.01", "8")]), more("tea", "2", "2.01"));
+    assert_eq!(decide(&[("A", "-2", "60"), ("tea", "-2.000", "8")]), Ok(1));
+}
+
+#[test]
+fn a_return_gives_back_only_what_the_sale_has() {
+    let state = crate::spec::folded::<Purchase>(&[recorded_for(None)]);
+    let decide = |lines: &[_]| {
+        let beside = given::<Purchase>([]).with(original(), state.clone());
+        beside
+            .decide(return_of("536365", "GBP", lines))
+            .map(|events| events.len())
+    };
+    let refused = Rejection::NeverSold {
+        sale: "536365".into(),
+        sku: "B".into(),
+    };
+    assert_eq!(
+        refused.to_string(),
+        "receipt \"536365\" has no \"B\", and this return gives some back"
+    );
+    assert_eq!(
+        decide(&[("71053", "-1", "3.39"), ("B", "-1", "1")]),
+        Err(refused.clone())
+    );
+    // It is named even when the money is too much as well.
+    assert_eq!(decide(&[("B", "-1", "1000")]), Err(refused));
+    // Of nothing, nothing comes back.
+    assert_eq!(decide(&[("71053", "-1", "3.39"), ("B", "0", "1")]), Ok(1));
+}
+
+#[test]
+fn a_return_fits_the_sale_as_it_was_corrected() {
+    let events = [recorded_for(None), corrected(None, Some(was(None)))];
+    given::<Purchase>([])
+        .with(original(), crate::spec::folded::<Purchase>(&events))
+        .when(return_of("536365", "GBP", &[("22752", "-1", "7.65")]))
+        .then_rejected(Rejection::NeverSold {
+            sale: "536365".into(),
+            sku: "22752".into(),
+        });
+}
+
+#[test]
+fn nothing_comes_back_before_it_is_sold() {
+    let on = |day: &str| {
+        let mut json = command_to_json(&return_of("536365", "GBP", &[("71053", "-1", "3.39")]));
+        json["business_date"] = day.into();
+        command_from_json::<Command>(json).unwrap()
+    };
+    let beside = || {
+        let state = crate::spec::folded::<Purchase>(&[recorded_for(None)]);
+        given::<Purchase>([]).with(original(), state)
+    };
+    beside().when(on("2010-11-30")).then_rejected(Rejection::BeforeSale {
+        sale: "536365".into(),
+        sold_on: date(2010, 12, 1),
+        returned_on: date(2010, 11, 30),
+    });
+    assert!(beside().decide(on("2010-12-01")).is_ok());
+}
+
+#[test]
+fn what_was_sold_is_kept_only_where_a_return_can_find_it() {
+    let kept = |store: Option<&str>, kind| {
+        let mut command = receipt(
+            kind,
+            vec![rung("A", if kind == Kind::Sale { "2" } else { "-2" }, "1")],
+            vec![],
+            None,
+        );
+        if let Command::Record { store: of, .. } = &mut command {
+            *of = store.map(str::to_owned);
+        }
+        let state = crate::spec::folded::<Purchase>(&given::<Purchase>([]).decide(command).unwrap());
+        serde_json::to_value(state).unwrap()["pieces"].clone()
+    };
+    assert_eq!(kept(None, Kind::Sale), json!({"A": "2"}));
+    assert_eq!(kept(Some("country:Japan"), Kind::Sale), json!({"A": "2"}));
+    assert_eq!(kept(Some("taipei"), Kind::Sale), json!(null));
+    assert_eq!(kept(None, Kind::Return), json!(null));
+}

@@ -1,8 +1,10 @@
 //! A loyalty account: the points of one customer in one program (會員點數; LoyaltyProgramMember, LoyaltyLedger).
 //!
 //! Points lie in lots, one for each transaction that earned some. They leave nearest expiry first, and never more than are
-//! there. An account is a ledger: its order is that of recording, as in the read models, whatever times its entries have; the time of
-//! a command says which points are good. What was earned, spent and then taken back is a debt, which later points pay off before they can be spent.
+//! there. An account is a ledger: its order is that of recording, as in the read models, whatever times its entries have. The time of
+//! a command says which points there are and which of them are good; it is not before the account was begun, nor before the points
+//! that it takes, or takes back, were earned. What was earned, spent and then taken back is a debt, which later points pay off before
+//! they can be spent.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +16,10 @@ use uuid::Uuid;
 
 use self::reversal::{Reversal, reverse};
 use crate::customer::{self, Customer};
-use crate::{Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, same_beginning};
+use crate::{
+    Calendar, Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, in_sequence,
+    same_beginning,
+};
 
 mod reversal;
 
@@ -246,6 +251,9 @@ pub enum Rejection {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     pub customer: Option<Id<Customer>>,
+    /// When the account was begun.
+    #[serde(default)]
+    pub enrolled_at: Timestamp,
     pub program: String,
     /// By source.
     pub lots: BTreeMap<String, Lot>,
@@ -264,6 +272,9 @@ pub struct State {
 pub struct Lot {
     /// 1, 2, 3 … in the order of earning.
     pub number: u64,
+    /// When it was earned.
+    #[serde(default)]
+    pub since: Timestamp,
     pub earned: i64,
     /// What can still be spent of it.
     pub left: i64,
@@ -279,6 +290,9 @@ pub struct Lot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Redemption {
     pub points: i64,
+    /// When they were spent: not before they were earned.
+    #[serde(default)]
+    pub at: Timestamp,
     /// What was not given back, in the order in which it was spent.
     pub lots: Vec<LotPoints>,
     /// The reversals that have a reference, by it.
@@ -355,16 +369,19 @@ impl Stream for Loyalty {
         if state.customer.is_none() && !matches!(command, Command::Enrol { .. }) {
             return Err(Rejection::NotEnrolled);
         }
-        let today = at.calendar.day(at.effective_at);
+        let when = When {
+            at: in_sequence(state.enrolled_at, at.effective_at),
+            calendar: at.calendar,
+        };
         match command {
             Command::Enrol { customer, program } => enrol(state, customer, program, at),
             Command::Earn {
                 points,
                 source,
                 expires_on,
-            } => earn(state, points, source, expires_on, today),
-            Command::Redeem { points, reference } => redeem(state, points, reference, today),
-            Command::Expire { on } => expire(state, on, today),
+            } => earn(state, points, source, expires_on, when.today()),
+            Command::Redeem { points, reference } => redeem(state, points, reference, when),
+            Command::Expire { on } => expire(state, on, when),
             Command::Reverse {
                 of,
                 points,
@@ -379,22 +396,27 @@ impl Stream for Loyalty {
                     reference,
                     reason,
                 };
-                reverse(state, &reversal, today, at.effective_at)
+                reverse(state, &reversal, when)
             }
             Command::Adjust {
                 points,
                 reference,
                 shortfall,
                 reason,
-            } => adjust(state, points, reference, shortfall, reason, today),
+            } => adjust(state, points, reference, shortfall, reason, when),
         }
     }
 
-    fn evolve(mut state: State, event: &Event, _: Timestamp) -> State {
+    fn evolve(mut state: State, event: &Event, at: Timestamp) -> State {
+        let at = match state.customer {
+            Some(_) => in_sequence(state.enrolled_at, at),
+            None => at,
+        };
         state.debt += event.debt_delta();
         match event {
             Event::Enrolled { customer, program } => {
                 state.customer = Some(*customer);
+                state.enrolled_at = at;
                 state.program = program.clone();
             }
             Event::Earned {
@@ -405,7 +427,7 @@ impl Stream for Loyalty {
                 ..
             } => {
                 state.given += points;
-                state.put_lot(source, *points, points - debt_paid, *expires_on);
+                state.put_lot(source, *points, points - debt_paid, *expires_on, at);
             }
             Event::Redeemed {
                 points,
@@ -416,6 +438,9 @@ impl Stream for Loyalty {
                 state.take_out(lots);
                 let redemption = Redemption {
                     points: *points,
+                    at: lots
+                        .iter()
+                        .fold(at, |at, part| in_sequence(state.lots[&part.source].since, at)),
                     lots: lots.clone(),
                     reversals: BTreeMap::new(),
                 };
@@ -466,7 +491,7 @@ impl Stream for Loyalty {
                 if *points > 0 {
                     state.given += points;
                     for lot in lots {
-                        state.put_lot(&lot.source, lot.points, lot.points, lot.expires_on);
+                        state.put_lot(&lot.source, lot.points, lot.points, lot.expires_on, at);
                     }
                 } else {
                     state.take_out(lots);
@@ -483,35 +508,83 @@ impl Stream for Loyalty {
     }
 }
 
+/// A time, and the calendar that says on which day it is.
+#[derive(Clone, Copy)]
+struct When<'a> {
+    at: Timestamp,
+    calendar: &'a Calendar,
+}
+
+impl When<'_> {
+    fn today(self) -> Date {
+        self.calendar.day(self.at)
+    }
+
+    fn not_before(self, cause: Timestamp) -> Self {
+        When {
+            at: in_sequence(cause, self.at),
+            ..self
+        }
+    }
+}
+
 impl State {
     /// What lies in the lots.
     pub fn balance(&self) -> i64 {
         self.lots.values().map(|lot| lot.left).sum()
     }
 
-    /// What can be spent on this day.
-    pub fn available(&self, today: Date) -> i64 {
-        let good: i64 = self.good_lots(today).iter().map(|part| part.points).sum();
+    /// What can be spent at this time.
+    pub fn available(&self, at: Timestamp, calendar: &Calendar) -> i64 {
+        self.available_when(When { at, calendar })
+    }
+
+    fn available_when(&self, when: When<'_>) -> i64 {
+        let good: i64 = self.good(when).map(|(_, lot)| lot.left).sum();
         // Debt beside good lots happens when a command is true at an earlier time than the one before it.
         (good - self.debt).max(0)
     }
 
-    /// The lots with points that are good on this day, in the order in which they are spent.
-    fn good_lots(&self, today: Date) -> Vec<LotPoints> {
-        let mut good: Vec<_> = self
-            .lots
-            .iter()
-            .filter(|(_, lot)| lot.left > 0 && !lot.is_expired(today))
-            .collect();
+    /// `when`, or the first time after it at which `there` are so many points; if there never are, the time with the most. So an
+    /// entry is not before the points that it takes, and one that is dated late takes those that were there by then.
+    fn when_there<'a>(&self, points: i64, when: When<'a>, there: impl Fn(When<'a>) -> i64) -> When<'a> {
+        let (mut best, mut most) = (when, there(when));
+        let later = self.lots.values().filter(|lot| lot.left > 0 && lot.since > when.at);
+        let mut times: Vec<Timestamp> = later.map(|lot| lot.since).collect();
+        times.sort_unstable();
+        times.dedup();
+        for at in times {
+            if most >= points {
+                break;
+            }
+            let then = When { at, ..when };
+            if there(then) > most {
+                (best, most) = (then, there(then));
+            }
+        }
+        best
+    }
+
+    /// The lots with points that are there at this time and good on its day.
+    fn good(&self, when: When<'_>) -> impl Iterator<Item = (&String, &Lot)> {
+        let today = when.today();
+        let lots = self.lots.iter();
+        lots.filter(move |(_, lot)| lot.left > 0 && lot.since <= when.at && !lot.is_expired(today))
+    }
+
+    /// The same, in the order in which they are spent.
+    fn good_lots(&self, when: When<'_>) -> Vec<LotPoints> {
+        let mut good: Vec<_> = self.good(when).collect();
         good.sort_by_key(|(_, lot)| (lot.expires_on.unwrap_or(Date::MAX), lot.number));
         good.into_iter()
             .map(|(source, lot)| lot.part(source, lot.left))
             .collect()
     }
 
-    fn put_lot(&mut self, source: &str, earned: i64, left: i64, expires_on: Option<Date>) {
+    fn put_lot(&mut self, source: &str, earned: i64, left: i64, expires_on: Option<Date>, since: Timestamp) {
         let lot = Lot {
             number: self.lots.len() as u64 + 1,
+            since,
             earned,
             left,
             expired: 0,
@@ -630,7 +703,7 @@ fn earn(
     }])
 }
 
-fn redeem(state: &State, points: i64, reference: String, today: Date) -> Result<Vec<Event>, Rejection> {
+fn redeem(state: &State, points: i64, reference: String, when: When<'_>) -> Result<Vec<Event>, Rejection> {
     must_be_points(points)?;
     if reference.trim().is_empty() {
         return Err(Rejection::ReferenceMissing);
@@ -648,26 +721,28 @@ fn redeem(state: &State, points: i64, reference: String, today: Date) -> Result<
             Ok(vec![])
         };
     }
-    let available = state.available(today);
+    let when = state.when_there(points, when, |when| state.available_when(when));
+    let available = state.available_when(when);
     if points > available {
         return Err(Rejection::OnlyAvailable(available));
     }
     Ok(vec![Event::Redeemed {
         points,
         reference,
-        lots: first_points(state.good_lots(today), points),
+        lots: first_points(state.good_lots(when), points),
         balance: state.balance() - points,
     }])
 }
 
-fn expire(state: &State, on: Date, today: Date) -> Result<Vec<Event>, Rejection> {
+fn expire(state: &State, on: Date, when: When<'_>) -> Result<Vec<Event>, Rejection> {
+    let today = when.today();
     if on > today {
         return Err(Rejection::StillToCome { on, today });
     }
     let lots: Vec<LotPoints> = state
         .lots
         .iter()
-        .filter(|(_, lot)| lot.left > 0 && lot.is_expired(on))
+        .filter(|(_, lot)| lot.left > 0 && lot.since <= when.at && lot.is_expired(on))
         .map(|(source, lot)| lot.part(source, lot.left))
         .collect();
     if lots.is_empty() {
@@ -688,7 +763,7 @@ fn adjust(
     reference: Option<String>,
     shortfall: Shortfall,
     reason: String,
-    today: Date,
+    mut when: When<'_>,
 ) -> Result<Vec<Event>, Rejection> {
     if points == 0 {
         return Err(Rejection::NothingToAdjust);
@@ -714,11 +789,12 @@ fn adjust(
         let lots = if made.points > 0 { vec![made] } else { vec![] };
         (lots, debt_paid, 0)
     } else {
-        let available = state.available(today);
+        when = state.when_there(-points, when, |when| state.available_when(when));
+        let available = state.available_when(when);
         if -points > available && shortfall == Shortfall::Refused {
             return Err(Rejection::OnlyThere(available));
         }
-        let taken = first_points(state.good_lots(today), -points);
+        let taken = first_points(state.good_lots(when), -points);
         let debt = -points - sum(&taken);
         (taken, 0, debt)
     };
@@ -729,7 +805,7 @@ fn adjust(
         debt_paid,
         debt,
         reason,
-        on: today,
+        on: when.today(),
         balance: state.balance() + points - debt_paid + debt,
     }])
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::{
-    ADJUSTMENT, Event, Loyalty, Movement, Rejection, State, What, first_points, is_repeated, must_be_points,
+    ADJUSTMENT, Event, Loyalty, Movement, Rejection, State, What, When, first_points, is_repeated, must_be_points,
     must_not_be_empty, sum,
 };
 use crate::Stream;
@@ -39,7 +38,7 @@ impl Reversal {
 
 /// One receipt may have both redeemed points and earned some. The redemption goes back first, so that its points are there
 /// when the earned ones are taken.
-pub(super) fn reverse(state: &State, reversal: &Reversal, today: Date, at: Timestamp) -> Result<Vec<Event>, Rejection> {
+pub(super) fn reverse(state: &State, reversal: &Reversal, mut when: When<'_>) -> Result<Vec<Event>, Rejection> {
     let of = &reversal.of;
     if reversal.reason.trim().is_empty() {
         return Err(Rejection::ReasonMissing);
@@ -63,8 +62,9 @@ pub(super) fn reverse(state: &State, reversal: &Reversal, today: Date, at: Times
         let redemption = &state.redemptions[of];
         let points = reversal.points_of(What::Redeemed, redemption.left(), &redemption.reversals)?;
         if points > 0 {
-            let event = reverse_redemption(&state, reversal, points, today);
-            state = Loyalty::evolve(state, &event, at);
+            when = when.not_before(redemption.at);
+            let event = reverse_redemption(&state, reversal, points, when.today());
+            state = Loyalty::evolve(state, &event, when.at);
             events.push(event);
         }
     }
@@ -72,7 +72,7 @@ pub(super) fn reverse(state: &State, reversal: &Reversal, today: Date, at: Times
         let lot = &state.lots[of];
         let points = reversal.points_of(What::Earned, lot.left_to_reverse(), &lot.reversals)?;
         if points > 0 {
-            events.push(reverse_earn(&state, reversal, points, today));
+            events.push(reverse_earn(&state, reversal, points, when.not_before(lot.since)));
         }
     }
     Ok(events)
@@ -111,14 +111,19 @@ fn reverse_redemption(state: &State, reversal: &Reversal, points: i64, today: Da
     }
 }
 
-fn reverse_earn(state: &State, reversal: &Reversal, points: i64, today: Date) -> Event {
+fn reverse_earn(state: &State, reversal: &Reversal, points: i64, when: When<'_>) -> Event {
     let of = &reversal.of;
     let lot = &state.lots[of];
     let mut sources = vec![];
     if lot.left > 0 {
         sources.push(lot.part(of, lot.left));
     }
-    sources.extend(state.good_lots(today).into_iter().filter(|part| part.source != *of));
+    let others = |when| {
+        let good = state.good_lots(when).into_iter();
+        good.filter(|part| part.source != *of).collect::<Vec<_>>()
+    };
+    let when = state.when_there(points - lot.left, when, |when| sum(&others(when)));
+    sources.extend(others(when));
     let taken = first_points(sources, points);
     Event::EarnReversed {
         of: of.clone(),

@@ -823,6 +823,130 @@ fn the_same_intent_twice_gives_nothing_the_second_time() {
     after(spent()).same_intent_twice(reverse("voucher"));
 }
 
+const FIRST: &str = "2026-03-01T09:00:00+08:00";
+const TENTH: &str = "2026-03-10T09:00:00+08:00";
+
+/// What `command` comes to when it is recorded on the 20th and says that it is true since the first.
+fn on_the_first(events: Vec<(&'static str, Event)>, command: Command) -> Result<Vec<Event>, Rejection> {
+    let account = crate::spec::given_at::<Loyalty>(events);
+    account.at("2026-03-20T09:00:00+08:00").effective(FIRST).decide(command)
+}
+
+#[test]
+fn points_are_not_spent_before_they_were_earned() {
+    let (eighth, fifteenth) = (date(2026, 3, 8), date(2026, 3, 15));
+    let account = |expires_on| {
+        vec![
+            (FIRST, enrolled()),
+            (FIRST, earned(40, "R1", None, 40)),
+            (TENTH, earned(60, "R2", expires_on, 100)),
+        ]
+    };
+    // Those that were there by then come first, however soon later ones expire.
+    assert_eq!(
+        on_the_first(account(Some(fifteenth)), redeem(40, "gift")),
+        Ok(vec![redeemed(40, "gift", vec![lot("R1", 40)], 60)])
+    );
+    // More is spent since there is more, and what was no longer good then is not spent.
+    assert_eq!(
+        on_the_first(account(Some(fifteenth)), redeem(70, "gift")),
+        Ok(vec![redeemed(
+            70,
+            "gift",
+            vec![lot_until("R2", 60, fifteenth), lot("R1", 10)],
+            30
+        )])
+    );
+    assert_eq!(
+        on_the_first(account(Some(eighth)), redeem(70, "gift")),
+        Err(Rejection::OnlyAvailable(40))
+    );
+}
+
+#[test]
+fn an_adjustment_takes_no_points_before_they_were_earned() {
+    let account = vec![(FIRST, enrolled()), (TENTH, earned(60, "R2", None, 60))];
+    let Ok(events) = on_the_first(account, adjust(-10)) else {
+        panic!("the points are there since the tenth")
+    };
+    let [Event::Adjusted { on, lots, .. }] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!((*on, lots), (date(2026, 3, 10), &vec![lot("R2", 10)]));
+}
+
+#[test]
+fn nothing_happens_to_an_account_before_it_was_begun() {
+    let on = |command| {
+        let events = on_the_first(vec![(TENTH, enrolled())], command).unwrap();
+        match events.as_slice() {
+            [Event::Adjusted { on, .. }] => *on,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(on(adjust(10)), date(2026, 3, 10));
+    // Points that had expired by then pay no debt.
+    let owing = vec![
+        (TENTH, enrolled()),
+        (TENTH, earned(100, "R1", None, 100)),
+        (TENTH, redeemed(100, "voucher", vec![lot("R1", 100)], 0)),
+        (TENTH, earn_reversed("R1", vec![], 100, 0)),
+    ];
+    let earned_late = on_the_first(owing, earn(10, "R2", Some(date(2026, 3, 5))));
+    assert_eq!(earned_late, Ok(vec![earned(10, "R2", Some(date(2026, 3, 5)), 10)]));
+}
+
+#[test]
+fn points_do_not_expire_before_they_were_earned() {
+    let fifth = date(2026, 3, 5);
+    let account = vec![
+        (FIRST, enrolled()),
+        (TENTH, earned(60, "R2", Some(date(2026, 3, 1)), 60)),
+    ];
+    assert_eq!(
+        on_the_first(account.clone(), Command::Expire { on: date(2026, 3, 1) }),
+        Ok(vec![])
+    );
+    let later = crate::spec::given_at::<Loyalty>(account).at("2026-03-20T09:00:00+08:00");
+    assert_eq!(
+        later.decide(Command::Expire { on: fifth }).map(|events| events.len()),
+        Ok(1)
+    );
+}
+
+#[test]
+fn points_are_not_taken_back_before_they_were_earned() {
+    let fifth = date(2026, 3, 5);
+    // On the tenth the points of R3 are no longer good, and R1 cannot be made good by them.
+    let account = vec![
+        (FIRST, enrolled()),
+        (FIRST, earned(50, "R3", Some(fifth), 50)),
+        (TENTH, earned(60, "R1", None, 110)),
+        (TENTH, redeemed(60, "gift", vec![lot("R1", 60)], 50)),
+    ];
+    assert_eq!(
+        on_the_first(account.clone(), reverse("R1")),
+        Ok(vec![earn_reversed("R1", vec![], 60, 50)])
+    );
+    // Nor is what was spent on the tenth given back before that.
+    let mut owing = account;
+    owing.push((TENTH, earn_reversed("R1", vec![], 60, 50)));
+    owing.push((TENTH, earned(5, "R4", Some(date(2026, 3, 9)), 55)));
+    owing.push((
+        TENTH,
+        redeemed(5, "tea", vec![lot_until("R4", 5, date(2026, 3, 9))], 50),
+    ));
+    assert_eq!(
+        on_the_first(owing, reverse("tea")),
+        Ok(vec![redemption_reversed(
+            "tea",
+            vec![lot_until("R4", 5, date(2026, 3, 9))],
+            0,
+            55
+        )])
+    );
+}
+
 struct Nobody;
 
 impl Companions for Nobody {
@@ -913,7 +1037,8 @@ proptest! {
             for event in Loyalty::decide(&state, command, &at).unwrap_or_default() {
                 state = Loyalty::evolve(state, &event, noon);
             }
-            prop_assert!(state.debt == 0 || state.good_lots(today).is_empty());
+            let when = When { at: noon, calendar: &calendar };
+            prop_assert!(state.debt == 0 || state.good_lots(when).is_empty());
         }
     }
 }

@@ -284,7 +284,7 @@ impl Shops<'_> {
 
     /// Points go in hundreds, and pay at most half.
     fn points_to_spend(&mut self, n: usize, total: i64, at: Timestamp) -> i64 {
-        let available = self.members[n].points.available(day_of(at));
+        let available = self.members[n].points.available(at, &Calendar::taipei());
         let spent = available.min(total / 2) / 50 * 50;
         if spent >= 50 && self.luck.percent(40) { spent } else { 0 }
     }

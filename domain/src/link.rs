@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::customer::{self, Customer};
-use crate::{Companion, Home, Id, Moment, Stream, StreamKind, StreamRef, id_from_key};
+use crate::{Companion, Home, Id, Moment, Stream, StreamKind, StreamRef, id_from_key, in_sequence};
 
 /// So many owners that a key had before are remembered.
 pub const FORMER_OWNERS_MAX: usize = 8;
@@ -54,6 +54,9 @@ pub struct State {
     /// Since when it is linked.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// When it was last linked or unlinked: a key has one owner at a time, so that each step causes the next.
+    #[serde(default)]
+    pub changed_at: Option<Timestamp>,
     /// Whom it belonged to before, the last one at the end: the retry of a command from then still names the key.
     #[serde(default)]
     pub former: Vec<Id<Customer>>,
@@ -133,6 +136,8 @@ impl Stream for Link {
     }
 
     fn evolve(mut state: State, event: &Event, at: Timestamp) -> State {
+        let at = state.changed_at.map_or(at, |last| in_sequence(last, at));
+        state.changed_at = Some(at);
         match event {
             Event::Linked { customer, .. } => {
                 state.former.retain(|former| former != customer);
@@ -253,6 +258,27 @@ mod specs {
             (again.customer, again.former.as_slice()),
             (Some(neighbour("1")), &kept[1..])
         );
+    }
+
+    #[test]
+    fn a_key_does_not_belong_to_two_customers_at_one_time() {
+        let unlinked = Event::Unlinked {
+            customer: neighbour("a"),
+        };
+        let since = |events: &[(&str, Event)]| {
+            let states = events.iter();
+            let state = states.fold(State::default(), |state, (at, event)| {
+                Link::evolve(state, event, crate::spec::moment(at))
+            });
+            state.since.map(|since| since.to_string())
+        };
+        let (first, second) = ("2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z");
+        let (fifth, ninth) = ("2026-03-05T00:00:00Z", "2026-03-09T00:00:00Z");
+        // It is b's since a had it no more, and a had it at least until it was linked to a.
+        let once = [(fifth, linked("a")), (ninth, unlinked.clone()), (first, linked("b"))];
+        assert_eq!(since(&once).as_deref(), Some(ninth));
+        let skewed = [(fifth, linked("a")), (first, unlinked), (second, linked("b"))];
+        assert_eq!(since(&skewed).as_deref(), Some(fifth));
     }
 
     #[test]

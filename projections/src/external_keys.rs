@@ -1,6 +1,6 @@
 //! What other systems call the customers: a key a row. A customer is shown with its keys in `customers`.
 
-use domain::{ExternalKey, Fact, Id, StreamKind, customer, link};
+use domain::{ExternalKey, Fact, Id, StreamKind, customer, in_sequence, link};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -18,13 +18,21 @@ table! {
     }
 }
 
+table! {
+    /// When a key was last unlinked: it has one owner at a time.
+    entity KeyEnd "external_key_ends" {
+        key link: Uuid,
+        set at: Timestamp,
+    }
+}
+
 pub static MODEL: ReadModel = ReadModel {
     name: "external_keys",
     about: "Every key of another system with the customer that it means",
     group: Group::Sales,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Customer, StreamKind::Link],
-    tables: &[ExternalKeyRow::TABLE],
+    tables: &[ExternalKeyRow::TABLE, KeyEnd::TABLE],
     project,
     plan: |question| {
         question.present_only()?;
@@ -45,9 +53,20 @@ fn project(event: &Event, rows: &mut Rows) {
         }
         Fact::Link(link::Event::Linked { source, key, customer }) => {
             let (source, key) = (source.clone(), key.clone());
-            rows.put(row(ExternalKey { source, key }, customer.uuid(), event));
+            let mut row = row(ExternalKey { source, key }, customer.uuid(), event);
+            if let Some(end) = rows.get::<KeyEnd>(event.stream.id) {
+                row.since = in_sequence(end.at, row.since);
+            }
+            rows.put(row);
         }
-        Fact::Link(link::Event::Unlinked { .. }) => rows.remove::<ExternalKeyRow>(event.stream.id),
+        Fact::Link(link::Event::Unlinked { .. }) => {
+            let since = rows.get::<ExternalKeyRow>(event.stream.id).map(|row| row.since);
+            rows.put(KeyEnd {
+                link: event.stream.id,
+                at: since.map_or(event.effective_at, |since| in_sequence(since, event.effective_at)),
+            });
+            rows.remove::<ExternalKeyRow>(event.stream.id);
+        }
         _ => {}
     }
 }
@@ -70,7 +89,7 @@ mod specs {
 
     use super::*;
     use crate::customers;
-    use crate::spec::{World, id, question};
+    use crate::spec::{World, id, moment, question};
 
     const AT: &str = "2026-03-02T09:00:00+08:00";
 
@@ -118,6 +137,38 @@ mod specs {
         assert_eq!(shown(&world, customer), r#"["erp:C-1","erp:C-2"]"#);
         world.record(link("C-2"), None, link::Event::Unlinked { customer }, AT, AT);
         assert_eq!(shown(&world, customer), r#"["erp:C-1"]"#);
+    }
+
+    #[test]
+    fn a_key_does_not_belong_to_two_customers_at_one_time() {
+        let (first, fifth, ninth) = (
+            "2026-03-01T09:00:00+08:00",
+            "2026-03-05T09:00:00+08:00",
+            "2026-03-09T09:00:00+08:00",
+        );
+        let since = |unlinked_at| {
+            let mut world = World::new(&[&MODEL]);
+            let stream = StreamRef::of::<Link>(link_id("erp", "C-1"));
+            let mut state = link::State::default();
+            let mut record = |fact: link::Event, at: &str| {
+                state = <Link as domain::Stream>::evolve(std::mem::take(&mut state), &fact, moment(at));
+                world.record(stream, None, fact, at, ninth);
+            };
+            let linked = |name| link::Event::Linked {
+                source: "erp".into(),
+                key: "C-1".into(),
+                customer: Id::new(id(name)),
+            };
+            record(linked("a"), fifth);
+            let customer = Id::new(id("a"));
+            record(link::Event::Unlinked { customer }, unlinked_at);
+            record(linked("b"), first);
+            let since = world.rows::<ExternalKeyRow>()[0].since;
+            assert_eq!(Some(since), state.since);
+            since
+        };
+        assert_eq!(since(ninth), moment(ninth));
+        assert_eq!(since(first), moment(fifth));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What each loyalty account holds, owes, and is about to lose.
 
 use domain::loyalty::{self, LotPoints};
-use domain::{Fact, StreamKind};
+use domain::{Fact, StreamKind, in_sequence};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "loyalty_balance",
     about: "Every loyalty account with its points, debt and next expiry",
     group: Group::Analytics,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Loyalty],
     tables: &[LoyaltyBalanceRow::TABLE],
     project,
@@ -72,7 +72,7 @@ fn project(event: &Event, rows: &mut Rows) {
         return;
     }
     rows.update(event.stream.id, |row: &mut LoyaltyBalanceRow| {
-        row.changed_at = event.effective_at;
+        row.changed_at = in_sequence(row.changed_at, event.effective_at);
         row.balance += fact.delta();
         row.debt += fact.debt_delta();
         match fact {
@@ -257,6 +257,32 @@ pub(crate) mod specs {
         assert_eq!(world.rows::<LoyaltyBalanceRow>(), vec![expected]);
         let losing_soon = question(&["next_expiry<2026-05-15"]);
         assert_eq!(world.ask(&MODEL, losing_soon).rows.len(), 1);
+    }
+
+    #[test]
+    fn no_entry_is_before_the_one_before_it() {
+        let mut world = World::new(&[&MODEL]);
+        let account = StreamRef::of::<loyalty::Loyalty>(Id::new(id("account")));
+        let (first, second, third) = (
+            "2026-03-01T09:00:00+08:00",
+            "2026-03-02T09:00:00+08:00",
+            "2026-03-03T09:00:00+08:00",
+        );
+        let enrolled = loyalty::Event::Enrolled {
+            customer: Id::new(id("mei")),
+            program: "points".into(),
+        };
+        let earned = loyalty::Event::Earned {
+            points: 5,
+            source: "r1".into(),
+            expires_on: None,
+            debt_paid: 0,
+            balance: 5,
+        };
+        world.record(account, None, enrolled, second, third);
+        world.record(account, None, earned, first, third);
+        let row = world.rows::<LoyaltyBalanceRow>().remove(0);
+        assert_eq!((row.enrolled_at, row.changed_at), (moment(second), moment(second)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What was bought, receipt by receipt.
 
-use domain::{Currency, Fact, Id, StreamKind, purchase};
+use domain::{Currency, Fact, Id, StreamKind, in_sequence, purchase};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ table! {
         key currency: Currency,
         /// Sales with this number: more than one where each till counts by itself.
         sum sales: i64,
+        /// Sales with this number that are void.
+        sum voided: i64,
         sum sold_minor: i64,
         /// Returns that name it.
         sum returns: i64,
@@ -60,7 +62,7 @@ pub static MODEL: ReadModel = ReadModel {
     name: "purchases",
     about: "Every receipt with its store, day, total and customer",
     group: Group::Analytics,
-    version: 1,
+    version: 2,
     streams: &[StreamKind::Purchase],
     tables: &[PurchaseRow::TABLE, SaleBalance::TABLE],
     project,
@@ -90,7 +92,7 @@ const RETURN_COLUMNS: &[Column] = &[
     Column::shown("returns", ColumnType::Int),
     Column::shown("sold_minor", ColumnType::Int),
     Column::shown("returned_minor", ColumnType::Int),
-    // `no-sale` or `more-than-sold`.
+    // `no-sale`, `sale-void` or `more-than-sold`.
     Column::shown("trouble", ColumnType::Text),
 ];
 
@@ -106,6 +108,7 @@ fn plan_returns(question: &Question) -> Result<Plan, BadQuestion> {
         "sold_minor",
         "returned_minor",
         "sales",
+        "voided",
     ];
     let select = Select::of(SaleBalance::TABLE, columns.map(Expr::Column));
     let select = page.narrow(select, &["source", "store", "currency"]);
@@ -116,11 +119,13 @@ fn plan_returns(question: &Question) -> Result<Plan, BadQuestion> {
     Ok(page.plan(vec![select], move |mut results| {
         let mut found = Vec::new();
         for mut row in results.remove(0) {
+            let voided = row.pop().expect("the void ones were selected").as_int();
             let sales = row.pop().expect("the sales were selected").as_int();
             let (sold, returned) = (row[5].as_int(), row[6].as_int());
-            let trouble = match (sales, sold.saturating_add(returned)) {
-                (..=0, _) => "no-sale",
-                (_, ..=-1) => "more-than-sold",
+            let trouble = match (sales, voided, sold.saturating_add(returned)) {
+                (..=0, 1.., _) => "sale-void",
+                (..=0, _, _) => "no-sale",
+                (_, _, ..=-1) => "more-than-sold",
                 _ => continue,
             };
             row.push(Value::Text(trouble.to_owned()));
@@ -140,7 +145,10 @@ fn project(event: &Event, rows: &mut Rows) {
         }
         purchase::Event::Corrected { .. } => {
             let before = rows.get::<PurchaseRow>(event.stream.id);
-            let row = row(event, fact, before.as_ref().map_or(0, |before| before.corrections) + 1);
+            let mut row = row(event, fact, before.as_ref().map_or(0, |before| before.corrections) + 1);
+            if let Some(before) = &before {
+                row.at = in_sequence(before.at, row.at);
+            }
             add(rows, before.and_then(|before| balance(&before, -1)));
             add(rows, balance(&row, 1));
             rows.put(row);
@@ -150,11 +158,15 @@ fn project(event: &Event, rows: &mut Rows) {
         }
         purchase::Event::Voided { reason, .. } => {
             let before = rows.get::<PurchaseRow>(event.stream.id);
-            add(rows, before.and_then(|before| balance(&before, -1)));
-            rows.update(event.stream.id, |row: &mut PurchaseRow| {
-                row.status = "voided".to_owned();
-                row.void_reason = Some(reason.clone());
-            });
+            let Some(before) = before else { return };
+            add(rows, balance(&before, -1));
+            let row = PurchaseRow {
+                status: "voided".to_owned(),
+                void_reason: Some(reason.clone()),
+                ..before
+            };
+            add(rows, balance(&row, 1));
+            rows.put(row);
         }
     }
 }
@@ -165,23 +177,24 @@ fn add(rows: &mut Rows, balance: Option<SaleBalance>) {
     }
 }
 
-/// What the receipt adds to its sale's balance, or takes out of it; nothing when it is void, or a return that names no sale.
+/// What the receipt adds to its sale's balance, or takes out of it; nothing when it is a return that is void, or names no sale.
 fn balance(row: &PurchaseRow, sign: i64) -> Option<SaleBalance> {
-    if row.status != "recorded" {
-        return None;
-    }
+    let is_void = row.status != "recorded";
     let is_return = row.kind == word(purchase::Kind::Return);
     let receipt = match is_return {
+        true if is_void => return None,
         true => row.of.clone()?,
         false => row.receipt.clone(),
     };
-    let (of_sales, of_returns) = (sign * i64::from(!is_return), sign * i64::from(is_return));
+    let of_sales = sign * i64::from(!is_return && !is_void);
+    let of_returns = sign * i64::from(is_return);
     Some(SaleBalance {
         source: row.source.clone(),
         store: row.store.clone().unwrap_or_default(),
         receipt,
         currency: row.currency,
         sales: of_sales,
+        voided: sign * i64::from(!is_return && is_void),
         sold_minor: row.total_minor.saturating_mul(of_sales),
         returns: of_returns,
         returned_minor: row.total_minor.saturating_mul(of_returns),
@@ -576,6 +589,24 @@ pub(crate) mod specs {
             record("s1", corrected(&sale, None, &less)),
             ["1 1 50 -60 more-than-sold"]
         );
-        assert_eq!(record("s1", voided(&less, None)), ["1 1 0 -60 no-sale"]);
+        assert_eq!(record("s1", voided(&less, None)), ["1 1 0 -60 sale-void"]);
+        // It did happen, and then it did not.
+        let mut again = corrected(&less, None, &sale);
+        if let purchase::Event::Corrected { was, .. } = &mut again {
+            *was = None;
+        }
+        assert_eq!(record("s1", again), [""; 0]);
+        assert_eq!(record("s1", voided(&sale, None)), ["1 1 0 -60 sale-void"]);
+    }
+
+    #[test]
+    fn a_correction_is_not_before_what_it_corrects() {
+        let mut world = World::new(&[&MODEL]);
+        let (second, third) = ("2026-03-02T20:15:00+08:00", "2026-03-03T20:15:00+08:00");
+        let sale = recorded("taipei", date(2026, 3, 2), &[("A", "1", 100)], None);
+        let less = recorded("taipei", date(2026, 3, 2), &[("A", "1", 50)], None);
+        world.record(stream("one"), None, sale.clone(), third, third);
+        world.record(stream("one"), None, corrected(&sale, None, &less), second, third);
+        assert_eq!(world.rows::<PurchaseRow>()[0].at, moment(third));
     }
 }

@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use crate::customer::{self, Customer};
 use crate::equipment::{self, Equipment};
-use crate::{Differing, Home, Id, Moment, Stream, StreamKind, StreamRef, at_the_door, derived_in, in_sequence};
+use crate::{
+    Differing, Home, Id, Moment, SAYINGS_MAX, Stream, StreamKind, StreamRef, Timed, at_the_door, derived_in,
+    in_sequence,
+};
 
 /// More items than this are no checklist but a measurement series, which belongs in a file.
 pub const ITEMS_MAX: usize = 1_000;
@@ -81,7 +84,7 @@ pub enum Command {
         checklist: String,
     },
     Start,
-    /// The last reading of an item counts.
+    /// Of an item the last reading by time counts; one that is entered late takes its place.
     RecordReading {
         item: String,
         value: String,
@@ -118,6 +121,8 @@ pub enum Rejection {
     Empty(&'static str),
     #[error("an inspection has at most {ITEMS_MAX} items")]
     TooManyItems,
+    #[error("this item was read {SAYINGS_MAX} times already")]
+    ReadTooOften,
     #[error("no item was read")]
     NothingRead,
     #[error("a reason is needed")]
@@ -132,8 +137,8 @@ pub struct State {
     /// `None` until it is scheduled.
     pub subject: Option<Subject>,
     pub customer: Option<Id<Customer>>,
-    /// The last reading of each item.
-    pub readings: BTreeMap<String, Reading>,
+    /// The readings of each item, each since when.
+    pub readings: BTreeMap<String, Timed<Reading>>,
     /// Set once it is void.
     pub void_reason: Option<String>,
     /// Since when it has its status.
@@ -249,7 +254,7 @@ impl Stream for Inspection {
                 value,
                 unit,
                 pass,
-            } => record_reading(state, subject.equipment, item, Reading { value, unit, pass })?,
+            } => record_reading(state, subject.equipment, item, Reading { value, unit, pass }, at)?,
             Command::Finish if state.status == Status::Finished => already_so(state, at)?,
             Command::Finish => vec![finish(state, subject)?],
             Command::Void { reason } if reason.trim().is_empty() => return Err(Rejection::ReasonMissing),
@@ -266,9 +271,9 @@ impl Stream for Inspection {
     fn evolve(mut state: State, event: &Event, at: Timestamp) -> State {
         let at = match state.status {
             Status::NotScheduled => at,
-            _ => in_sequence(state.changed_at, at),
+            _ => state.true_since(event, at),
         };
-        state.changed_at = at;
+        state.changed_at = state.changed_at.max(at);
         let before = state.status;
         match event {
             Event::Scheduled {
@@ -298,7 +303,7 @@ impl Stream for Inspection {
                     unit: unit.clone(),
                     pass: *pass,
                 };
-                state.readings.insert(item.clone(), reading);
+                state.readings.entry(item.clone()).or_default().enter(reading, at);
             }
             Event::Finished { .. } => state.status = Status::Finished,
             Event::Voided { reason, .. } => {
@@ -314,6 +319,18 @@ impl Stream for Inspection {
 
     fn customer(state: &State) -> Option<Uuid> {
         customer::routing(&state.customer)
+    }
+}
+
+impl State {
+    /// Each step causes the next one. Only readings do not cause one another: they are true after the start.
+    fn true_since(&self, event: &Event, at: Timestamp) -> Timestamp {
+        match event {
+            Event::ReadingRecorded { .. } => in_sequence(self.status_since, at),
+            Event::Scheduled { .. } | Event::Started { .. } | Event::Finished { .. } | Event::Voided { .. } => {
+                in_sequence(self.changed_at, at)
+            }
+        }
     }
 }
 
@@ -351,6 +368,7 @@ fn record_reading(
     equipment: Id<Equipment>,
     item: String,
     reading: Reading,
+    at: &Moment<'_>,
 ) -> Result<Vec<Event>, Rejection> {
     must_be_started(state)?;
     if item.trim().is_empty() {
@@ -359,12 +377,17 @@ fn record_reading(
     if reading.value.trim().is_empty() {
         return Err(Rejection::Empty("value"));
     }
-    let last = state.readings.get(&item);
-    if last == Some(&reading) {
+    let readings = state.readings.get(&item);
+    let time = at.effective_at.max(state.status_since);
+    let before = readings.and_then(|readings| readings.at(time));
+    if before == Some(&reading) {
         return Ok(vec![]);
     }
-    if last.is_none() && state.readings.len() >= ITEMS_MAX {
+    if readings.is_none() && state.readings.len() >= ITEMS_MAX {
         return Err(Rejection::TooManyItems);
+    }
+    if readings.is_some_and(Timed::is_full) {
+        return Err(Rejection::ReadTooOften);
     }
     Ok(vec![Event::ReadingRecorded {
         equipment,
@@ -372,7 +395,7 @@ fn record_reading(
         value: reading.value,
         unit: reading.unit,
         pass: reading.pass,
-        replaces: last.is_some(),
+        replaces: before.is_some(),
     }])
 }
 
@@ -382,8 +405,8 @@ fn finish(state: &State, subject: Subject) -> Result<Event, Rejection> {
         return Err(Rejection::NothingRead);
     }
     let mut failed = Vec::new();
-    for (item, reading) in &state.readings {
-        if !reading.pass {
+    for (item, readings) in &state.readings {
+        if readings.latest().is_some_and(|last| !last.said.pass) {
             failed.push(item.clone());
         }
     }
@@ -417,7 +440,7 @@ mod specs {
 
     use super::*;
     use crate::slot_of;
-    use crate::spec::{given, moment, neighbour, stranger};
+    use crate::spec::{given, given_at, moment, neighbour, stranger};
 
     fn press() -> Id<Equipment> {
         neighbour("press")
@@ -601,6 +624,46 @@ mod specs {
     }
 
     #[test]
+    fn of_an_item_the_last_reading_by_time_counts_however_late_another_is_entered() {
+        const NOV_10: &str = "2025-11-10T09:00:00+08:00";
+        const NOV_15: &str = "2025-11-15T09:00:00+08:00";
+        const NOV_20: &str = "2025-11-20T09:00:00+08:00";
+        let timely = || {
+            [
+                (NOV_10, scheduled()),
+                (NOV_10, started()),
+                (NOV_10, reading("pressure", "4", false, false)),
+                (NOV_20, reading("pressure", "6", true, true)),
+            ]
+        };
+        let late = read("pressure", "3", false);
+        given_at::<Inspection>(timely())
+            .effective(NOV_15)
+            .same_intent_twice(late.clone());
+        let past = || {
+            given_at::<Inspection>(
+                timely()
+                    .into_iter()
+                    .chain([(NOV_15, reading("pressure", "3", false, true))]),
+            )
+        };
+        past().when(Command::Finish).then([finished(Outcome::Passed, &[], 1)]);
+        // What is so now was not so then.
+        past()
+            .effective(NOV_15)
+            .when(read("pressure", "6", true))
+            .then([reading("pressure", "6", true, true)]);
+        // Of one instant the last recorded one counts.
+        given_at::<Inspection>(
+            timely()
+                .into_iter()
+                .chain([(NOV_20, reading("pressure", "3", false, true))]),
+        )
+        .when(Command::Finish)
+        .then([finished(Outcome::Failed, &["pressure"], 1)]);
+    }
+
+    #[test]
     fn one_failed_item_fails_the_inspection() {
         given::<Inspection>([
             scheduled(),
@@ -696,6 +759,15 @@ mod specs {
             .then_rejected(Rejection::TooManyItems);
         full.when(read("item 7", "8", true))
             .then([reading("item 7", "8", true, true)]);
+    }
+
+    #[test]
+    fn an_item_is_read_a_hundred_times_and_no_more() {
+        let many = (0..SAYINGS_MAX).map(|n| reading("pressure", &format!("{n}"), true, n > 0));
+        let full = given::<Inspection>([scheduled(), started()].into_iter().chain(many));
+        full.when(read("pressure", "99", true)).then_nothing();
+        full.when(read("pressure", "6", true))
+            .then_rejected(Rejection::ReadTooOften);
     }
 
     #[test]

@@ -24,7 +24,7 @@ table! {
         set scheduled_at: Timestamp,
         set started_at: Option<Timestamp>,
         set finished_at: Option<Timestamp>,
-        /// The last reading of each item.
+        /// The last reading of each item by time, however late another one was entered.
         set readings: Vec<Reading>,
         /// The items whose last reading did not pass.
         set failed: Vec<String>,
@@ -45,13 +45,14 @@ pub struct Reading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     pub pass: bool,
+    pub at: Timestamp,
 }
 
 pub static MODEL: ReadModel = ReadModel {
     name: "inspections",
     about: "Inspections with their readings and failed items; overdue=true gives those past their due day",
     group: Group::Service,
-    version: 2,
+    version: 3,
     streams: &[StreamKind::Inspection],
     tables: &[InspectionRow::TABLE],
     project,
@@ -92,8 +93,12 @@ fn project(event: &Event, rows: &mut Rows) {
         return;
     }
     rows.update(event.stream.id, |row: &mut InspectionRow| {
-        at = in_sequence(row.changed_at, at);
-        row.changed_at = at;
+        at = match fact {
+            // Readings do not cause one another; they are true after the start.
+            inspection::Event::ReadingRecorded { .. } => in_sequence(row.started_at.unwrap_or(row.scheduled_at), at),
+            _ => in_sequence(row.changed_at, at),
+        };
+        row.changed_at = row.changed_at.max(at);
         match fact {
             inspection::Event::Scheduled { .. } => {}
             inspection::Event::Started { .. } => {
@@ -112,8 +117,10 @@ fn project(event: &Event, rows: &mut Rows) {
                     value: value.clone(),
                     unit: unit.clone(),
                     pass: *pass,
+                    at,
                 };
                 match row.readings.iter_mut().find(|known| known.item == *item) {
+                    Some(known) if at < known.at => {}
                     Some(known) => *known = reading,
                     None => row.readings.push(reading),
                 }
@@ -266,13 +273,18 @@ mod specs {
         );
         record(&mut world, "one", finished(), "2026-04-01T23:59:00+08:00");
         let row = world.rows::<InspectionRow>().remove(0);
-        let read = |item: &str, value: &str, pass| Reading {
+        let read = |item: &str, value: &str, pass, at: &str| Reading {
             item: item.into(),
             value: value.into(),
             unit: None,
             pass,
+            at: moment(at),
         };
-        assert_eq!(row.readings, vec![read("oil", "1", false), read("noise", "80", true)]);
+        let last = vec![
+            read("oil", "1", false, "2026-04-01T09:03:00+08:00"),
+            read("noise", "80", true, "2026-04-01T09:02:00+08:00"),
+        ];
+        assert_eq!(row.readings, last);
         assert_eq!(
             (row.status.as_str(), row.outcome.as_deref()),
             ("finished", Some("failed"))

@@ -13,6 +13,7 @@ pub mod spec;
 mod stream;
 mod streams;
 mod text;
+mod timed;
 mod wire;
 
 pub use calendar::{Calendar, UnknownTimeZone};
@@ -31,6 +32,7 @@ pub use stream::{Companion, Companions, Home, Moment, Stream, StreamRef, UPSERT_
 pub use text::{
     BadText, TEXT_BYTES_MAX, is_blank, key_pattern, normalise_texts, normalised, text_schema, tidy_key, tidy_texts,
 };
+pub use timed::{SAYINGS_MAX, Saying, Timed};
 pub use wire::{
     CommandError, EventType, UnreadableEvent, command_from_json, command_to_json, decode_event, encode_event, variants,
 };

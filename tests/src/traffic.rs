@@ -29,8 +29,20 @@ pub struct Traffic {
     clients: Vec<JoinHandle<HashMap<Uuid, Told>>>,
 }
 
+/// What a client sends next: the traffic's name, the client, and how many it has sent before.
+pub type Work = fn(&str, u64, u64) -> Order;
+
+/// A command that changes something.
+pub struct Order {
+    pub stream: StreamRef,
+    pub body: Value,
+    /// It is about a customer of somebody else, who is perhaps not registered yet.
+    pub may_be_early: bool,
+}
+
 struct Shared {
     name: String,
+    work: Work,
     /// Where commands may go.
     urls: RwLock<Vec<String>>,
     turn: AtomicUsize,
@@ -45,6 +57,7 @@ struct Shared {
 /// What a client was told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
+    pub kind: StreamKind,
     pub position: Position,
     pub events: u64,
     pub version: u64,
@@ -78,6 +91,7 @@ impl Told {
     /// What an answer 200 or 201 says.
     pub fn of(ack: &Value) -> Told {
         Told {
+            kind: StreamKind::parse(ack["stream"].as_str().expect("a stream")).expect("a stream"),
             position: Position::parse(ack["position"].as_str().expect("a position")).expect("a position"),
             events: ack["events"].as_u64().expect("a count"),
             version: ack["version"].as_u64().expect("a version"),
@@ -86,10 +100,16 @@ impl Told {
 }
 
 impl Traffic {
-    /// Starts so many clients. `name` keeps their streams apart from those of other traffic on the same log.
+    /// Starts so many clients with customers. `name` keeps their streams apart from those of other traffic on the same log.
     pub fn start(name: &str, clients: u64, urls: Vec<String>) -> Traffic {
+        Traffic::of(customers, name, clients, urls)
+    }
+
+    /// The same with other work.
+    pub fn of(work: Work, name: &str, clients: u64, urls: Vec<String>) -> Traffic {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
+            work,
             urls: RwLock::new(urls),
             turn: AtomicUsize::new(0),
             acks: AtomicU64::new(0),
@@ -151,7 +171,26 @@ impl Shared {
     }
 }
 
-/// Owns five customers of its own and one that all clients share.
+/// Five customers of the client's own, and one that all clients share.
+pub fn customers(name: &str, client: u64, n: u64) -> Order {
+    let register = |name: String| json!({"type": "register", "kind": "person", "name": name});
+    let assign = |owner: String| json!({"type": "assign-owner", "owner": owner});
+    let (customer, body) = match n {
+        0..5 => (format!("{client}-{n}"), register(format!("c{n}"))),
+        5 if client == 0 => ("shared".into(), register("all".into())),
+        _ if n % 10 == 9 => ("shared".into(), assign(format!("{client}-{n}"))),
+        _ => (format!("{client}-{}", n % 5), assign(format!("o{n}"))),
+    };
+    Order {
+        may_be_early: customer == "shared" && body["type"] == "assign-owner",
+        stream: StreamRef {
+            kind: StreamKind::Customer,
+            id: derived_id(&["traffic", name, &customer]),
+        },
+        body,
+    }
+}
+
 async fn run_client(client: u64, shared: Arc<Shared>) -> HashMap<Uuid, Told> {
     let http = reqwest::Client::builder()
         .timeout(ANSWER_MAX)
@@ -162,28 +201,15 @@ async fn run_client(client: u64, shared: Arc<Shared>) -> HashMap<Uuid, Told> {
         if shared.stop.load(Ordering::SeqCst) {
             break;
         }
-        let register = |name: String| json!({"type": "register", "kind": "person", "name": name});
-        let assign = |owner: String| json!({"type": "assign-owner", "owner": owner});
-        let (customer, body) = match n {
-            0..5 => (format!("{client}-{n}"), register(format!("c{n}"))),
-            5 if client == 0 => ("shared".into(), register("all".into())),
-            _ if n % 10 == 9 => ("shared".into(), assign(format!("{client}-{n}"))),
-            _ => (format!("{client}-{}", n % 5), assign(format!("o{n}"))),
-        };
-        let id = derived_id(&["traffic", &shared.name, &customer]);
+        let order = (shared.work)(&shared.name, client, n);
         #[allow(
             clippy::disallowed_methods,
             reason = "a client's command id, as every client draws it"
         )]
         let command = Uuid::now_v7();
         let started = Instant::now();
-        let may_be_early = customer == "shared" && body["type"] == "assign-owner";
-        if let Some(ack) = insist(&http, &shared, command, id, &body, may_be_early).await {
-            let stream = StreamRef {
-                kind: StreamKind::Customer,
-                id,
-            };
-            told.insert(command_id_within(command, stream), ack);
+        if let Some(ack) = insist(&http, &shared, command, &order).await {
+            told.insert(command_id_within(command, order.stream), ack);
             let took = started.elapsed().as_millis() as u64;
             shared.longest_ms.fetch_max(took, Ordering::SeqCst);
             shared.acks.fetch_add(1, Ordering::SeqCst);
@@ -193,20 +219,13 @@ async fn run_client(client: u64, shared: Arc<Shared>) -> HashMap<Uuid, Told> {
 }
 
 /// Sends a command until its outcome is known; `None` = rejected, which it may only be when its customer is perhaps not registered yet.
-async fn insist(
-    http: &reqwest::Client,
-    shared: &Shared,
-    command: Uuid,
-    id: Uuid,
-    body: &Value,
-    may_be_early: bool,
-) -> Option<Told> {
+async fn insist(http: &reqwest::Client, shared: &Shared, command: Uuid, order: &Order) -> Option<Told> {
     loop {
         let sent = http
-            .post(format!("{}/api/customer/{id}", shared.url()))
+            .post(format!("{}/api/{}", shared.url(), order.stream))
             .header("Idempotency-Key", command.to_string())
             .header("Content-Type", "application/json")
-            .body(body.to_string())
+            .body(order.body.to_string())
             .send()
             .await;
         let answer = match sent {
@@ -218,7 +237,7 @@ async fn insist(
         };
         match answer {
             Ok((200 | 201, ack)) => return Some(Told::of(&ack)),
-            Ok((422, _)) if may_be_early => return None,
+            Ok((422, _)) if order.may_be_early => return None,
             Ok((503, _)) => shared.refused.fetch_add(1, Ordering::SeqCst),
             Ok((507, _)) => {
                 shared.no_room.fetch_add(1, Ordering::SeqCst);
@@ -240,6 +259,7 @@ pub async fn every_ack_stands_in_the_log_once(log: &dyn EventLog, told: &HashMap
         let found = audit(log, shard, |commit| {
             let last = commit.events.last().expect("a commit has events");
             let ack = Told {
+                kind: last.stream.kind,
                 position: last.position,
                 events: u64::from(last.commit_size),
                 version: last.sequence,

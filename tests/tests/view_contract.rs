@@ -66,6 +66,7 @@ on_both_stores! {
     rows_and_checkpoints_are_of_one_snapshot,
     shards_write_to_one_rollup_at_the_same_time,
     generations_swap_and_swap_back,
+    who_goes_live_late_undoes_no_rollback,
     a_half_built_generation_goes_on_or_is_dropped,
     what_is_built_without_keys_comes_to_the_same,
     batches_that_meet_a_new_key_at_the_same_time_are_all_written,
@@ -900,6 +901,23 @@ async fn generations_swap_and_swap_back(subject: &Subject) {
         matches!(&late, Err(ViewError::Refused(why)) if why == "generation 2 of sales is gone"),
         "{late:?}"
     );
+}
+
+async fn who_goes_live_late_undoes_no_rollback(subject: &Subject) {
+    use GenerationStatus::{Live, Previous};
+    let first = subject.create_with("a", &OWN_TABLES).await;
+    let at = after(None, 1);
+    subject.views.commit(&first, 0, None, &at, &[mark(1)]).await.unwrap();
+    // A rebuild makes it, a node has joined in, and both want it to go live.
+    let built = subject.create_with("a", &OWN_TABLES).await;
+    subject.views.promote(&built).await.unwrap();
+    subject.views.promote(&first).await.unwrap();
+    subject.views.promote(&built).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Live), (2, Previous)]);
+    // Who has seen that it was live means it.
+    let previous = subject.views.generations(GROUP).await.unwrap().remove(1);
+    subject.views.promote(&previous).await.unwrap();
+    assert_eq!(statuses(subject).await, vec![(1, Previous), (2, Live)]);
 }
 
 async fn a_half_built_generation_goes_on_or_is_dropped(subject: &Subject) {

@@ -88,7 +88,8 @@ pub(crate) struct Promotion {
     pub shown: Vec<View>,
 }
 
-/// Finds out what `promote` does; `None` = it is live already.
+/// Finds out what `promote` does; `None` = it is live already, or was since `wanted` was looked up: who goes live late must not undo a
+/// rollback.
 ///
 /// # Errors
 /// When there is no such generation any more, as a sentence.
@@ -98,7 +99,8 @@ pub(crate) fn promotion(known: &[Entry], wanted: &Generation) -> Result<Option<P
         .find(|entry| entry.generation.number == wanted.number)
         .ok_or_else(|| format!("generation {} of {} is gone", wanted.number, wanted.group.name()))?;
     let status = entry.generation.status;
-    if status == GenerationStatus::Live {
+    let was_live = wanted.status == GenerationStatus::Building && status == GenerationStatus::Previous;
+    if status == GenerationStatus::Live || was_live {
         return Ok(None);
     }
     let live = known

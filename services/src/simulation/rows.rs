@@ -209,8 +209,12 @@ impl ReadStore for SimRows {
     async fn promote(&self, generation: &Generation) -> Result<(), ViewError> {
         self.call().await?;
         let promoted = self.database.with(|all| {
-            if !all.contains_key(&(generation.group, generation.number)) {
+            let Some(stored) = all.get(&(generation.group, generation.number)) else {
                 return false;
+            };
+            let status = stored.generation.status;
+            if generation.status == GenerationStatus::Building && status != GenerationStatus::Building {
+                return true;
             }
             all.retain(|(group, number), stored| {
                 let is_other = *group != generation.group || *number == generation.number;

@@ -68,7 +68,8 @@ pub trait ReadStore: Send + Sync {
     async fn make_indexes(&self, generation: &Generation) -> Result<(), ViewError>;
 
     /// Swaps the public views to `generation` in one short transaction: it becomes `Live`, the live one `Previous`, and
-    /// what was `Previous` is dropped. Promoting the `Previous` one is the rollback: the two change places.
+    /// what was `Previous` is dropped. Promoting the `Previous` one is the rollback: the two change places. Nothing is done for
+    /// who saw it `Building` when it has been live since.
     ///
     /// # Errors
     /// When it cannot go live now. Why a `Building` one cannot is noted: see [`blocked`](Self::blocked).

@@ -79,6 +79,8 @@ enum Trouble {
     Log(Arc<TakeOverError>),
     #[error("it fell behind those who read along, and reads again")]
     FellBehind,
+    #[error("generation {0} was dropped")]
+    Dropped(i64),
     #[error("shard {shard}, offset {offset}: {why}")]
     Poison { shard: u16, offset: u64, why: String },
 }
@@ -90,7 +92,7 @@ impl Trouble {
             Trouble::Store(error) => matches!(error, ViewError::Moved | ViewError::Unavailable(_)),
             Trouble::Log(error) => matches!(**error, TakeOverError::Log(LogError::Unavailable(_))),
             Trouble::FellBehind => true,
-            Trouble::Poison { .. } => false,
+            Trouble::Dropped(_) | Trouble::Poison { .. } => false,
         }
     }
 }
@@ -193,16 +195,17 @@ impl Projector {
                 continue;
             };
             standing = None;
-            let trouble = match trouble {
+            match trouble {
                 Trouble::FellBehind => continue,
+                // After the next look at the generations nobody folds it any more.
+                Trouble::Dropped(_) => self.forget_trouble(),
                 Trouble::Poison { shard, offset, why } => match self.may_step_over(offset).await {
                     Ok(true) => continue,
-                    Ok(false) => Trouble::Poison { shard, offset, why },
-                    Err(error) => error.into(),
+                    Ok(false) => self.note(&Trouble::Poison { shard, offset, why }).await,
+                    Err(error) => self.note(&error.into()).await,
                 },
-                trouble => trouble,
-            };
-            self.note(&trouble).await;
+                Trouble::Store(_) | Trouble::Log(_) => self.note(&trouble).await,
+            }
             tokio::select! {
                 biased;
                 _ = stop.changed() => break,
@@ -284,6 +287,32 @@ impl Projector {
 
     /// Some records: read, fold; and commit, unless that can wait.
     async fn step(&self, standing: &mut Option<Standing>) -> Result<(), Trouble> {
+        let refusal = match self.read_some(standing).await {
+            Err(Trouble::Store(refusal @ (ViewError::Moved | ViewError::Refused(_)))) => refusal,
+            step => return step,
+        };
+        // What was read went with the batch.
+        *standing = None;
+        if self.is_dropped().await {
+            return Err(Trouble::Dropped(self.generation.number));
+        }
+        match refusal {
+            ViewError::Refused(_) => self.find_refused().await,
+            moved => Err(moved.into()),
+        }
+    }
+
+    /// A store that has dropped the tables refuses whatever is asked of them. `false` also when it does not say.
+    async fn is_dropped(&self) -> bool {
+        let known = self.store.generations(self.generation.group).await;
+        known.is_ok_and(|known| {
+            known
+                .iter()
+                .all(|generation| generation.number != self.generation.number)
+        })
+    }
+
+    async fn read_some(&self, standing: &mut Option<Standing>) -> Result<(), Trouble> {
         let at = match standing {
             Some(at) => at,
             None => standing.insert(self.stand().await?),
@@ -303,10 +332,7 @@ impl Projector {
         if self.may_wait(at) {
             return Ok(());
         }
-        match self.commit(at).await {
-            Err(Trouble::Store(ViewError::Refused(_))) => self.find_refused().await,
-            committed => committed,
-        }
+        self.commit(at).await
     }
 
     /// The store refuses rows and does not say of which event: each commit goes by itself, up to the one that is refused. It is named by

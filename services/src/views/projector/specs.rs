@@ -17,6 +17,10 @@ struct Counting {
     /// Another worker is a moment faster, always.
     is_overtaken: AtomicBool,
     is_away: AtomicBool,
+    /// The generation and all that was in it is gone.
+    is_dropped: AtomicBool,
+    /// The stops that were noted.
+    stops: AtomicU64,
     /// What the event at this offset comes to is refused.
     refused: Mutex<Option<u64>>,
     /// How long a commit takes, in milliseconds.
@@ -36,7 +40,10 @@ impl ReadStore for Counting {
     }
 
     async fn generations(&self, _: Group) -> Result<Vec<Generation>, ViewError> {
-        Ok(vec![])
+        match self.is_dropped.load(Ordering::SeqCst) {
+            true => Ok(vec![]),
+            false => Ok(vec![journal(1)]),
+        }
     }
 
     async fn create(&self, _: Group, _: u16) -> Result<Generation, ViewError> {
@@ -82,6 +89,9 @@ impl ReadStore for Counting {
         if self.is_away.load(Ordering::SeqCst) {
             return Err(ViewError::Unavailable("it is away".into()));
         }
+        if self.is_dropped.load(Ordering::SeqCst) {
+            return Err(ViewError::Refused("there is no such table".into()));
+        }
         tokio::time::sleep(Duration::from_millis(self.takes_ms.load(Ordering::SeqCst))).await;
         let rows = changes.iter().map(|change| change.appends.len()).sum();
         let refused = *self.refused.lock().unwrap();
@@ -97,6 +107,7 @@ impl ReadStore for Counting {
     }
 
     async fn note_stop(&self, _: &Generation, _: u16, _: &str) -> Result<(), ViewError> {
+        self.stops.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -241,6 +252,30 @@ async fn trouble_that_has_passed_is_not_told_any_more() {
     stop.send_replace(true);
     running.await.unwrap();
     assert_eq!(trouble(), None);
+}
+
+/// A rebuild drops the generation before the last, and whoever folds it is ended at the next look. That is no trouble of anybody's; but
+/// who builds one that is dropped is told.
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_was_dropped_is_no_trouble() {
+    let mut world = World::new().await;
+    let store = Arc::new(Counting::default());
+    let projector = Projector::new(Arc::clone(&world.feeds), Arc::clone(&store) as _, journal(1), 0);
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(projector.clone().run(stopped));
+    world.record(3);
+    tokio::time::sleep(RETRY_PAUSE).await;
+    store.is_dropped.store(true, Ordering::SeqCst);
+    world.record(3);
+    for _ in 0..10 {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        assert_eq!(projector.progress.read().unwrap().trouble, None);
+    }
+    assert_eq!((store.stops.load(Ordering::SeqCst), store.commits()), (0, vec![3]));
+    stop.send_replace(true);
+    running.await.unwrap();
+    let built = projector.catch_up(|_, _| ()).await;
+    assert_eq!(built, Err("generation 1 was dropped".to_owned()));
 }
 
 /// A worker of the journal in a world with so many events, on a store that refuses what the event at `refused` comes to.

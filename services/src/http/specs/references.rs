@@ -216,6 +216,40 @@ async fn a_return_in_another_slot_is_measured_by_its_sale() {
 }
 
 #[tokio::test]
+async fn a_return_in_another_slot_brings_back_what_was_sold_and_what_only_all_returns_show_is_taken() {
+    let world = World::new().await;
+    let receipt = |kind: &str, receipt: &str, of: Option<&str>, day: &str, line: Value| {
+        json!({"type": "record", "kind": kind, "source": "pos", "receipt": receipt, "business_date": day, "of": of,
+            "currency": "TWD", "lines": [line]})
+    };
+    let line = |sku: &str, quantity: i32, price: &str| json!({"sku": sku, "quantity": quantity, "unit_price": price});
+    let (day, before) = ("2026-11-01", "2026-10-31");
+    let sale = receipt("sale", "S-1", None, day, line("A", 2, "100"));
+    let sale = world.begun("/api/purchase", sale).await;
+    for n in 0..4 {
+        let refused = [
+            (day, line("A", -3, "60"), "and this return gives back 3"),
+            (day, line("B", -1, "60"), "and this return gives some back"),
+            (before, line("A", -1, "60"), "nothing comes back before it is sold"),
+        ];
+        for (day, line, why) in refused {
+            let back = receipt("return", &format!("R-{n}"), Some("S-1"), day, line);
+            let refused = world.post("/api/purchase", back).await;
+            assert_eq!(refused.status, 422, "{}", refused.text);
+            assert!(refused.text.contains(why), "{}", refused.text);
+        }
+    }
+    // All of it twice, and then it never was: the sale does not know its returns. `returns_to_check` lists them.
+    for number in ["R-8", "R-9"] {
+        let all = receipt("return", number, Some("S-1"), day, line("A", -2, "100"));
+        world.begun("/api/purchase", all).await;
+    }
+    let void = json!({"type": "void", "reason": "training"});
+    let voided = world.post(&format!("/api/purchase/{sale}"), void).await;
+    assert_eq!(voided.status, 200, "{}", voided.text);
+}
+
+#[tokio::test]
 async fn who_is_not_strict_waits_for_a_look_for_a_second_and_no_longer() {
     let world = std::sync::Arc::new(World::new().await);
     let (shards, slot_of) = (world.commands.shards().len() as u16, domain::slot_of);

@@ -469,7 +469,7 @@ impl Stream for Case {
                 state.not_before_cause(at.effective_at, Event::opens_or_ends)
             }
             Command::Resume => state.not_before_cause(at.effective_at, Event::is_pending),
-            _ => state.not_before_cause(at.effective_at, |_| false),
+            _ => state.not_before_beginning(at.effective_at),
         };
         let card = &*state.at(time);
         match (card.status, &command) {
@@ -584,7 +584,7 @@ impl Stream for Case {
         else {
             return vec![command];
         };
-        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let card = &*state.as_of(at.effective_at);
         let category = card.category.clone().filter(|_| *priority != card.priority);
         let stays = *priority == card.priority || category.is_some();
         let mut commands = vec![Command::Open {

@@ -272,7 +272,7 @@ impl Stream for Customer {
         let id = Id::new(at.id);
         let time = match command {
             Command::Close | Command::Reopen => state.not_before_cause(at.effective_at, Event::opens_or_closes),
-            _ => state.not_before_cause(at.effective_at, |_| false),
+            _ => state.not_before_beginning(at.effective_at),
         };
         let card = &*state.at(time);
         match (card.status, &command) {
@@ -341,7 +341,7 @@ impl Stream for Customer {
             locale: locale.clone().or_else(|| known_locale.clone()),
             external: external.clone(),
         }];
-        if *name != state.at(state.not_before_cause(at.effective_at, |_| false)).name {
+        if *name != state.as_of(at.effective_at).name {
             commands.push(Command::Rename { name: name.clone() });
         }
         commands
@@ -443,7 +443,7 @@ fn looks_like_email(text: &str) -> bool {
 pub fn must_be_open(customer: Id<Customer>, at: &Moment<'_>) -> Result<(), Unavailable> {
     match at.state_of(customer) {
         Companion::Elsewhere => Ok(()),
-        Companion::Known(state) => match state.at(state.not_before_cause(at.effective_at, |_| false)).status {
+        Companion::Known(state) => match state.as_of(at.effective_at).status {
             Status::NotRegistered => Err(Unavailable::NotRegistered(customer)),
             Status::Closed => Err(Unavailable::Closed(customer)),
             Status::Active => Ok(()),

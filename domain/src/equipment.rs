@@ -313,7 +313,7 @@ impl Stream for Equipment {
             Command::ReportDown { .. } | Command::Restore | Command::Retire => {
                 state.not_before_cause(at.effective_at, Event::turns)
             }
-            _ => state.not_before_cause(at.effective_at, |_| false),
+            _ => state.not_before_beginning(at.effective_at),
         };
         let card = &*state.at(time);
         match (card.status, &command) {
@@ -395,7 +395,7 @@ impl Stream for Equipment {
         else {
             return vec![command];
         };
-        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let card = &*state.as_of(at.effective_at);
         let mut commands = vec![Command::Install {
             customer: *first_customer,
             maker: maker.clone(),
@@ -530,7 +530,7 @@ pub fn must_be_in_service(equipment: Id<Equipment>, at: &Moment<'_>) -> Result<O
     match at.state_of(equipment) {
         Companion::Elsewhere => Ok(None),
         Companion::Known(state) => {
-            let card = state.at(state.not_before_cause(at.effective_at, |_| false));
+            let card = state.as_of(at.effective_at);
             match card.status {
                 Status::NotInstalled => Err(Unavailable::NotInstalled(equipment)),
                 Status::Retired => Err(Unavailable::Retired(equipment)),

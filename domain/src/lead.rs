@@ -293,7 +293,7 @@ impl Stream for Lead {
             Command::Convert { .. } | Command::Disqualify { .. } | Command::Recycle => {
                 state.not_before_cause(at.effective_at, Event::begins_or_ends)
             }
-            _ => state.not_before_cause(at.effective_at, |_| false),
+            _ => state.not_before_beginning(at.effective_at),
         };
         let card = &*state.at(time);
         match (card.status, &command) {

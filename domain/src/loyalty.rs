@@ -546,8 +546,9 @@ impl State {
     }
 
     /// `when`, or the first time after it at which `there` are so many points; if there never are, the time with the most. So an
-    /// entry is not before the points that it takes, and one that is dated late takes those that were there by then.
-    fn when_there<'a>(&self, points: i64, when: When<'a>, there: impl Fn(When<'a>) -> i64) -> When<'a> {
+    /// entry is not before the points that it takes, and one that is dated late takes those that were there by then. With the
+    /// time comes how many are there.
+    fn when_there<'a>(&self, points: i64, when: When<'a>, there: impl Fn(When<'a>) -> i64) -> (When<'a>, i64) {
         let (mut best, mut most) = (when, there(when));
         let later = self.lots.values().filter(|lot| lot.left > 0 && lot.since > when.at);
         let mut times: Vec<Timestamp> = later.map(|lot| lot.since).collect();
@@ -558,11 +559,12 @@ impl State {
                 break;
             }
             let then = When { at, ..when };
-            if there(then) > most {
-                (best, most) = (then, there(then));
+            let points = there(then);
+            if points > most {
+                (best, most) = (then, points);
             }
         }
-        best
+        (best, most)
     }
 
     /// The lots with points that are there at this time and good on its day.
@@ -721,8 +723,7 @@ fn redeem(state: &State, points: i64, reference: String, when: When<'_>) -> Resu
             Ok(vec![])
         };
     }
-    let when = state.when_there(points, when, |when| state.available_when(when));
-    let available = state.available_when(when);
+    let (when, available) = state.when_there(points, when, |when| state.available_when(when));
     if points > available {
         return Err(Rejection::OnlyAvailable(available));
     }
@@ -789,8 +790,8 @@ fn adjust(
         let lots = if made.points > 0 { vec![made] } else { vec![] };
         (lots, debt_paid, 0)
     } else {
-        when = state.when_there(-points, when, |when| state.available_when(when));
-        let available = state.available_when(when);
+        let available;
+        (when, available) = state.when_there(-points, when, |when| state.available_when(when));
         if -points > available && shortfall == Shortfall::Refused {
             return Err(Rejection::OnlyThere(available));
         }

@@ -434,7 +434,7 @@ impl Stream for Opportunity {
             Command::Win { .. } | Command::Lose { .. } | Command::Reopen { .. } => {
                 state.not_before_cause(at.effective_at, Event::opens_or_closes)
             }
-            _ => state.not_before_cause(at.effective_at, |_| false),
+            _ => state.not_before_beginning(at.effective_at),
         };
         let card = &*state.at(time);
         match (card.status, &command) {
@@ -583,7 +583,7 @@ impl Stream for Opportunity {
         else {
             return vec![command];
         };
-        let card = &*state.at(state.not_before_cause(at.effective_at, |_| false));
+        let card = &*state.as_of(at.effective_at);
         let mut commands = vec![Command::Open {
             customer: *first_customer,
             name: first_name.clone(),

@@ -36,7 +36,7 @@ pub type Work = fn(&str, u64, u64) -> Order;
 pub struct Order {
     pub stream: StreamRef,
     pub body: Value,
-    /// It is about a customer of somebody else, who is perhaps not registered yet.
+    /// Its customer is registered by another client, perhaps later.
     pub may_be_early: bool,
 }
 

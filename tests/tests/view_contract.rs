@@ -914,7 +914,7 @@ async fn who_goes_live_late_undoes_no_rollback(subject: &Subject) {
     subject.views.promote(&first).await.unwrap();
     subject.views.promote(&built).await.unwrap();
     assert_eq!(statuses(subject).await, vec![(1, Live), (2, Previous)]);
-    // Who has seen that it was live means it.
+    // A caller who knows that it was live rolls back to it.
     let previous = subject.views.generations(GROUP).await.unwrap().remove(1);
     subject.views.promote(&previous).await.unwrap();
     assert_eq!(statuses(subject).await, vec![(1, Previous), (2, Live)]);

@@ -152,6 +152,16 @@ impl<C: Card> History<C> {
             .fold(effective_at, Timestamp::max)
     }
 
+    /// `effective_at`, but not before the stream was begun.
+    pub fn not_before_beginning(&self, effective_at: Timestamp) -> Timestamp {
+        self.not_before_cause(effective_at, |_| false)
+    }
+
+    /// The card on which a command of this time is decided when it has no cause but the beginning.
+    pub fn as_of(&self, effective_at: Timestamp) -> Cow<'_, C> {
+        self.at(self.not_before_beginning(effective_at))
+    }
+
     /// Records `event` and settles what is too old to be preceded by a late event.
     #[must_use]
     pub fn record(mut self, event: &C::Event, effective_at: Timestamp) -> History<C> {

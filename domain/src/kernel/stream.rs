@@ -62,12 +62,13 @@ pub trait Stream: Sized + 'static {
         at: &Moment<'_>,
     ) -> Result<Vec<Self::Event>, Self::Rejection>;
 
-    /// What `command` means to a stream that is begun, for a sender who says "update or create" (upsert): the commands that are decided in
-    /// its place, in order. All others mean themselves, and so does a beginning of which nothing can be changed.
+    /// The commands that are decided in place of `command`, in order, when the stream is begun and the sender says
+    /// "update or create" (upsert). A command that does not begin the stream stands for itself.
     ///
-    /// A beginning means the commands that change the fields in which it differs from the stream as it stood at the command's own time,
-    /// and before them itself with those fields as they were at the beginning: `decide` refuses the other ones that differ, by name. An
-    /// optional field that is left out stays as it is. What `decide` looks at for these commands is among the companions of `command`.
+    /// A beginning stands for the commands that change the fields in which it differs from the stream at the command's
+    /// own time. Before them comes the beginning itself, with these fields as they were at first, so that `decide` refuses
+    /// the other fields that differ, by name. An optional field that is left out stays as it is. What `decide` looks at
+    /// for these commands is among the companions of `command`.
     fn upsert(_state: &Self::State, command: Self::Command, _at: &Moment<'_>) -> Vec<Self::Command> {
         vec![command]
     }

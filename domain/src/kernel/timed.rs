@@ -31,14 +31,10 @@ impl<T> Timed<T> {
         self.0.insert(place, Saying { at, said });
     }
 
-    /// Those that are true by `t`.
-    pub fn until(&self, t: Timestamp) -> &[Saying<T>] {
-        &self.0[..self.0.partition_point(|known| known.at <= t)]
-    }
-
     /// What holds at `t`.
     pub fn at(&self, t: Timestamp) -> Option<&T> {
-        self.until(t).last().map(|saying| &saying.said)
+        let next = self.0.partition_point(|known| known.at <= t);
+        Some(&self.0[..next].last()?.said)
     }
 
     pub fn latest(&self) -> Option<&Saying<T>> {

@@ -122,7 +122,7 @@ fn reverse_earn(state: &State, reversal: &Reversal, points: i64, when: When<'_>)
         let good = state.good_lots(when).into_iter();
         good.filter(|part| part.source != *of).collect::<Vec<_>>()
     };
-    let when = state.when_there(points - lot.left, when, |when| sum(&others(when)));
+    let (when, _) = state.when_there(points - lot.left, when, |when| sum(&others(when)));
     sources.extend(others(when));
     let taken = first_points(sources, points);
     Event::EarnReversed {

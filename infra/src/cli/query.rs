@@ -172,17 +172,11 @@ impl QueryCommand {
                 .iter()
                 .map(|(shard, offset)| format!("{shard}:{offset}"))
                 .collect();
-            match positions.as_slice() {
-                [] => eprintln!(
-                    "known until the beginning: nothing was recorded yet; definition {}",
-                    answered.definition
-                ),
-                positions => eprintln!(
-                    "known until {}; definition {}",
-                    positions.join(","),
-                    answered.definition
-                ),
-            }
+            let until = match positions.is_empty() {
+                true => "the beginning: nothing was recorded yet".to_owned(),
+                false => positions.join(","),
+            };
+            eprintln!("known until {until}; definition {}", answered.definition);
         }
         Ok(ExitCode::SUCCESS)
     }

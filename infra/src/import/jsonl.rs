@@ -41,8 +41,8 @@ pub struct Name {
     pub name: String,
     /// Are lines that were applied before meant again? Then they get ids of their own under this name.
     pub again: bool,
-    /// Are things that are there already changed to what lines say? Names the run: part of the ids under which lines are asked anew, for a
-    /// thing may have been changed since a line was applied.
+    /// Set when things that are there already are changed to what lines say. It names the run, and is part of the ids under
+    /// which lines are asked anew: a thing may have been changed since a line was applied.
     pub upsert: Option<String>,
 }
 

@@ -132,9 +132,9 @@ async fn send_to_server(
             CommandFailure::Malformed { at, message: detail }
         }
         // It was not decided: the body did not come in time, or too many wait.
-        _ if is_reused => CommandFailure::Shard(Failure::IdReused(line.command_id)),
         408 | 429 | 503 | 507 => CommandFailure::Shard(Failure::NotAccepted(detail.into())),
         500.. => unknown(detail),
+        _ if is_reused => CommandFailure::Shard(Failure::IdReused(line.command_id)),
         _ => CommandFailure::Shard(Failure::Rejected(detail)),
     })
 }

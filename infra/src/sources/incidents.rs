@@ -193,7 +193,7 @@ impl Log {
         let first = &changes[0];
         let key = keyed_id(StreamKind::Customer, NAME, &first.caller).id;
         let line = |change: &Change, stream: StreamKind, id: &str, ids: &[&str], at: Timestamp, command: Value| {
-            let is_change = stream == StreamKind::Case && command["type"] != "open";
+            let is_change = command["type"] != stream.begins();
             Ok(ImportLine {
                 incoming: incoming(stream, keyed(NAME, id), command),
                 command_id: command_id(NAME, ids),

@@ -118,7 +118,8 @@ pub struct ImportLine {
     pub document: Option<Arc<str>>,
     /// Has it no identity but its content? Then nobody can tell the same line sent twice from a second one.
     pub by_content: bool,
-    /// Does it come of a difference between two states of one thing? Then it changes something, or the log knows another history of it.
+    /// Whether the command was made from a difference between two states of one thing. Such a command changes something,
+    /// unless the log knows another history of the thing.
     pub is_change: bool,
     /// Lines with the same key, like those of the same stream, are applied in the order in which they are given; others may
     /// overtake each other.

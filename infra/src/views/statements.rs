@@ -1,4 +1,5 @@
-//! How a program talks with PostgreSQL: statements with their parameters, rows and values there and back, and what a failure means.
+//! How a program talks with PostgreSQL: statements with their parameters, rows and values there and back, and what a
+//! failure means.
 
 use std::borrow::Cow;
 use std::future::Future;

@@ -102,7 +102,8 @@ pub fn harmless((shown, cell): (String, &Value)) -> String {
     }
 }
 
-/// The columns with their headings. Two that would have one heading, such as a count `won` and the money `won_minor`, keep their own names.
+/// The columns with their headings. Where a count `won` and the money `won_minor` would have one heading, the money is
+/// called `won_amount`.
 fn shown(columns: &[&'static str]) -> Vec<Shown> {
     let mut all: Vec<Shown> = columns.iter().map(|column| Shown::of(column)).collect();
     let headings: Vec<String> = all.iter().map(|shown| shown.heading.clone()).collect();

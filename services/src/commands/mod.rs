@@ -22,7 +22,7 @@ use self::meaning::Meanings;
 pub use self::references::REFERENCE_WAIT_MAX;
 use crate::clock::Clock;
 use crate::routing::Routing;
-use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, id_made_at};
+use crate::shard::{Ack, Action, Failure, Lane, Peeked, Request, ShardHandle, Step, Who, id_made_at, streams_of};
 
 /// Commands of one bundle at most.
 pub const BUNDLE_MAX: usize = 100;
@@ -255,6 +255,15 @@ impl Commands {
     /// [`Failure::NotAccepted`] when its shard cannot answer.
     pub async fn peek(&self, stream: StreamRef) -> Result<Peeked, Failure> {
         self.routing.peek(self.shard_of(stream.slot()), stream).await
+    }
+
+    /// The states that the request is decided on, as far as they are in its slot.
+    async fn peek_all(&self, request: &Request) -> Result<Vec<(StreamRef, Peeked)>, Failure> {
+        let mut states = Vec::new();
+        for stream in streams_of(request) {
+            states.push((stream, self.peek(stream).await?));
+        }
+        Ok(states)
     }
 
     /// An id for a command whose sender gives none.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Commands;
-use crate::shard::{Action, Elsewhere, Failure, Request, elsewhere_of, rehearse, streams_of};
+use crate::shard::{Action, Elsewhere, Failure, Request, elsewhere_of, rehearse};
 
 /// How long a command waits for a look at what it refers to. Then it goes without: who is not strict does not need it.
 pub const REFERENCE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -46,10 +46,7 @@ impl Commands {
         if elsewhere.is_empty() {
             return Ok(());
         }
-        let mut states = Vec::new();
-        for stream in streams_of(request) {
-            states.push((stream, self.peek(stream).await?));
-        }
+        let states = self.peek_all(request).await?;
         rehearse(request, states, &elsewhere, now, &self.calendar).map(|_| ())
     }
 

@@ -1,13 +1,13 @@
 //! A customer's keys are reserved before it is registered: a key belongs to one customer. What is refused leaves nothing behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{Id, StreamKind, StreamRef, customer, link};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::{Commands, Incoming, Reference};
-use crate::shard::{Ack, Action, Elsewhere, Failure, Lane, Request, Step, rehearse, streams_of};
+use crate::shard::{Ack, Action, Elsewhere, Failure, Lane, Request, Step, rehearse};
 
 /// A key whose customer is not registered so long after the reservation is free: no registration is under way for so long.
 const RESERVED_FOR: SignedDuration = SignedDuration::from_mins(2);
@@ -51,14 +51,9 @@ impl Commands {
             request.steps.splice(0..0, guards);
             return self.execute(request, lane).await;
         }
-        let (mut states, mut registered) = (Vec::new(), Vec::new());
-        for stream in streams_of(&request) {
-            let peeked = self.peek(stream).await?;
-            if stream.kind == StreamKind::Customer && peeked.1 > 0 {
-                registered.push(Id::new(stream.id));
-            }
-            states.push((stream, peeked));
-        }
+        let states = self.peek_all(&request).await?;
+        let begun = states.iter().filter(|(_, (_, version))| *version > 0);
+        let begun: BTreeSet<Uuid> = begun.map(|(stream, _)| stream.id).collect();
         match rehearse(&request, states, &Elsewhere::new(), now, &self.calendar) {
             // Unless it was applied, and the customer is another by now.
             Err(refusal) => return self.recall(request, lane).await?.ok_or(refusal),
@@ -66,7 +61,7 @@ impl Commands {
             Ok(_) => {}
         }
         // A registered customer has got its keys; who changes something else of it takes none that was moved since.
-        wanted.retain(|wanted| !registered.contains(&wanted.customer));
+        wanted.retain(|wanted| !begun.contains(&wanted.customer.uuid()));
         let mut free = Vec::new();
         for wanted in &wanted {
             free.push(self.must_be_free(wanted, now).await?);

@@ -130,7 +130,7 @@ fn read(parameters: &[(String, String)]) -> Result<(Option<Timestamp>, bool), Pr
     for (name, value) in parameters {
         let is_second = match name.as_str() {
             "effective_at" => effective_at.replace(time("effective_at", value)?).is_some(),
-            "upsert" => upsert.replace(is_true("upsert", value)?).is_some(),
+            "upsert" => upsert.replace(boolean("upsert", value)?).is_some(),
             _ => {
                 let what = format!("there is no parameter {name:?}; there are: effective_at, upsert");
                 return Err(Problem::malformed(name, what));
@@ -143,7 +143,7 @@ fn read(parameters: &[(String, String)]) -> Result<(Option<Timestamp>, bool), Pr
     Ok((effective_at, upsert.unwrap_or_default()))
 }
 
-fn is_true(parameter: &str, text: &str) -> Result<bool, Problem> {
+fn boolean(parameter: &str, text: &str) -> Result<bool, Problem> {
     text.parse()
         .map_err(|_| Problem::malformed(parameter, format!("{text:?} is neither true nor false")))
 }

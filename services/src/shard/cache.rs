@@ -307,8 +307,8 @@ pub fn made_at(id: Uuid) -> Option<Timestamp> {
     Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }
 
-/// Sixteen hex digits of a request's content: streams, commands, effective time and whether it updates what is begun, as it was sent, but
-/// not who sent it or when. What the door adds to it does not count.
+/// Sixteen hex digits of a request's content as it was sent: streams, commands, effective time, and whether it updates what
+/// is begun. Who sent it, when, and what the door adds to it do not count.
 pub fn hash_of(request: &Request) -> String {
     let mut hasher = Hashing(Sha256::new());
     for step in request.steps.iter().filter(|step| !step.is_guard()) {

@@ -25,17 +25,19 @@ pub struct ShardParts {
 /// The limits of a shard; each with its reason.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// Commands that wait, in each of the two lanes; more of people's are answered 503 at once. A burst, or a short stall, may fill it.
+    /// Commands that wait, in each of the two lanes. More of people's are answered 503 at once. A burst, or a short stall,
+    /// may fill it.
     pub queue_max: usize,
     /// So many requests of people may always be accepted and not answered, `queue_max` allowing.
     pub steady_min: usize,
-    /// More than `steady_min` may, for longer than a burst, when at the pace of the shard they are answered within this time, or within that of
-    /// three quick appends. About so long does one wait who is accepted under overload.
+    /// More than `steady_min` may be accepted for longer than a burst, when at the pace of the shard they are answered
+    /// within this time, or within that of three quick appends. Under overload an accepted command waits about so long.
     pub steady_wait: Duration,
-    /// How long there may be more of them than that, before those who come are answered 503 at once: a stall that ends in this time refuses
-    /// nobody for whom there is room in the queue.
+    /// How long there may be more of them than that, before new ones are answered 503 at once. A stall that ends in this
+    /// time refuses nobody for whom there is room in the queue.
     pub burst: Duration,
-    /// Records of one append: what a shard decides in a few milliseconds, also when the others of the process want the same cores.
+    /// Records of one append: what a shard decides in a few milliseconds, also when the others of the process want the
+    /// same cores.
     pub batch_records_max: usize,
     /// Bytes of one append.
     pub batch_bytes_max: usize,

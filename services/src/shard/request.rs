@@ -61,8 +61,10 @@ impl Request {
 
     /// The same for a sender who says "update or create", which is another content.
     pub fn upserting(mut self, upsert: bool) -> Request {
-        self.upsert = upsert;
-        self.hash = hash_of(&self);
+        if upsert != self.upsert {
+            self.upsert = upsert;
+            self.hash = hash_of(&self);
+        }
         self
     }
 }

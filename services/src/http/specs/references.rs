@@ -151,7 +151,7 @@ async fn what_a_case_or_a_contact_is_about_must_be_there_for_a_strict_sender() {
         assert!(refused.text.contains(&nothing), "{path}: {}", refused.text);
         let taken = world.post_with(path, &[STRICT], command(&[&receipt, &customer])).await;
         assert!([200, 201].contains(&taken.status), "{path}: {}", taken.text);
-        // Who is not strict makes a promise.
+        // A sender who is not strict may refer to what comes later.
         let taken = world.post(path, command(&[&nothing])).await;
         assert!([200, 201].contains(&taken.status), "{path}: {}", taken.text);
     }

@@ -254,8 +254,8 @@ async fn trouble_that_has_passed_is_not_told_any_more() {
     assert_eq!(trouble(), None);
 }
 
-/// A rebuild drops the generation before the last, and whoever folds it is ended at the next look. That is no trouble of anybody's; but
-/// who builds one that is dropped is told.
+/// A rebuild drops the generation before the last. A worker that still folds it is ended at the next look, and no trouble is
+/// told. A rebuild whose own generation is dropped is told.
 #[tokio::test(start_paused = true)]
 async fn a_generation_that_was_dropped_is_no_trouble() {
     let mut world = World::new().await;
